@@ -1,0 +1,22 @@
+"""Workflow step: move this task one step forward and say what comes next."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from kling_relay.advance import NoSuchTask, advance
+from kling_relay.facts import Facts
+from kling_relay.observability import logger
+from kling_relay.relay import current
+
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    relay = current()
+    logger.append_keys(task_id=event["task_id"])
+    must_end_by = relay.clock.now_ms() + context.get_remaining_time_in_millis()
+    try:
+        step = advance(relay, event["task_id"], Facts(must_end_by=must_end_by), execution=event["execution"])
+    except NoSuchTask:
+        logger.warning("no_such_task")
+        return {"task_id": event["task_id"], "next": "done"}
+    return step.as_state()

@@ -1,0 +1,35 @@
+"""Workflow step: the provider's videos into our bucket, then tell advance() how it went."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from kling_relay.advance import advance, begin_copy
+from kling_relay.archive import ArchiveError
+from kling_relay.copying import copy_outputs
+from kling_relay.facts import Facts
+from kling_relay.observability import logger
+from kling_relay.relay import current
+from kling_relay.task import Phase
+
+
+class CopyFailed(Exception):
+    """The copy did not come about; the row says why and when it is tried again."""
+
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    relay, task_id = current(), event["task_id"]
+    logger.append_keys(task_id=task_id)
+    task = relay.table.get(task_id)
+    if task is None or task.execution != event["execution"] or task.phase is not Phase.RENDERED:
+        return {"task_id": task_id, "next": "advance"}  # replaced, or moved meanwhile: let the row speak
+    left_ms = context.get_remaining_time_in_millis()
+    task = begin_copy(relay, task, relay.clock.now_ms() + left_ms)
+    try:
+        videos = copy_outputs(relay, task, seconds=left_ms / 1000 - 10)
+    except ArchiveError as exc:
+        logger.warning("copy_failed", extra={"reason": exc.reason, "copies": task.copies})
+        advance(relay, task_id, Facts(copy_failed=exc.reason))
+        raise CopyFailed(exc.reason) from None
+    logger.info("copied", extra={"videos": len(videos), "bytes": sum(video["size"] for video in videos)})
+    return advance(relay, task_id, Facts(copied=videos)).as_state()

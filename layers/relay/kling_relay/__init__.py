@@ -1,0 +1,1 @@
+"""A Kling-compatible video API in your own AWS account: everything that the functions share."""

@@ -1,0 +1,193 @@
+"""advance(task): the one function that moves a task forward. API, callback, workflow and archive all call this one."""
+
+from collections.abc import Callable
+
+from kling_relay import schedule, submission, sweeper, workflow
+from kling_relay.facts import NOTHING, Facts
+from kling_relay.observability import logger
+from kling_relay.provider import Found
+from kling_relay.relay import Relay
+from kling_relay.snapshot import Snapshot
+from kling_relay.submission import deadline, wait, watch
+from kling_relay.table import LostRace
+from kling_relay.task import ENDED, Phase, Step, Task
+
+_MOST_MOVES = 20  # a task has nine phases: more than this in one call means that somebody is fighting with us
+
+_AT_THE_PROVIDER = {Phase.SUBMITTED, Phase.PROCESSING}
+
+
+class NoSuchTask(Exception):
+    """There is no row of that id."""
+
+
+def advance(relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: str | None = None) -> Step:
+    """Move the task as far as it goes now, and say what comes next.
+
+    `execution`: the name of the workflow that asks; one that has been replaced is told to end. Raises NoSuchTask;
+    errors of AWS pass through (the caller retries: everything here can be repeated). Trouble at the provider is no
+    error.
+    """
+    task: Task | None = None
+    for _ in range(_MOST_MOVES):
+        if task is None:
+            task = relay.table.get(task_id)
+        if task is None:
+            raise NoSuchTask(task_id)
+        if execution is not None and task.execution != execution:
+            return Step(task, "done")
+        try:
+            after = _MOVERS[task.phase](relay, task, facts)
+        except LostRace:
+            task = None
+            continue
+        moved = after.task if isinstance(after, Step) else after
+        if moved.phase is not task.phase:
+            logger.info("task_moved", extra={"task_id": task_id, "phase": moved.phase, "was": task.phase})
+            if task.phase in _AT_THE_PROVIDER and moved.phase not in _AT_THE_PROVIDER:
+                sweeper.room_was_made(relay)
+        if isinstance(after, Step):
+            return after
+        task = after
+    raise RuntimeError(f"task {task_id} did not come to rest in {_MOST_MOVES} moves")
+
+
+def on_callback(relay: Relay, task_id: str, hint: str | None) -> None:
+    """A callback with a valid token came: ask the provider, and wake the workflow where the task has ended there.
+
+    At most one query per task in a few seconds, whoever has the URL; one that comes sooner brings `due_at` forward.
+    """
+    task = relay.table.get(task_id)
+    if task is None or task.phase in ENDED or task.phase in (Phase.ACCEPTED, Phase.RENDERED):
+        return  # nothing that the provider could tell us now
+    if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > relay.clock.now_ms():
+        return  # the sender is still at it, and its workflow will ask
+    gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
+    if not relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms):
+        return
+    step = advance(relay, task_id, Facts(hint=hint))
+    if step.next != "wait":
+        workflow.wake(relay, step)
+
+
+def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """The provider has it (or had it, for an expired task): ask how it stands."""
+    now = relay.clock.now_ms()
+    snap = _query(relay, task)
+    if snap is not None and snap.status == "succeed" and snap.videos:
+        return relay.table.move(
+            task,
+            Phase.RENDERED,
+            outputs=list(snap.videos),
+            units=snap.units,
+            rendered_at=now,
+            retry_at=None,
+            copies=0,
+            due_at=now + int(schedule.GRACE_SECONDS * 1000),
+            queue="open",
+            waits_for="its copy to S3",
+            updated_at=now,
+        )
+    if task.phase is Phase.EXPIRED:
+        return _keep_watching(relay, task, now, over=snap is not None and snap.status == "failed")
+    if snap is not None and snap.status == "failed":
+        reason = snap.message or "the provider gave no reason"
+        return relay.table.move(task, Phase.FAILED, reason=reason, units=snap.units, updated_at=now)
+    if now >= deadline(relay, task):
+        return _expire(relay, task, now, "the provider did not finish")
+    if snap is not None and snap.status == "processing" and task.phase is Phase.SUBMITTED:
+        task = relay.table.move(task, Phase.PROCESSING, updated_at=now)
+    return wait(relay, task, schedule.poll_wait(submission.age(relay, task), submission.first_poll(relay, task)))
+
+
+def _query(relay: Relay, task: Task) -> Snapshot | None:
+    """The provider's word on the task, or None where it has none that can be used. Odd answers are logged, not
+    believed."""
+    if task.upstream_id is None:
+        return None
+    answer = relay.provider.query(task.kind, task.upstream_id)
+    if not isinstance(answer, Found):
+        logger.warning("query_failed", extra={"answer": repr(answer)})
+        return None
+    snap = answer.snapshot
+    if snap.reference not in (None, task.id):
+        logger.error("foreign_answer", extra={"upstream_id": task.upstream_id})
+        return None
+    if snap.status is None or (snap.status == "succeed" and not snap.videos):
+        logger.warning("odd_answer", extra={"word": snap.word, "videos": len(snap.videos)})
+    return snap
+
+
+def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """Rendered: the video has to be copied. After a copy that failed the provider is asked again, since its URL may
+    have run out; that never makes a new generation."""
+    now = relay.clock.now_ms()
+    if facts.copied is not None:
+        return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, outputs=None, reason="", updated_at=now)
+    if facts.copy_failed is not None and task.waits_for != f"its copy to S3 ({facts.copy_failed})":
+        task = relay.table.move(task, None, waits_for=f"its copy to S3 ({facts.copy_failed})", updated_at=now)
+    if now >= (task.rendered_at or task.created_at) + relay.settings.deadline_seconds * 1000:
+        return _expire(
+            relay, task, now, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed"
+        )
+    if task.retry_at is not None and task.retry_at > now:
+        return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
+    if task.copies:
+        snap = _query(relay, task)
+        if snap is not None and snap.status == "succeed" and snap.videos:
+            task = relay.table.move(task, None, outputs=list(snap.videos), updated_at=now)
+    return Step(task, "archive")
+
+
+def begin_copy(relay: Relay, task: Task, must_end_by: int) -> Task:
+    """Note that a copy begins, so that one that never reports back is tried again, each time later. Raises LostRace."""
+    now = relay.clock.now_ms()
+    pause = schedule.backoff(task.copies + 1, first=5, most=1800)
+    return relay.table.move(
+        task,
+        None,
+        copies=task.copies + 1,
+        retry_at=now + relay.settings.scaled_ms(pause),
+        due_at=must_end_by + int(schedule.GRACE_SECONDS * 1000),
+        updated_at=task.updated_at,
+    )
+
+
+def _expire(relay: Relay, task: Task, now: int, what: str) -> Task:
+    hours = relay.settings.deadline_seconds / 3600
+    reason = f"{what} within {hours:g} h; still watched: a late video will be delivered"
+    return relay.table.move(task, Phase.EXPIRED, reason=reason, updated_at=now, **watch(relay, now))
+
+
+def _watch(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """Expired: one look every few hours. A task whose submission was never confirmed may still be found."""
+    if task.upstream_id is not None:
+        return _ask(relay, task, facts)
+    found = submission.ask_for(relay, task, facts)
+    if isinstance(found, Snapshot):
+        return submission.adopt(relay, task, found)
+    return _keep_watching(relay, task, relay.clock.now_ms())
+
+
+def _keep_watching(relay: Relay, task: Task, now: int, *, over: bool = False) -> Step:
+    """Until the provider says that it failed, or has had to remove everything (30 days)."""
+    over = over or now >= task.created_at + int(schedule.WATCH_UNTIL_SECONDS * 1000)
+    fields = {"due_at": None, "queue": None, "waits_for": None} if over else watch(relay, now)
+    return Step(relay.table.move(task, None, updated_at=task.updated_at, **fields), "done")
+
+
+def _end(relay: Relay, task: Task, facts: Facts) -> Step:
+    return Step(task, "done")
+
+
+_MOVERS: dict[Phase, Callable[[Relay, Task, Facts], Task | Step]] = {
+    Phase.ACCEPTED: submission.submit,
+    Phase.SUBMITTING: submission.lease_over,
+    Phase.UNCONFIRMED: submission.look_up,
+    Phase.SUBMITTED: _ask,
+    Phase.PROCESSING: _ask,
+    Phase.RENDERED: _copy,
+    Phase.SUCCEEDED: _end,
+    Phase.FAILED: _end,
+    Phase.EXPIRED: _watch,
+}

@@ -1,0 +1,119 @@
+"""Who calls: API keys of ours, and Kling's AK/SK tokens made from them.
+
+A key is `kr_{key id}_{secret}_{check}`; the table holds a keyed hash of the secret. The same key is an AK/SK pair for
+clients that can only sign tokens: the secret half is derived from the stack's secret and stored nowhere.
+"""
+
+import hmac
+import secrets
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from kling_relay.errors import KlingError
+from kling_relay.keyring import Keyring, base62
+from kling_relay.table import TaskTable
+
+_KEY_ID_LENGTH = 12
+_SECRET_LENGTH = 43  # base62: 256 bits
+_MAX_TOKEN_CHARACTERS = 2048
+_LEEWAY_SECONDS = 60
+_MAX_LIFE_SECONDS = 1800  # Kling's own tokens live half an hour
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """Shown once, at creation."""
+
+    key_id: str
+    api_key: str
+    access_key: str
+    secret_key: str
+
+
+def issue(table: TaskTable, keyring: Keyring, tenant: str, now_ms: int) -> IssuedKey:
+    """Create an API key of `tenant` and store what is needed to know it again."""
+    key_id = base62(secrets.token_bytes(16), _KEY_ID_LENGTH)
+    secret = base62(secrets.token_bytes(40), _SECRET_LENGTH)
+    version = keyring.current
+    row = {"tenant": tenant, "hash": _hash(keyring, version, secret), "version": version, "created_at": str(now_ms)}
+    table.put_key(key_id, {**row, "state": "active"})
+    body = f"kr_{key_id}_{secret}"
+    return IssuedKey(key_id, f"{body}_{_check(body)}", f"krak{key_id}", _secret_key(keyring, version, key_id))
+
+
+def authenticate(authorization: str | None, table: TaskTable, keyring: Keyring, now_ms: int) -> str:
+    """The tenant behind an Authorization header; raises KlingError 1000-1004 (HTTP 401) as Kling does."""
+    if not authorization or not authorization.strip():
+        raise KlingError(1001)
+    credential = authorization.strip()
+    if credential[:7].lower() == "bearer ":
+        credential = credential[7:].strip()
+    if not credential:
+        raise KlingError(1001)
+    if len(credential) > _MAX_TOKEN_CHARACTERS or not credential.isascii():
+        raise KlingError(1002)
+    if credential.startswith("kr_"):
+        return _by_api_key(credential, table, keyring)
+    if credential.count(".") == 2:
+        return _by_token(credential, table, keyring, now_ms)
+    raise KlingError(1002)
+
+
+def _by_api_key(credential: str, table: TaskTable, keyring: Keyring) -> str:
+    body, _, check = credential.rpartition("_")
+    parts = body.split("_")
+    if len(parts) != 3 or not hmac.compare_digest(_check(body), check):
+        raise KlingError(1002)  # a typing mistake: refused without a read
+    row = _active_row(table, keyring, parts[1])
+    given = _hash(keyring, row["version"] if row else keyring.current, parts[2])
+    if not hmac.compare_digest(given, row["hash"] if row else given[::-1]):
+        raise KlingError(1002)
+    assert row is not None  # noqa: S101  (for the type checker: the comparison above fails without a row)
+    return row["tenant"]
+
+
+def _by_token(token: str, table: TaskTable, keyring: Keyring, now_ms: int) -> str:
+    """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s."""
+    import jwt  # only for clients that sign: nobody else pays for the import
+
+    options: Any = {"require": ["iss", "exp", "nbf"], "verify_iat": False}
+    options |= {"verify_exp": False, "verify_nbf": False}  # by our own clock, below
+    try:
+        access_key = jwt.decode(token, options={**options, "verify_signature": False}).get("iss")
+        row = None
+        if isinstance(access_key, str) and access_key.startswith("krak"):
+            row = _active_row(table, keyring, access_key[4:])
+        if row is None or not isinstance(access_key, str):
+            raise KlingError(1002)
+        secret = _secret_key(keyring, row["version"], access_key[4:])
+        claims = jwt.decode(token, secret, algorithms=["HS256"], options=options)
+        expires, begins = float(claims["exp"]), float(claims["nbf"])
+    except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as exc:
+        raise KlingError(1002) from exc
+    now = now_ms / 1000
+    if not begins <= now + _LEEWAY_SECONDS:
+        raise KlingError(1003)
+    if not expires >= now - _LEEWAY_SECONDS:
+        raise KlingError(1004)
+    if expires - now > _MAX_LIFE_SECONDS + _LEEWAY_SECONDS:
+        raise KlingError(1002, f"a token may live at most {_MAX_LIFE_SECONDS} s")
+    return row["tenant"]
+
+
+def _active_row(table: TaskTable, keyring: Keyring, key_id: str) -> dict[str, str] | None:
+    row = table.get_key(key_id) if key_id.isalnum() else None
+    return row if row is not None and row["state"] == "active" and row["version"] in keyring.versions else None
+
+
+def _hash(keyring: Keyring, version: str, secret: str) -> str:
+    return keyring.mac(version, "api-key/v1", secret).hex()
+
+
+def _secret_key(keyring: Keyring, version: str, key_id: str) -> str:
+    return base62(keyring.mac(version, "secret-key/v1", key_id), _SECRET_LENGTH)
+
+
+def _check(body: str) -> str:
+    """Tells secret scanners, and us without a read, that this is a key of ours and complete."""
+    return base62(zlib.crc32(body.encode()).to_bytes(4, "big"), 6)

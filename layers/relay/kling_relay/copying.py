@@ -1,0 +1,39 @@
+"""All the videos of a task into the video bucket, under keys that follow from the task alone."""
+
+import time
+from typing import Any
+
+from kling_relay import archive
+from kling_relay.relay import Relay
+from kling_relay.task import Task
+
+
+def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
+    """Copy every output of `task`, the watermarked ones included, within `seconds`. Raises archive.ArchiveError.
+
+    Keys are `videos/{tenant}/{task id}/{n}.mp4` and `{n}-watermark.mp4`: a second try finds what the first one
+    finished.
+    """
+    ends_at = time.monotonic() + seconds
+    copied = []
+    for index, output in enumerate(task.outputs):
+        prefix = f"videos/{task.tenant}/{task.id}/{index}"
+        stored = _copy(relay, output["url"], f"{prefix}.mp4", ends_at)
+        video: dict[str, Any] = {"id": output["id"], "duration": output["duration"], "key": stored.key}
+        video |= {"size": stored.size, "md5": stored.md5}
+        if "watermark_url" in output:
+            video["watermark_key"] = _copy(relay, output["watermark_url"], f"{prefix}-watermark.mp4", ends_at).key
+        copied.append(video)
+    return copied
+
+
+def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVideo:
+    return archive.archive(
+        relay.archive_s3,
+        bucket=relay.settings.need("video_bucket"),
+        key=key,
+        url=url,
+        max_bytes=relay.settings.max_video_bytes,
+        deadline_seconds=max(1.0, ends_at - time.monotonic()),
+        trusted_origin=relay.provider.profile.base_url,
+    )

@@ -1,0 +1,18 @@
+"""The addresses at which clients get their videos."""
+
+from kling_relay.relay import Relay
+from kling_relay.task import Task
+
+_URL_SECONDS = 12 * 3600  # a presigned URL ends with the session that signed it, whatever it says itself
+
+
+def video_urls(relay: Relay, task: Task) -> dict[str, str]:
+    """Archive key -> URL, signed anew at every call and stored nowhere."""
+    keys = [video[name] for video in task.videos for name in ("key", "watermark_key") if name in video]
+    bucket = relay.settings.need("video_bucket") if keys else ""
+    return {
+        key: relay.s3.generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=_URL_SECONDS
+        )
+        for key in keys
+    }

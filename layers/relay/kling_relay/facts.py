@@ -1,0 +1,24 @@
+"""What a caller of `advance` knows beyond the row. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of it optional.
+
+    `must_end_by`: when this Lambda is killed (ms). `images`: bytes of inline images by name. `hint`: the provider's
+    task id as a callback's body names it, never believed by itself. `copied`: our videos, proved whole.
+    `copy_failed`: why a copy failed, one word of archive.py.
+    """
+
+    must_end_by: int | None = None
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    hint: str | None = None
+    copied: list[dict[str, Any]] | None = None
+    copy_failed: str | None = None
+
+
+NOTHING = Facts()

@@ -1,0 +1,237 @@
+"""The only outbound fetch of an address that somebody else chose.
+
+Every hop passes the rules of `address`, and the connection goes to the very address that was checked. Bytes and
+wall-clock time are bounded whatever the server does. An error is a class: it never holds the URL (a signed one is a
+secret), the address or the server's words.
+
+The wire is `http.client` and not urllib3's connection, because that one logs the whole URL when a server's headers are
+malformed. No proxy, netrc or CA setting of the environment is read.
+"""
+
+import http.client
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cache
+from urllib.parse import urljoin
+
+import certifi
+
+from kling_relay import address
+from kling_relay.address import AddressError, Origin
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
+MAX_REDIRECTS = 2
+READ_BYTES = 1 << 20
+
+_HEADERS = {"User-Agent": "kling-relay", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+class FetchError(Exception):
+    """A fetch that did not happen or did not finish.
+
+    `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_address` (where it leads),
+    `unresolved`, `network`, `tls`, `timeout`, `status` (not 200; the number is in `status`), `bad_response` (encoded,
+    malformed, too many redirects), `too_large`, `truncated`.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class Download:
+    """The body of a 200 answer, read once from front to end.
+
+    `length`: bytes that the server announced, None when it did not say. `framed`: the end of the body is told by the
+    protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: "_Deadline") -> None:
+        self.length = _announced_length(response)
+        self.framed = response.chunked or self.length is not None
+        self.content_type = response.headers.get("Content-Type", "")
+        self._response = response
+        self._max_bytes = max_bytes
+        self._deadline = deadline
+        self._received = 0
+        if self.length is not None and self.length > max_bytes:
+            raise FetchError("too_large")
+
+    def read(self, size: int = READ_BYTES) -> bytes:
+        """Up to `size` bytes (at most 1 MiB a call), b"" at the proven end.
+
+        Raises FetchError: `truncated` when fewer bytes came than announced, `too_large`, `timeout`, `tls`.
+        """
+        size = min(size if size > 0 else READ_BYTES, READ_BYTES, self._max_bytes - self._received + 1)
+        with _as_classes(self._deadline, broken="truncated"):
+            data = self._response.read(size)
+        self._received += len(data)
+        if self._received > self._max_bytes:
+            raise FetchError("too_large")
+        if not data and self.length is not None and self._received < self.length:
+            raise FetchError("truncated")
+        return data
+
+
+@contextmanager
+def open_url(
+    url: str, *, max_bytes: int, deadline_seconds: float, trusted_origin: str | None = None
+) -> Iterator[Download]:
+    """GET `url` and give its body, at most `max_bytes` bytes, all within `deadline_seconds` of wall-clock time.
+
+    The deadline holds from the first DNS question to the last `read`, against a server that sends a byte now and then
+    too. `trusted_origin` is an origin that the operator chose (scheme://host:port; a path is ignored): an address there
+    is taken as it is, plain http and loopback included; a redirect away from it has to pass every rule.
+    Raises FetchError; ValueError for limits that are not positive.
+    """
+    if max_bytes <= 0 or deadline_seconds <= 0:
+        raise ValueError("max_bytes and deadline_seconds must be positive")
+    with ExitStack() as stack:
+        deadline = stack.enter_context(closing(_Deadline(deadline_seconds)))
+        yield Download(_follow(url, trusted_origin, deadline, stack), max_bytes, deadline)
+
+
+def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
+    """A TCP connection to an address that has been checked. `timeout` in seconds."""
+    return socket.create_connection((ip_address, port), timeout)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """One context for all connections, since loading the roots costs more than a request."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.hostname_checks_common_name = False
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+class _Deadline:
+    """Wall-clock limit over all hops of one fetch: shuts the connections down when it passes.
+
+    A socket timeout cannot do this, since every byte that drips in starts it anew. The shutdown goes through a
+    duplicate of the TCP socket, which works during the TLS handshake too and cannot hit a descriptor that was reused.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._end = time.monotonic() + seconds
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._pass)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def seconds_left(self) -> float:
+        left = self._end - time.monotonic()
+        if self.passed or left <= 0:
+            raise FetchError("timeout")
+        return left
+
+    def guard(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._sockets.append(connection.dup())
+        if self.passed:
+            self._pass()
+
+    def close(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            while self._sockets:
+                self._sockets.pop().close()
+
+    def _pass(self) -> None:
+        with self._lock:
+            self.passed = True
+            for guarded in self._sockets:
+                with suppress(OSError):
+                    guarded.shutdown(socket.SHUT_RDWR)
+
+
+class _PinnedConnection(http.client.HTTPConnection):
+    """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
+
+    def __init__(self, origin: Origin, ip_address: str, deadline: _Deadline) -> None:
+        scheme, host, port = origin
+        self.default_port = 443 if scheme == "https" else 80
+        super().__init__(host, port)
+        self._tls, self._address, self._deadline = scheme == "https", ip_address, deadline
+
+    def connect(self) -> None:
+        self.sock = dial(self._address, self.port, min(CONNECT_SECONDS, self._deadline.seconds_left()))
+        self._deadline.guard(self.sock)
+        self.sock.settimeout(READ_SECONDS)
+        if self._tls:
+            self.sock = tls_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _follow(url: str, trusted_origin: str | None, deadline: _Deadline, stack: ExitStack) -> http.client.HTTPResponse:
+    """The 200 answer at the end of the redirects. Everything that was opened is closed by `stack`."""
+    trusted = trusted_origin is not None
+    for _ in range(MAX_REDIRECTS + 1):
+        with _as_classes(deadline, broken="network"):
+            parsed = address.parse(url)
+            origin = address.origin(parsed)
+            # Trust does not come back: a stranger may not redirect us into the trusted origin.
+            trusted = trusted and origin == address.origin(address.parse(trusted_origin or ""))
+            ip_address = address.checked(parsed, trusted=trusted, seconds=deadline.seconds_left())
+            connection = stack.enter_context(closing(_PinnedConnection(origin, ip_address, deadline)))
+            connection.request("GET", parsed.request_uri, headers=_HEADERS)
+            response = stack.enter_context(closing(connection.getresponse()))
+        if response.status not in (301, 302, 303, 307, 308):
+            return _plain_200(response)
+        url = _redirected(url, response.headers.get("Location"))
+    raise FetchError("bad_response")
+
+
+def _plain_200(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    if response.status != 200:
+        raise FetchError("status", response.status)
+    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+        raise FetchError("bad_response")
+    return response
+
+
+def _redirected(url: str, location: str | None) -> str:
+    if not location or not address.is_clean(location):  # before the join, which would drop line breaks silently
+        raise FetchError("bad_response")
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise FetchError("refused_url") from None
+
+
+def _announced_length(response: http.client.HTTPResponse) -> int | None:
+    values = set(response.headers.get_all("Content-Length", []))
+    if response.chunked or not values:
+        return None
+    value = values.pop()
+    if values or not re.fullmatch(r"[0-9]{1,18}", value):
+        raise FetchError("bad_response")
+    return int(value)
+
+
+@contextmanager
+def _as_classes(deadline: _Deadline, *, broken: str) -> Iterator[None]:
+    """Turns what the network raises into a FetchError that says nothing about the target."""
+    reason = ""
+    try:
+        yield
+    except AddressError as error:
+        reason = error.reason
+    except TimeoutError:
+        reason = "timeout"
+    except ssl.SSLError:
+        reason = "tls"
+    except (OSError, http.client.HTTPException):
+        reason = broken
+    if deadline.passed:
+        reason = "timeout"  # the shutdown looks like an end of the body, or like any error
+    if reason:
+        raise FetchError(reason) from None

@@ -1,0 +1,83 @@
+"""Makes a recorded task of a checked request: inline images to the input bucket, then one transaction."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kling_relay import images
+from kling_relay.relay import Relay
+from kling_relay.request import Request, image_places
+from kling_relay.schedule import GRACE_SECONDS
+from kling_relay.task import Phase, Task, new_task_id
+
+
+def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None) -> Task:
+    """Record a task, or find the one that the same request made before. Nothing is paid here.
+
+    Raises KlingError where the same external id or Idempotency-Key came with another body.
+    """
+    now = relay.clock.now_ms()
+    task_id = new_task_id()
+    body_hash = _hash(request)
+    for name, holder, key in image_places(request.body):
+        if isinstance(holder[key], dict):
+            holder[key] = {"s3": _store(relay, f"inputs/{tenant}/{task_id}/{name}", request.images[name])}
+    task = Task(
+        id=task_id,
+        tenant=tenant,
+        kind=request.kind,
+        phase=Phase.ACCEPTED,
+        request=request.body,
+        created_at=now,
+        updated_at=now,
+        due_at=now + int(GRACE_SECONDS * 1000),
+        external_task_id=request.external_task_id,
+        callback_url=request.callback_url,
+        execution=task_id,
+    )
+    return relay.table.record(task, body_hash=body_hash, idempotency_key=idempotency_key)
+
+
+def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dict[str, Any]:
+    """The recorded request as the provider takes it: images inline as bare base64, `model_name` always said.
+
+    `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
+    """
+    body: dict[str, Any] = json.loads(json.dumps(task.request))
+    for name, holder, key in image_places(body):
+        if isinstance(holder[key], dict):
+            data = at_hand.get(name) or _load(relay, holder[key]["s3"])
+            holder[key] = base64.b64encode(data).decode()
+    body["model_name"] = model_name(relay, task)
+    return body
+
+
+def model_name(relay: Relay, task: Task) -> str:
+    """The model of a task: the client's, the stack's default for the kind, or the provider's. Kling's own is
+    retired."""
+    default = getattr(relay.settings, f"default_model_{task.kind.replace('-', '_')}", "")
+    named: str = task.request.get("model_name") or default or relay.provider.profile.default_model[task.kind]
+    return named
+
+
+def _store(relay: Relay, prefix: str, data: bytes) -> str:
+    header = images.read_header(data)
+    key = f"{prefix}.{header.extension}"
+    relay.s3.put_object(
+        Bucket=relay.settings.need("input_bucket"), Key=key, Body=data, ContentType=f"image/{header.format}"
+    )
+    return key
+
+
+def _load(relay: Relay, key: str) -> bytes:
+    data: bytes = relay.s3.get_object(Bucket=relay.settings.need("input_bucket"), Key=key)["Body"].read()
+    return data
+
+
+def _hash(request: Request) -> str:
+    """What makes two requests the same: every field and every image byte."""
+    picture = {name: hashlib.sha256(data).hexdigest() for name, data in request.images.items()}
+    content = [request.kind, request.body, request.callback_url, request.external_task_id, picture]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""Keys derived from the stack's one secret, so that nothing worth stealing lies in the table."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def base62(raw: bytes, length: int) -> str:
+    """`raw` as `length` characters that survive URLs, shells and double clicks."""
+    number = int.from_bytes(raw, "big")
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_BASE62[digit])
+    return "".join(digits)
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The versions of the stack's secret: key id -> secret text. The greatest key id signs; all of them verify."""
+
+    versions: Mapping[str, str]
+
+    @property
+    def current(self) -> str:
+        return max(self.versions, key=lambda kid: (len(kid), kid))
+
+    def mac(self, kid: str, purpose: str, text: str) -> bytes:
+        """HMAC-SHA256 of `text` under the key that belongs to `purpose`; raises KeyError for an unknown `kid`."""
+        return hmac.digest(self.versions[kid].encode(), f"{purpose}\0{text}".encode(), hashlib.sha256)

@@ -1,0 +1,115 @@
+"""The one place where settings, clients and clock come from, each built at its first use and then kept."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from kling_relay import archive
+from kling_relay.clock import Clock
+from kling_relay.keyring import Keyring
+from kling_relay.provider import Provider, profile
+from kling_relay.settings import Settings, SettingsError
+from kling_relay.table import TaskTable
+
+_SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or at the first authentication error
+_CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+
+
+class Cached:
+    """A value that is fetched again when it is older than `seconds`."""
+
+    def __init__(self, fetch: Callable[[], str], seconds: float = _SECRET_SECONDS) -> None:
+        self._fetch = fetch
+        self._seconds = seconds
+        self._value = ""
+        self._fetched_at: float | None = None
+
+    def get(self, refresh: bool = False) -> str:
+        stale = self._fetched_at is None or time.monotonic() - self._fetched_at > self._seconds
+        if refresh or stale:
+            self._value, self._fetched_at = self._fetch(), time.monotonic()
+        return self._value
+
+
+class Relay:
+    """Everything that a function may need; what it does not touch is never built."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None, session: Any = None) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self._session = session
+
+    def client(self, service: str, config: Config | None = None) -> Any:
+        """A boto3 client; all of them share one session, which spares the second one most of its start."""
+        return self._boto_session().client(service, config=_CONFIG.merge(config) if config else _CONFIG)
+
+    def _boto_session(self) -> Any:
+        self._session = self._session or boto3.session.Session()
+        return self._session
+
+    @cached_property
+    def table(self) -> TaskTable:
+        settings = self.settings
+        return TaskTable(self.client("dynamodb"), settings.need("task_table"), settings.task_retention_days)
+
+    @cached_property
+    def s3(self) -> Any:
+        return self.client("s3", Config(signature_version="s3v4"))
+
+    @cached_property
+    def archive_s3(self) -> Any:
+        """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
+        return self._boto_session().client("s3", config=archive.client_config())
+
+    @cached_property
+    def workflows(self) -> Any:
+        return self.client("stepfunctions")
+
+    @cached_property
+    def provider(self) -> Provider:
+        return Provider(profile(self.settings.provider, self.settings.kling_base_url), self._provider_key.get)
+
+    @cached_property
+    def _provider_key(self) -> Cached:
+        return Cached(lambda: self._secret("provider_key_secret_id", "store it with `make provider-key`"))
+
+    @property
+    def keyring(self) -> Keyring:
+        return Keyring(json.loads(self._relay_secret.get()))
+
+    @cached_property
+    def _relay_secret(self) -> Cached:
+        return Cached(lambda: self._secret("relay_secret_id", "it belongs to the stack: deploy it again"))
+
+    @property
+    def base_url(self) -> str:
+        """The API's own public address, without a slash at its end."""
+        return self._base_url.get()
+
+    @cached_property
+    def _base_url(self) -> Cached:
+        name = self.settings.need("base_url_parameter")
+        return Cached(lambda: self.client("ssm").get_parameter(Name=name)["Parameter"]["Value"].rstrip("/"))
+
+    def _secret(self, setting: str, remedy: str) -> str:
+        client = self.client("secretsmanager")
+        try:
+            value: str = client.get_secret_value(SecretId=self.settings.need(setting))["SecretString"]
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] == "ResourceNotFoundException":
+                raise SettingsError(f"the secret behind {setting.upper()} has no value: {remedy}") from exc
+            raise
+        return value.strip()
+
+
+@cache
+def current() -> Relay:
+    """The relay of this process, as the environment describes it."""
+    return Relay(Settings.read(os.environ))

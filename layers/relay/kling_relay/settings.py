@@ -1,0 +1,62 @@
+"""What the stack's parameters say, read once from the environment that the template sets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+class SettingsError(Exception):
+    """A variable is missing or has a value that cannot be used; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field a variable: `task_table` is read from `TASK_TABLE`. Seconds are seconds, days are days.
+
+    A function gets only the variables that it needs; what it does not get is empty here and fails at its first use.
+    """
+
+    task_table: str = ""
+    input_bucket: str = ""
+    video_bucket: str = ""
+    state_machine_arn: str = ""
+    relay_secret_id: str = ""
+    provider_key_secret_id: str = ""
+    base_url_parameter: str = ""
+    provider: str = "cometapi"
+    kling_base_url: str = ""
+    default_model_image2video: str = ""
+    default_model_multi_image2video: str = ""
+    deadline_seconds: int = 86_400
+    submit_timeout_seconds: int = 15
+    settle_seconds: int = 120
+    on_unconfirmed: str = "park"
+    task_retention_days: int = 400
+    max_video_bytes: int = 2_000_000_000
+    wait_scale: float = 1.0
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """Build the settings from `environment`; raises SettingsError naming the first bad variable."""
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            name = field.name.upper()
+            text = environment.get(name, "")
+            if not text:
+                continue
+            try:
+                given[field.name] = field.type(text) if callable(field.type) else text
+            except ValueError as exc:
+                raise SettingsError(f"{name}: {field.type} expected, {text!r} found") from exc
+        return cls(**given)
+
+    def need(self, name: str) -> str:
+        """The value of a text setting that must be there; raises SettingsError where the template did not give it."""
+        value = str(getattr(self, name))
+        if not value:
+            raise SettingsError(f"{name.upper()} is not set for this function: see its Environment in template.yaml")
+        return value
+
+    def scaled_ms(self, seconds: float) -> int:
+        """Milliseconds of a wait or settle window of `seconds`, shortened by WAIT_SCALE in rehearsals."""
+        return int(seconds * 1000 * self.wait_scale)

@@ -1,0 +1,133 @@
+"""Reads what providers answer about a task, in every dialect that is known. Pure.
+
+What is not understood is never success: an unknown status word is `None` ("still running" to the caller), an answer
+that cannot be read as a task is no snapshot at all.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["submitted", "processing", "succeed", "failed"]
+
+_STATUS_WORDS: dict[str, Status] = {
+    **dict.fromkeys(("submitted", "queued", "pending", "not_start"), "submitted"),
+    **dict.fromkeys(("processing", "running", "in_progress"), "processing"),
+    **dict.fromkeys(("succeed", "succeeded", "success", "completed"), "succeed"),
+    **dict.fromkeys(("failed", "failure", "fail"), "failed"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the provider says of one task. `status` is None for a word that nobody documented; `word` is that word."""
+
+    upstream_id: str
+    status: Status | None
+    word: str = ""
+    message: str = ""
+    videos: tuple[dict[str, str], ...] = ()
+    reference: str | None = None
+    created_at: int | None = None
+    units: str | None = None
+
+
+def error_code(answer: dict[str, Any]) -> int | str:
+    """The answer's own code: 0 for success however it is written; a bare callback body, which has no code, counts as
+    0."""
+    code = answer.get("code", 0)
+    if isinstance(code, str):
+        if code.lower() in ("success", "0"):
+            return 0
+        return int(code) if code.isdecimal() and len(code) < 8 else code
+    return code if isinstance(code, int) and not isinstance(code, bool) else "unreadable"
+
+
+def read(answer: Any) -> Snapshot | None:
+    """The task that `answer` speaks of, or None where it speaks of none (an error, a list, something else)."""
+    if not isinstance(answer, dict) or error_code(answer) != 0:
+        return None
+    levels = _levels(answer)
+    upstream_id = _first(levels, "task_id", "id")  # a relay's own id stands outside the one that it wraps
+    if upstream_id is None:
+        return None
+    inside_out = levels[::-1]
+    word = str(_first(inside_out, "task_status", "status") or "")
+    info = _first(inside_out, "task_info")
+    reference = info.get("external_task_id") if isinstance(info, dict) else None
+    return Snapshot(
+        upstream_id=str(upstream_id),
+        status=_STATUS_WORDS.get(word.lower()),
+        word=word[:64],
+        message=_message(inside_out),
+        videos=tuple(_videos(inside_out)),
+        reference=_text(reference or _first(inside_out, "external_task_id", "external_id")),
+        created_at=_whole(_first(inside_out, "created_at", "create_time")),
+        units=_text(_first(inside_out, "final_unit_deduction")),
+    )
+
+
+def _levels(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects that wrap each other under "data", outermost first; the envelope itself is left out where it is
+    one."""
+    levels = [answer]
+    while isinstance(levels[-1].get("data"), dict) and len(levels) < 8:
+        levels.append(levels[-1]["data"])
+    return [level for level in levels if "code" not in level]
+
+
+def _first(levels: list[dict[str, Any]], *names: str) -> Any:
+    for level in levels:
+        for name in names:
+            if level.get(name) not in (None, ""):
+                return level[name]
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _message(inside_out: list[dict[str, Any]]) -> str:
+    said = _first(inside_out, "task_status_msg", "fail_reason", "message", "error")
+    if isinstance(said, dict):
+        said = said.get("message")
+    return (_text(said) or "")[:1000]
+
+
+def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
+    result = _first(inside_out, "task_result")
+    listed = result.get("videos") if isinstance(result, dict) else None
+    if not listed:
+        outputs = _first(inside_out, "outputs")
+        listed = [out for out in outputs if _is_video(out)] if isinstance(outputs, list) else None
+    if not listed:
+        url = _first(inside_out, "url", "result_url", "video_url")
+        listed = [{"url": url}] if url else []
+    return (
+        [_video(index, item) for index, item in enumerate(listed) if _has_url(item)] if isinstance(listed, list) else []
+    )
+
+
+def _is_video(output: Any) -> bool:
+    return isinstance(output, dict) and output.get("type", "video") == "video"
+
+
+def _has_url(item: Any) -> bool:
+    return (
+        isinstance(item, dict) and isinstance(item.get("url"), str) and item["url"].startswith(("https://", "http://"))
+    )
+
+
+def _video(index: int, item: dict[str, Any]) -> dict[str, str]:
+    video = {
+        "id": _text(item.get("id")) or str(index),
+        "url": item["url"],
+        "duration": _text(item.get("duration")) or "",
+    }
+    if isinstance(item.get("watermark_url"), str) and item["watermark_url"].startswith(("https://", "http://")):
+        video["watermark_url"] = item["watermark_url"]
+    return video

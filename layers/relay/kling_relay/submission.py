@@ -1,0 +1,256 @@
+"""From "recorded" to "the provider has it": at most one paid POST, and looking up what became of one in doubt."""
+
+from kling_relay import intake, schedule, webhooks
+from kling_relay.catalogue import render_p5_seconds
+from kling_relay.facts import Facts
+from kling_relay.observability import logger
+from kling_relay.provider import (
+    CONNECT_SECONDS,
+    Accepted,
+    AccountTrouble,
+    Found,
+    NoRoom,
+    NotSent,
+    Outcome,
+    Refused,
+    Unknown,
+    Unsure,
+)
+from kling_relay.relay import Relay
+from kling_relay.settings import SettingsError
+from kling_relay.snapshot import Snapshot
+from kling_relay.task import Phase, Step, Task
+
+_LEASE_MARGIN_MS = 2_000
+_UNCONFIRMED_END = (
+    "submission unconfirmed; it was not repeated, to avoid a double charge; still watched for a late video"
+)
+
+
+def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """An accepted task: claim it and POST, unless its deadline has passed, the provider's gate is closed, or the time
+    that this Lambda has left is too short to see the answer."""
+    now = relay.clock.now_ms()
+    if now >= deadline(relay, task):
+        late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
+        return relay.table.move(task, Phase.FAILED, reason=late, updated_at=now)
+    if task.retry_at is not None and task.retry_at > now:
+        return wait(relay, task, (task.retry_at - now) / 1000)
+    gate = relay.table.gate(relay.settings.provider)
+    if gate.not_before > now:
+        return _wait_for_room(relay, task, gate.reason)
+    must_end_by = facts.must_end_by or now + 60_000
+    if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
+        return wait(relay, task, 1)
+    try:
+        relay.provider.prepare()
+    except SettingsError as exc:
+        return _close_gate(relay, task, AccountTrouble(str(exc)))
+    body = intake.upstream_body(relay, task, facts.images)
+    body["external_task_id"] = task.id
+    body["callback_url"] = webhooks.callback_url(relay.base_url, relay.keyring, task.id)
+    # The lease outlives this Lambda: when it is over, no POST under this claim can still begin.
+    lease = must_end_by + _LEASE_MARGIN_MS
+    due_at = lease + _ms(schedule.GRACE_SECONDS)
+    claimed = relay.table.move(
+        task,
+        Phase.SUBMITTING,
+        attempt=task.attempt + 1,
+        claimed_at=now,
+        lease_until=lease,
+        due_at=due_at,
+        queue="open",
+        updated_at=now,
+    )
+    outcome = relay.provider.submit(task.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
+    logger.info("submitted", extra={"outcome": type(outcome).__name__, "attempt": claimed.attempt})
+    return _record(relay, claimed, outcome)
+
+
+def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
+    now = relay.clock.now_ms()
+    if isinstance(outcome, Accepted):
+        adopted = adopt(relay, task, outcome.snapshot)
+        return wait(relay, adopted, first_poll(relay, adopted) - age(relay, adopted))
+    if isinstance(outcome, Refused) and task.unsure_since is None:
+        failed = relay.table.move(task, Phase.FAILED, reason=outcome.error.message, updated_at=now)
+        return Step(failed, "done", refusal=outcome.error)
+    if isinstance(outcome, NotSent):
+        pause = schedule.backoff(task.attempt, first=2, most=300)
+        task = relay.table.move(
+            task,
+            Phase.ACCEPTED,
+            retry_at=now + relay.settings.scaled_ms(pause),
+            lease_until=None,
+            waits_for=f"the provider cannot be reached ({outcome.reason})",
+            updated_at=now,
+        )
+        return wait(relay, task, pause)
+    if isinstance(outcome, NoRoom | AccountTrouble):
+        return _close_gate(relay, task, outcome)
+    # In doubt. Also a refusal of a second POST under the same reference: it may say that the first one was accepted.
+    return _in_doubt(relay, task, outcome.reason if isinstance(outcome, Unsure) else "refused after a POST in doubt")
+
+
+def _close_gate(relay: Relay, task: Task, outcome: NoRoom | AccountTrouble) -> Step:
+    """Surely not accepted, and the next one would not be either: pause, and let this task wait its turn."""
+    gate = relay.table.gate(relay.settings.provider)
+    first, most = (2.0, 60.0) if isinstance(outcome, NoRoom) else (60.0, 600.0)
+    pause = schedule.backoff(gate.failures + 1, first=first, most=most)
+    until = relay.clock.now_ms() + relay.settings.scaled_ms(pause)
+    relay.table.close_gate(relay.settings.provider, gate, not_before=until, reason=outcome.reason)
+    if isinstance(outcome, AccountTrouble):
+        logger.error("provider_account_trouble", extra={"reason": outcome.reason})
+    return _wait_for_room(relay, task, outcome.reason)
+
+
+def _wait_for_room(relay: Relay, task: Task, reason: str) -> Step:
+    """Into the queue, which is sorted by age: `due_at` of a waiting task is its birth. Its workflow ends here."""
+    target = None if task.phase is Phase.ACCEPTED else Phase.ACCEPTED
+    task = relay.table.move(
+        task,
+        target,
+        queue="waiting",
+        due_at=task.created_at,
+        lease_until=None,
+        waits_for=f"room at the provider ({reason})"[:300],
+        updated_at=relay.clock.now_ms(),
+    )
+    return Step(task, "done")
+
+
+def lease_over(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """A claimed task: while the lease runs somebody may be sending; after it, nobody knows what they achieved."""
+    now = relay.clock.now_ms()
+    if task.lease_until is not None and task.lease_until > now:
+        return wait(relay, task, (task.lease_until - now) / 1000, scaled=False)
+    return _in_doubt(relay, task, "the sender did not come back", look_at_once=True)
+
+
+def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = False) -> Task | Step:
+    now = relay.clock.now_ms()
+    logger.warning("submission_unconfirmed", extra={"reason": reason})
+    pause = 0.0 if look_at_once else schedule.LOOKUP_SECONDS
+    task = relay.table.move(
+        task,
+        Phase.UNCONFIRMED,
+        unsure_since=now,
+        denials=0,
+        retry_at=now + relay.settings.scaled_ms(pause),
+        lease_until=None,
+        due_at=now + _ms(schedule.GRACE_SECONDS),
+        waits_for=f"proof of its submission ({reason})",
+        updated_at=now,
+    )
+    return task if look_at_once else wait(relay, task, pause)
+
+
+def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """An unconfirmed task: ask for it by our reference, or by the id that a callback named. Never a POST from here but
+    where the profile or the operator says that repeating is safe, after two denials and the settle window."""
+    now = relay.clock.now_ms()
+    found = ask_for(relay, task, facts)
+    if isinstance(found, Snapshot):
+        return adopt(relay, task, found)
+    if now >= deadline(relay, task):
+        return relay.table.move(task, Phase.EXPIRED, reason=_UNCONFIRMED_END, updated_at=now, **watch(relay, now))
+    if task.retry_at is not None and task.retry_at > now:
+        return wait(
+            relay, task, (task.retry_at - now) / 1000
+        )  # a callback brought us here early: it counts for nothing
+    denials = task.denials + (found == "denied")
+    settled = now >= (task.unsure_since or now) + relay.settings.scaled_ms(relay.settings.settle_seconds)
+    if denials >= 2 and settled:
+        if relay.provider.profile.unique_reference or relay.settings.on_unconfirmed == "retry":
+            # The POST itself is left to the next step: who asks may be a callback, with little time.
+            task = relay.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
+            return wait(relay, task, 1)
+        if relay.settings.on_unconfirmed == "fail":
+            return relay.table.move(task, Phase.FAILED, reason=_UNCONFIRMED_END.partition(";")[0], updated_at=now)
+    pause = schedule.PARKED_SECONDS if settled else schedule.DENIAL_GAP_SECONDS
+    retry_at = now + relay.settings.scaled_ms(pause)
+    task = relay.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now)
+    return wait(relay, task, pause)
+
+
+def ask_for(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
+    """The provider's task that is ours; "denied" where it says that there is none; "" where nothing was learned."""
+    profile = relay.provider.profile
+    learned = ""
+    if profile.ask_by_reference:
+        answer = relay.provider.query(task.kind, task.id)
+        if isinstance(answer, Found) and answer.snapshot.reference in (None, task.id):
+            return answer.snapshot
+        learned = "denied" if isinstance(answer, Unknown) else ""
+    if facts.hint:
+        answer = relay.provider.query(task.kind, facts.hint)
+        if isinstance(answer, Found) and _is_ours(relay, task, answer.snapshot):
+            return answer.snapshot
+    return learned
+
+
+def _is_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
+    """Whether the task that a callback named is ours: it carries our reference; or, with a provider that hides
+    references, no other row owns it and it was made after our claim (5 s for clocks that differ)."""
+    if snap.reference is not None:
+        return snap.reference == task.id
+    if not relay.provider.profile.hides_reference or snap.created_at is None or task.claimed_at is None:
+        return False
+    if snap.created_at < task.claimed_at - 5_000:
+        return False
+    return relay.table.owner(relay.settings.provider, snap.upstream_id) in (None, task.id)
+
+
+def adopt(relay: Relay, task: Task, snap: Snapshot) -> Task:
+    """The provider has the task: note its id. An expired task stays expired until there is more to tell."""
+    now = relay.clock.now_ms()
+    return relay.table.adopt(
+        task,
+        None if task.phase is Phase.EXPIRED else Phase.SUBMITTED,
+        relay.settings.provider,
+        snap.upstream_id,
+        lease_until=None,
+        retry_at=None,
+        waits_for="the provider",
+        due_at=now + relay.settings.scaled_ms(first_poll(relay, task)) + _ms(schedule.GRACE_SECONDS),
+        queue="open",
+        updated_at=now,
+    )
+
+
+def age(relay: Relay, task: Task) -> float:
+    """Seconds since the task was sent; in rehearsals, with every wait shortened, seconds of the time that is played."""
+    since = (relay.clock.now_ms() - (task.claimed_at or task.created_at)) / 1000
+    return since / (relay.settings.wait_scale or 1.0)
+
+
+def first_poll(relay: Relay, task: Task) -> float:
+    """Seconds after submission at which the first query is worth making."""
+    name = intake.model_name(relay, task)
+    return render_p5_seconds(name, task.request.get("mode", "std"), task.request.get("duration", "5"))
+
+
+def deadline(relay: Relay, task: Task) -> int:
+    """When the task's time is over (ms)."""
+    return task.created_at + relay.settings.deadline_seconds * 1000
+
+
+def watch(relay: Relay, now: int) -> dict[str, object]:
+    """The fields of an expired row: seen again every few hours until the provider itself has removed everything."""
+    return {
+        "due_at": now + relay.settings.scaled_ms(schedule.WATCH_SECONDS),
+        "queue": "open",
+        "waits_for": "a late video",
+    }
+
+
+def wait(relay: Relay, task: Task, seconds: float, *, scaled: bool = True) -> Step:
+    """The step that sleeps: `seconds`, shortened by WAIT_SCALE; whole and at least 1, as Step Functions wants it."""
+    pause = relay.settings.scaled_ms(seconds) if scaled else int(seconds * 1000)
+    whole = max(1, -(-pause // 1000))
+    due_at = relay.clock.now_ms() + whole * 1000 + _ms(schedule.GRACE_SECONDS)
+    return Step(task, "wait", wait_seconds=whole, due_at=due_at)
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

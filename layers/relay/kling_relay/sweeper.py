@@ -1,0 +1,58 @@
+"""Finds what has been left lying: overdue tasks, and tasks that wait for room upstream. It only starts workflows."""
+
+from kling_relay import workflow
+from kling_relay.observability import logger
+from kling_relay.relay import Relay
+
+_OVERDUE_AT_ONCE = 200
+_WAITING_SEEN = 500
+_STARTED_AT_ONCE = 20
+
+
+def sweep(relay: Relay) -> dict[str, int]:
+    """Give every overdue task a new workflow, and waiting tasks their turn. Returns how many of each were started."""
+    now = relay.clock.now_ms()
+    overdue = sum(_restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
+    gate = relay.table.gate(relay.settings.provider)
+    # Closed for several times in a row: one task probes; otherwise a handful, since a refusal for want of room is free.
+    room = 0 if gate.not_before > now else 1 if gate.failures > 3 else _STARTED_AT_ONCE
+    return {"overdue": overdue, "waiting": start_waiting(relay, room)}
+
+
+def room_was_made(relay: Relay) -> None:
+    """A task has left the provider: the oldest waiting task may go. Never raises, since the sweeper does the same."""
+    try:
+        if not relay.table.waiting(1):
+            return
+        relay.table.open_gate(relay.settings.provider, relay.table.gate(relay.settings.provider))
+        start_waiting(relay, 1)
+    except Exception as exc:
+        logger.warning("room_not_given", extra={"error": type(exc).__name__})
+
+
+def start_waiting(relay: Relay, room: int) -> int:
+    """Start at most `room` waiting tasks: the oldest first, in turn over tenants. Tasks past their deadline go as well,
+    whether there is room or not: they end, and cost nothing."""
+    waiting = relay.table.waiting(_WAITING_SEEN)
+    chosen = in_turn(waiting)[:room]
+    late = relay.clock.now_ms() - relay.settings.deadline_seconds * 1000
+    chosen += [task_id for task_id in relay.table.waiting_since(late, _STARTED_AT_ONCE) if task_id not in chosen]
+    return sum(_restart(relay, task_id) for task_id in chosen)
+
+
+def in_turn(waiting: list[tuple[str, str]]) -> list[str]:
+    """Ids of (id, tenant), one of each tenant, then the second of each, and so on: who has many waits longest. Pure."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for place, (task_id, tenant) in enumerate(waiting):
+        ranked.append((seen.get(tenant, 0), place, task_id))
+        seen[tenant] = seen.get(tenant, 0) + 1
+    return [task_id for _, _, task_id in sorted(ranked)]
+
+
+def _restart(relay: Relay, task_id: str) -> bool:
+    task = relay.table.get(task_id)
+    if task is None or task.due_at is None or task.due_at > relay.clock.now_ms():
+        return False  # the index was a moment behind
+    logger.info("workflow_replaced", extra={"task_id": task_id, "phase": task.phase, "waits_for": task.waits_for})
+    return workflow.replace(relay, task)

@@ -1,0 +1,152 @@
+"""A task, the phases of its life, and which phase may follow which. Pure: no clock, no network, no table."""
+
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from kling_relay.errors import KlingError
+
+
+class Phase(StrEnum):
+    """Where a task stands with us. Clients see only `TASK_STATUS[phase]`."""
+
+    ACCEPTED = "accepted"  # recorded; nothing is upstream, or the provider had no room
+    SUBMITTING = "submitting"  # claimed with a lease; the paid POST may be under way
+    UNCONFIRMED = "unconfirmed"  # the outcome of the POST is unknown: look it up, never repeat it blindly
+    SUBMITTED = "submitted"  # the provider has it; its id is known
+    PROCESSING = "processing"
+    RENDERED = "rendered"  # the provider is done; the video is not in our bucket yet
+    SUCCEEDED = "succeeded"  # the video is in our bucket, whole
+    FAILED = "failed"
+    EXPIRED = "expired"  # its deadline passed; still watched, because a late video was paid for
+
+
+# Kling's four words (legacy API): anything else makes clients poll for ever.
+TASK_STATUS: dict[Phase, str] = {
+    Phase.ACCEPTED: "submitted",
+    Phase.SUBMITTING: "submitted",
+    Phase.UNCONFIRMED: "submitted",
+    Phase.SUBMITTED: "submitted",
+    Phase.PROCESSING: "processing",
+    Phase.RENDERED: "processing",
+    Phase.SUCCEEDED: "succeed",
+    Phase.FAILED: "failed",
+    Phase.EXPIRED: "failed",
+}
+
+_UPSTREAM_UNKNOWN = {Phase.SUBMITTING, Phase.UNCONFIRMED}
+_UPSTREAM_HAS_IT = {Phase.SUBMITTED, Phase.PROCESSING}
+
+# The allowed moves: target -> the phases it may start from. Every write of a phase names these as its condition.
+MOVES: dict[Phase, frozenset[Phase]] = {
+    Phase.ACCEPTED: frozenset({Phase.SUBMITTING, Phase.UNCONFIRMED}),
+    Phase.SUBMITTING: frozenset({Phase.ACCEPTED}),
+    Phase.UNCONFIRMED: frozenset({Phase.SUBMITTING}),
+    Phase.SUBMITTED: frozenset(_UPSTREAM_UNKNOWN),
+    Phase.PROCESSING: frozenset({Phase.SUBMITTED}),
+    Phase.RENDERED: frozenset(_UPSTREAM_HAS_IT | {Phase.EXPIRED}),
+    Phase.SUCCEEDED: frozenset({Phase.RENDERED}),
+    Phase.FAILED: frozenset({Phase.ACCEPTED} | _UPSTREAM_UNKNOWN | _UPSTREAM_HAS_IT),
+    Phase.EXPIRED: frozenset({Phase.UNCONFIRMED, Phase.RENDERED} | _UPSTREAM_HAS_IT),
+}
+
+ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})  # nothing follows
+CLOSED = ENDED | {Phase.EXPIRED}  # the client sees an end
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row of the task table. Times are Unix milliseconds; `None` means "not yet"."""
+
+    id: str
+    tenant: str
+    kind: str
+    phase: Phase
+    request: dict[str, Any]  # the normalised body; inline images are {"s3": key}
+    created_at: int
+    updated_at: int
+    due_at: int | None = None  # when the sweeper takes over; set on every open row
+    external_task_id: str | None = None  # the client's own; never sent upstream
+    callback_url: str | None = None  # the client's own; never sent upstream
+    claimed_at: int | None = None  # the last claim: a task that the provider made before it is not ours
+    attempt: int = 0  # counts the claims: the fence against a claimer that comes back late
+    lease_until: int | None = None
+    retry_at: int | None = None  # the next POST or the next copy is not tried before this
+    unsure_since: int | None = None  # the end of the POST whose outcome is unknown
+    denials: int = 0  # times the provider has said that it does not know our reference
+    upstream_id: str | None = None
+    asked_at: int | None = None  # the last query that a callback caused
+    wake_seq: int = 0  # counts what a sleeping workflow must not miss
+    execution: str = ""  # the workflow that owns this task; an older one stops by itself
+    task_token: str | None = None
+    rendered_at: int | None = None
+    outputs: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # the provider's videos: id, url, duration, watermark_url
+    copies: int = 0  # tries of the copy
+    videos: list[dict[str, Any]] = field(default_factory=list)  # ours: id, duration, key, size, md5, watermark_key
+    reason: str = ""  # task_status_msg
+    waits_for: str = ""  # for operators: what an open task waits for
+    units: str | None = None  # final_unit_deduction
+    schema: int = 1
+
+
+def new_task_id() -> str:
+    """128 random bits, URL-safe, without ':' (some clients join ids with it) and fit for an execution's name."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the workflow does next with `task`; also the output of whoever wakes it.
+
+    `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath); `due_at` (ms) is what the wait
+    writes into the row, so that the sweeper notices a workflow that did not come back from it. `refusal` is set where
+    the provider refused the task while its client was still on the line.
+    """
+
+    task: Task
+    next: Literal["wait", "archive", "done"]
+    wait_seconds: int = 1
+    due_at: int = 0
+    refusal: KlingError | None = None
+
+    def as_state(self) -> dict[str, Any]:
+        """The state of the workflow. Numbers that DynamoDB is to store are strings there, as its JSON wants them."""
+        return {
+            "task_id": self.task.id,
+            "next": self.next,
+            "wait_seconds": self.wait_seconds,
+            "wake_seq": str(self.task.wake_seq),
+            "due_at": str(self.due_at),
+        }
+
+
+def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
+    """The task object of Kling's legacy API, built field by field and never from the row as a whole.
+
+    `video_urls`: archive key -> URL for the client. Types as existing clients need them: times integer milliseconds,
+    `task_info` always an object, video id and duration always strings.
+    """
+    info = {} if task.external_task_id is None else {"external_task_id": task.external_task_id}
+    view: dict[str, Any] = {
+        "task_id": task.id,
+        "task_status": TASK_STATUS[task.phase],
+        "task_status_msg": task.reason if task.phase in CLOSED else "",
+        "task_info": info,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+    }
+    if task.phase is Phase.SUCCEEDED:
+        view["task_result"] = {"videos": [_video_view(video, video_urls) for video in task.videos]}
+    if task.units is not None:
+        view["final_unit_deduction"] = task.units
+    return view
+
+
+def _video_view(video: dict[str, Any], video_urls: dict[str, str]) -> dict[str, str]:
+    view = {"id": video["id"], "url": video_urls[video["key"]], "duration": video["duration"]}
+    if "watermark_key" in video:
+        view["watermark_url"] = video_urls[video["watermark_key"]]
+    return view

@@ -1,0 +1,31 @@
+"""The address that the provider calls, with a token that only we can make. Pure.
+
+`{base}/hooks/kling/{task_id}/{key_id}.{mac}`: Kling signs callbacks only for accounts that ask for it, and relays pass
+them through unsigned, so the unguessable path is what tells a callback from a forgery.
+"""
+
+import base64
+import hmac
+
+from kling_relay.keyring import Keyring
+
+_PURPOSE = "callback/v1"
+_MAC_BYTES = 24
+
+
+def callback_url(base_url: str, keyring: Keyring, task_id: str) -> str:
+    """The callback address of `task_id` below the API's own `base_url`."""
+    return f"{base_url}/hooks/kling/{task_id}/{_token(keyring, keyring.current, task_id)}"
+
+
+def is_callback_token(keyring: Keyring, task_id: str, token: str) -> bool:
+    """Whether `token` was made for `task_id` under any key that is still on the ring. Constant time per key."""
+    key_id = token.partition(".")[0]
+    if key_id not in keyring.versions:
+        return False
+    return hmac.compare_digest(_token(keyring, key_id, task_id).encode(), token.encode("utf-8", "replace"))
+
+
+def _token(keyring: Keyring, key_id: str, task_id: str) -> str:
+    mac = keyring.mac(key_id, _PURPOSE, task_id)[:_MAC_BYTES]
+    return f"{key_id}.{base64.urlsafe_b64encode(mac).decode()}"

@@ -1,0 +1,52 @@
+"""Starts, wakes and replaces the Step Functions execution of a task."""
+
+import json
+
+from botocore.exceptions import ClientError
+
+from kling_relay.observability import logger
+from kling_relay.relay import Relay
+from kling_relay.schedule import GRACE_SECONDS
+from kling_relay.table import LostRace
+from kling_relay.task import Step, Task
+
+# The wait is over already: whoever ended it has the workflow look at the row, which we wrote first.
+_NOBODY_WAITS = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
+
+
+def start(relay: Relay, step: Step) -> None:
+    """Start the task's workflow under the name that its row carries. That it runs already is no error."""
+    _start(relay, step.task.execution, json.dumps(step.as_state()))
+
+
+def wake(relay: Relay, step: Step) -> None:
+    """Hand `step` to the sleeping workflow; without one, the row's `due_at` brings the sweeper."""
+    if step.task.task_token is None:
+        return
+    try:
+        relay.workflows.send_task_success(taskToken=step.task.task_token, output=json.dumps(step.as_state()))
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] not in _NOBODY_WAITS:
+            raise
+
+
+def replace(relay: Relay, task: Task) -> bool:
+    """Give the task to a new execution, which begins by looking at the row. False where somebody else just did."""
+    run = int(task.execution.rpartition("-r")[2]) + 1 if "-r" in task.execution else 1
+    due_at = relay.clock.now_ms() + int(GRACE_SECONDS * 1000)
+    try:
+        task = relay.table.take_over(task, f"{task.id}-r{run}", due_at)
+    except LostRace:
+        return False
+    _start(relay, task.execution, json.dumps({"task_id": task.id, "next": "advance"}))
+    return True
+
+
+def _start(relay: Relay, name: str, state: str) -> None:
+    arn = relay.settings.need("state_machine_arn")
+    try:
+        relay.workflows.start_execution(stateMachineArn=arn, name=name, input=state)
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] != "ExecutionAlreadyExists":
+            raise
+        logger.info("workflow_exists", extra={"execution": name})

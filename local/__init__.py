@@ -1,0 +1,1 @@
+"""Everything that runs on one laptop: never imported by what is deployed."""

@@ -1,0 +1,77 @@
+"""How MiniStack's code is corrected: by fragment, or by a wrapper around a function whose source is known."""
+
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable
+from importlib.metadata import version
+from types import FunctionType, ModuleType
+from typing import Any
+
+MINISTACK_VERSION = "1.5.33"
+"""The release that the corrections were written for."""
+
+Correction = Callable[[], None]
+_corrections: list[Correction] = []
+_sources: dict[FunctionType, str] = {}  # the source of each function already changed, since inspect sees the original
+
+
+class UnexpectedMiniStackError(Exception):
+    """The installed MiniStack is not the code that a correction was written for."""
+
+
+def correction(function: Correction) -> Correction:
+    """Mark a function that applies one correction; it takes effect with `apply_all`."""
+    _corrections.append(function)
+    return function
+
+
+def apply_all() -> None:
+    """Apply every correction of the modules imported so far. Call once, before the server starts."""
+    installed = version("ministack")
+    if installed != MINISTACK_VERSION:
+        raise UnexpectedMiniStackError(f"written for ministack {MINISTACK_VERSION}, found {installed}")
+    for apply in _corrections:
+        apply()
+
+
+def replace_once(text: str, old: str, new: str, where: str) -> str:
+    """`text` with its single occurrence of `old` replaced."""
+    if (found := text.count(old)) != 1:
+        raise UnexpectedMiniStackError(f"{where}: expected this fragment once, found it {found} times:\n{old}")
+    return text.replace(old, new)
+
+
+def swap(function: FunctionType, *fragments: tuple[str, str], **names: Any) -> None:
+    """Replace fragments of a function's source, in place, so every reference to the function sees the change.
+
+    `names` are made visible to the new code: they become globals of the function's module.
+    """
+    source = _sources.get(function) or textwrap.dedent(inspect.getsource(function))
+    for old, new in fragments:
+        source = replace_once(source, old, new, function.__qualname__)
+    module = function.__globals__
+    if taken := names.keys() & module.keys():
+        raise UnexpectedMiniStackError(f"{function.__module__} already has {', '.join(taken)}")
+    module.update(names)
+    compiled: dict[str, FunctionType] = {}
+    exec(compile(source, f"<corrected {function.__qualname__}>", "exec"), module, compiled)  # noqa: S102
+    function.__code__ = compiled[function.__name__].__code__
+    _sources[function] = source
+
+
+def wrap(module: ModuleType, name: str, digest: str) -> Callable[[Callable[..., Any]], None]:
+    """Decorator: the decorated `f(stock, *args, **kwargs)` takes the place of `module.name` and may call `stock`.
+
+    `digest` is the start of the SHA-256 of the stock function's source; it proves that the wrapped code is the expected
+    one. Only for functions that MiniStack calls through their module, never `from`-imported or kept in a table.
+    """
+    stock = getattr(module, name)
+    found = hashlib.sha256(inspect.getsource(stock).encode()).hexdigest()[: len(digest)]
+    if found != digest:
+        raise UnexpectedMiniStackError(f"{module.__name__}.{name} has changed: digest {found}, expected {digest}")
+
+    def decorate(corrected: Callable[..., Any]) -> None:
+        setattr(module, name, lambda *args, **kwargs: corrected(stock, *args, **kwargs))
+
+    return decorate

@@ -1,0 +1,86 @@
+"""S3, DynamoDB and Secrets Manager."""
+
+import json
+from typing import Any
+
+from ministack.services import dynamodb, s3, secretsmanager
+from ministack.services.cloudformation import provisioners
+
+from local.corrections.patching import correction, swap, wrap
+
+
+@correction
+def presigned_requests_carry_one_signature() -> None:
+    """MiniStack ignores an Authorization header beside a presigned URL. AWS refuses the request with 400."""
+
+    @wrap(s3, "_verify_presigned_sigv4", "a71da1859e2a")
+    def verify(stock: Any, method: str, path: str, headers: dict[str, Any], query: dict[str, Any]) -> Any:
+        if "X-Amz-Signature" in query and any(name.lower() == "authorization" for name in headers):
+            return s3._error("InvalidArgument", "Only one auth mechanism allowed", 400, path)
+        return stock(method, path, headers, query)
+
+
+@correction
+def object_events_name_the_version() -> None:
+    """MiniStack's EventBridge events of a versioned bucket lack `version-id`."""
+    swap(
+        s3._fire_s3_event,
+        (
+            "                if reason is not None:\n",
+            "                if version_id:\n"
+            '                    detail["object"]["version-id"] = version_id\n'
+            "                if reason is not None:\n",
+        ),
+    )
+
+
+@correction
+def templates_can_set_time_to_live() -> None:
+    """MiniStack ignores TimeToLiveSpecification in a template. Expired items go within about a minute."""
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
+    create, update = handlers["create"], handlers["update"]
+
+    def set_ttl(name: str, properties: dict[str, Any]) -> None:
+        specification = dict(properties.get("TimeToLiveSpecification") or {})
+        if not specification:
+            dynamodb._ttl_settings.pop(name, None)
+            return
+        specification["Enabled"] = str(specification["Enabled"]).lower() == "true"  # a parameter arrives as text
+        status, _, body = dynamodb._update_ttl({"TableName": name, "TimeToLiveSpecification": specification})
+        if status >= 400:
+            raise ValueError(f"TimeToLiveSpecification of {name}: {body!r}")
+
+    def created(logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+        name, attributes = create(logical_id, properties, stack)
+        set_ttl(name, properties)
+        return name, attributes
+
+    def updated(physical_id: str, old: dict[str, Any], new: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        name, attributes = update(physical_id, old, new, *args, **kwargs)
+        set_ttl(name, new)
+        return name, attributes
+
+    handlers.update(create=created, update=updated)
+
+
+def _random_password(options: dict[str, Any]) -> str:
+    """What GetRandomPassword answers. Template scalars may be text."""
+    typed = {name: value == "true" if value in ("true", "false") else value for name, value in options.items()}
+    typed["PasswordLength"] = int(typed.get("PasswordLength", 32))
+    status, _, body = secretsmanager._get_random_password(typed)
+    if status >= 400:
+        raise ValueError(f"GenerateSecretString: {body!r}")
+    return str(json.loads(body)["RandomPassword"])
+
+
+@correction
+def generated_secrets_follow_their_options() -> None:
+    """MiniStack draws secrets from a predictable generator and ignores the Exclude flags. AWS: GetRandomPassword."""
+    swap(
+        provisioners._sm_secret_string,
+        (
+            'generated = "".join(random.choices(chars, k=length))\n',
+            "generated = _random_password(gen)\n",
+        ),
+        _random_password=_random_password,
+    )

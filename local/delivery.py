@@ -1,0 +1,126 @@
+"""The simulated provider's video host: addresses nobody can guess, which end, and the files behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qs
+
+from local.account import Account
+from local.dialects import Answer, now_ms
+from local.faults import Faults
+from local.ledger import Entry, Ledger
+from local.render import Video
+from local.studio import Studio
+
+ROOT = "/bs2/upload-kling/"
+
+
+@dataclass
+class Address:
+    """Where one video can be had; ``expires`` in seconds since 1970."""
+
+    path: str
+    url: str
+    expires: int
+
+
+class Delivery:
+    """Issues result addresses and answers downloads."""
+
+    def __init__(self, ledger: Ledger, faults: Faults, account: Account, base_url: str) -> None:
+        self.ledger, self.faults, self.account, self.base_url = ledger, faults, account, base_url
+        self._secret = secrets.token_bytes(32)
+        self._issued: dict[str, Address] = {}
+        self._tasks: dict[str, str] = {}
+
+    def clear(self) -> None:
+        with self.ledger.lock:
+            self._issued.clear()
+            self._tasks.clear()
+
+    def videos_of(self, entry: Entry) -> list[dict[str, str]]:
+        """task_result.videos of a task; the same address until it has expired, then a fresh one."""
+        if entry.status != "succeed":
+            return []
+        with self.ledger.lock:
+            address = self._issued.get(entry.task_id)
+            if address is None or address.expires <= time.time():
+                address = self._issue(entry, address)
+        return [{"id": entry.video_id, "url": address.url, "duration": entry.video_seconds}]
+
+    def _issue(self, entry: Entry, old: Address | None) -> Address:
+        path = old.path if old else f"{ROOT}{secrets.token_hex(16)}/{entry.video_id}.mp4"
+        life = self.faults.take("url_seconds")
+        expires = int(time.time() + (self.account.url_seconds if life is None else life))
+        query = f"cacheKey={secrets.token_hex(16)}&x-kcdn-pid=112781&Expires={expires}"
+        url = f"{self.base_url}{path}?{query}&Signature={self._sign(path, expires)}&Key-Pair-Id=KSIMULATOR"
+        address = self._issued[entry.task_id] = Address(path, url, expires)
+        self._tasks[path] = entry.task_id
+        return address
+
+    def _sign(self, path: str, expires: int) -> str:
+        return hmac.new(self._secret, f"{path}:{expires}".encode(), hashlib.sha256).hexdigest()
+
+    def download(self, asked: SplitResult, headers: dict[str, str], count: bool) -> Answer:
+        """GET (``count``) or HEAD of a result address. ``headers`` with lower-case names."""
+        with self.ledger.lock:
+            task_id = self._tasks.get(asked.path, "")
+            entry = self.ledger.entries.get(task_id)
+        answer = self._answer(asked, headers, entry, count)
+        if entry and count:
+            sent = len(answer.body) if answer.cut is None else answer.cut
+            line = {"at": now_ms(), "status": answer.status, "bytes": sent, "authorization": "authorization" in headers}
+            with self.ledger.lock:
+                entry.downloads.append(line)
+                if answer.status == 403:
+                    self._forget(entry)
+        return answer
+
+    def _forget(self, entry: Entry) -> None:
+        """After a 403 the next query gives a fresh address."""
+        address = self._issued.get(entry.task_id)
+        if address:
+            address.expires = 0
+
+    def _answer(self, asked: SplitResult, headers: dict[str, str], entry: Entry | None, count: bool) -> Answer:
+        query = parse_qs(asked.query)
+        expires, signature = query.get("Expires", ["0"])[0], query.get("Signature", [""])[0]
+        genuine = expires.isdecimal() and hmac.compare_digest(self._sign(asked.path, int(expires)), signature)
+        if not genuine or int(expires) <= time.time() or (count and self.faults.take("expired_url")):
+            denied = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code></Error>'
+            return Answer(403, denied, {"Content-Type": "application/xml"})
+        if count and self.faults.take("wrong_file"):
+            page = b"<!doctype html><html><body><h1>Service temporarily unavailable</h1></body></html>"
+            return Answer(200, page, {"Content-Type": "text/html; charset=utf-8"})
+        video = self.studio.video(entry.video_key) if entry else None
+        if video is None:
+            return Answer(404, b"", {"Content-Type": "text/plain"})
+        answer = whole_or_part(video, headers.get("range"), headers.get("if-range"))
+        fraction = self.faults.take("truncate") if count else None
+        if fraction is not None:
+            answer.cut = int(len(answer.body) * min(1.0, fraction))
+        return answer
+
+    studio: Studio
+    """Where the videos are; set once by the simulator."""
+
+
+def whole_or_part(video: Video, wanted: str | None, if_range: str | None) -> Answer:
+    """200 with the file, 206 with one range of it, or 416. Several ranges at once are answered with the whole file."""
+    size = len(video.data)
+    tag = f'"{hashlib.sha256(video.data).hexdigest()[:32]}"'
+    headers = {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", "ETag": tag}
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted.strip()) if wanted else None
+    if not match or not any(match.groups()) or if_range not in (None, tag):
+        return Answer(200, video.data, headers)
+    first, last = match.groups()
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(size, int(last) + 1) if first and last else size
+    if start >= stop:
+        return Answer(416, b"", headers | {"Content-Range": f"bytes */{size}"})
+    return Answer(206, video.data[start:stop], headers | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"})

@@ -1,0 +1,159 @@
+"""The two dialects of the simulated provider: ids, envelopes and errors, as the public captures show them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from local.ledger import Entry
+
+KINDS = ("image2video", "multi-image2video", "text2video", "omni-video")
+DIALECTS = ("official", "cometapi")
+PREFIXES = {"/v1/": "official", "/kling/v1/": "cometapi"}
+
+# Milliseconds since 1970 at which the two kinds of id start counting: an id is (now - start) << 22, plus 22 low bits.
+# Both follow from captured pairs of task_id and created_at.
+KLING_IDS_START = 1568028518780
+COMETAPI_IDS_START = 1288834974657
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A call that failed: HTTP status, Kling's code, Kling's words."""
+
+    status: int
+    code: int
+    message: str
+
+
+@dataclass
+class Answer:
+    """What goes back over the socket. ``dropped``: nothing goes back, the connection is closed.
+
+    ``cut``: only so many bytes of the body are sent (Content-Length still states all of them), then it is closed.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json;charset=utf-8"})
+    dropped: bool = False
+    cut: int | None = None
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def as_json(body: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def refuse(refusal: Refusal) -> Answer:
+    """Kling's error envelope. Unknown keys are refused without request_id, as captured."""
+    body: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
+    if refusal.code not in (1001, 1002):
+        body["request_id"] = str(uuid.uuid4())
+    return as_json(body, refusal.status)
+
+
+def server_error(status: int) -> Answer:
+    code, message = {503: (5001, "server is under maintenance"), 504: (5002, "internal timeout")}.get(
+        status, (5000, "internal error")
+    )
+    return refuse(Refusal(status, code, message))
+
+
+def garbage(how: str, answer: Answer) -> Answer:
+    """200 and something that is not the answer: an HTML page, or the first half of the JSON."""
+    if how == "html":
+        page = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad gateway</h1></body></html>"
+        return Answer(200, page, {"Content-Type": "text/html"})
+    return Answer(200, answer.body[: len(answer.body) // 2], answer.headers)
+
+
+class Ids:
+    """Task and video ids: strings of digits, unique, growing with time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._low = secrets.randbits(22)
+
+    def new(self, start: int = KLING_IDS_START) -> str:
+        with self._lock:
+            self._low = (self._low + 1 + secrets.randbits(6)) % (1 << 22)
+            return str((now_ms() - start) << 22 | self._low)
+
+    def task(self, dialect: str, kind: str) -> str:
+        """CometAPI has been seen to give ids of its own for image2video, and Kling's ids for the rest."""
+        return self.new(COMETAPI_IDS_START if (dialect, kind) == ("cometapi", "image2video") else KLING_IDS_START)
+
+
+def submitted(entry: Entry) -> Answer:
+    """The answer to an accepted submit."""
+    data = {
+        "task_id": entry.task_id,
+        "task_status": "submitted",
+        "task_info": entry.task_info(),
+        "created_at": entry.accepted_at,
+        "updated_at": entry.accepted_at,
+    }
+    if entry.dialect == "official":
+        return as_json({"code": 0, "message": "SUCCEED", "request_id": str(uuid.uuid4()), "data": data})
+    message = "SUCCEED" if entry.kind == "multi-image2video" else "success"
+    return as_json({"code": 0, "message": message, "data": data})
+
+
+def task_object(entry: Entry, videos: list[dict[str, str]]) -> dict[str, Any]:
+    """One task as a query shows it; the key order differs with dialect and status, as captured."""
+    result = {"videos": videos} if entry.status == "succeed" else {}
+    shown: dict[str, Any] = {"task_id": entry.task_id}
+    if entry.dialect == "official" and entry.status != "failed":
+        shown |= {"task_status": entry.status, "task_info": entry.task_info(), "task_result": result}
+        shown |= {"task_status_msg": "", "created_at": entry.accepted_at, "updated_at": entry.updated_at}
+        if entry.status == "succeed":
+            shown["final_unit_deduction"] = entry.units
+        return shown
+    shown |= {"task_info": entry.task_info(), "created_at": entry.accepted_at, "updated_at": entry.updated_at}
+    shown |= {"task_result": result, "task_status": entry.status}
+    if entry.status in ("succeed", "failed"):
+        shown["task_status_msg"] = entry.status_msg
+    return shown
+
+
+def envelope(data: Any) -> Answer:
+    """The answer to a query or a list."""
+    return as_json({"code": 0, "message": "SUCCEED", "request_id": str(uuid.uuid4()), "data": data})
+
+
+def wrapped(task: dict[str, Any]) -> Answer:
+    """The same task in the wrapper of new-api relays, which hides Kling's answer two levels down."""
+    status, progress = {
+        "submitted": ("SUBMITTED", "10%"),
+        "processing": ("IN_PROGRESS", "30%"),
+        "succeed": ("SUCCESS", "100%"),
+        "failed": ("FAILURE", "100%"),
+    }.get(task["task_status"], ("UNKNOWN", "30%"))
+    outer = {"task_id": task["task_id"], "status": status, "progress": progress}
+    if status == "FAILURE":
+        outer["fail_reason"] = task["task_status_msg"]
+    return as_json({"code": "success", "message": "", "data": {**outer, "data": {"code": 0, "data": task}}})
+
+
+def callback_body(entry: Entry, task_id: str, videos: list[dict[str, str]]) -> bytes:
+    """Kling's legacy callback: the bare task, in no envelope."""
+    body = {
+        "task_id": task_id,
+        "task_status": entry.status,
+        "task_info": entry.task_info(),
+        "task_result": {"images": [], "videos": videos, "audios": []},
+        "task_status_msg": entry.status_msg,
+        "created_at": entry.accepted_at,
+        "updated_at": entry.updated_at,
+    }
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

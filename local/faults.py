@@ -1,0 +1,155 @@
+"""The simulator's switches: every way in which the provider can be told to misbehave.
+
+A switch is off, on always, or on for the next n times that it is looked at. As JSON (``POST /_sim/faults``):
+``null`` or ``false`` is off, ``true`` is always on with the switch's own value, ``{"value": v, "times": n}`` is on with
+that value for n times (either key may be left out), and a bare value means that value, always. For a switch without a
+value of its own (a flag) a bare whole number is a number of times.
+"""
+
+# ruff: noqa: RUF009 - each call makes a dataclass field, not a shared default
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Switch:
+    """One switch. ``value`` None = off; ``left`` None = always, else how many times it still works."""
+
+    default: Any
+    choices: tuple[str, ...] = ()
+    value: Any = None
+    left: int | None = None
+
+    def turn(self, raw: Any) -> None:
+        """Set from JSON (see the module's docstring); ValueError for a value that the switch cannot have."""
+        value, times = raw, None
+        if isinstance(raw, dict):
+            if set(raw) - {"value", "times"}:
+                raise ValueError("a switch takes value and times")
+            value, times = raw.get("value", True), raw.get("times")
+        elif self.default is True and isinstance(raw, int) and not isinstance(raw, bool):
+            value, times = True, raw
+        if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 0):
+            raise ValueError("times is a whole number, 0 or more")
+        self.value = None if value is None or value is False or times == 0 else self._checked(value)
+        self.left = times if self.value is not None else None
+
+    def _checked(self, value: Any) -> Any:
+        if value is True:
+            return self.default
+        if self.choices and value not in self.choices:
+            raise ValueError("one of " + ", ".join(self.choices))
+        if isinstance(self.default, float) and isinstance(value, (int, float)):
+            if value < 0:
+                raise ValueError("0 or more")
+            return float(value)
+        if type(value) is not type(self.default):
+            raise ValueError(f"a {type(self.default).__name__}, such as {self.default!r}")
+        return value
+
+    def shown(self) -> Any:
+        return None if self.value is None else {"value": self.value, "times": self.left}
+
+
+def switch(default: Any, *choices: str) -> Any:
+    return field(default_factory=lambda: Switch(default, choices))
+
+
+@dataclass
+class Faults:
+    """All switches; off unless set. Seconds are real seconds, fractions are 0..1. ``take`` uses one up."""
+
+    auth_error: Switch = switch(True)
+    """Flag. Any request of the provider's API is refused as if its key were unknown: 401, 1002."""
+    drop_before: Switch = switch(True)
+    """Flag. The connection of a submit is closed without an answer; nothing was accepted."""
+    submit_5xx: Switch = switch(500)
+    """A submit is answered with this HTTP status (500, 503, 504: codes 5000, 5001, 5002); nothing was accepted."""
+    too_fast: Switch = switch(True)
+    """Flag. A submit is refused with 429, 1302 (too many requests)."""
+    arrears: Switch = switch(True)
+    """Flag. A submit is refused with 429, 1101 (the account owes money): a 429 that no retry cures."""
+    no_room: Switch = switch(True)
+    """Flag. A submit is refused with 429, 1303 (parallel tasks), whatever the real number of slots."""
+    slow_submit: Switch = switch(20.0)
+    """Seconds between accepting a submit (accepted and billed at once) and answering it."""
+    drop_after: Switch = switch(True)
+    """Flag. A submit is accepted and billed, then the connection is closed without an answer."""
+    late_accept: Switch = switch(5.0)
+    """The connection of a submit is closed without an answer; it is accepted and billed so many seconds later."""
+    garbage_answer: Switch = switch("html", "html", "truncated")
+    """A submit is accepted and billed, and answered with 200 and an HTML page, or with JSON that breaks off."""
+    query_5xx: Switch = switch(500)
+    """A query or a list is answered with this HTTP status (500, 503, 504)."""
+    query_slow: Switch = switch(20.0)
+    """Seconds that a query or a list waits before it is answered."""
+    query_garbage: Switch = switch("html", "html", "truncated")
+    """A query or a list is answered with 200 and an HTML page, or with JSON that breaks off."""
+    query_unknown_status: Switch = switch("reviewing")
+    """A query names this word as task_status, in place of one of Kling's four."""
+    unknown_id: Switch = switch("404/1203", "404/1203", "400/1201", "200/null")
+    """How a query for an id that does not exist is answered (undocumented by Kling). Off: 404, 1203."""
+    wrapped: Switch = switch(True)
+    """Flag. A query is answered in the wrapper of new-api relays: code "success", data.status, data.data.data."""
+    no_url: Switch = switch(True)
+    """Flag. A query of a finished task says succeed, with an empty list of videos."""
+    callbacks: Switch = switch("lost", "on", "lost", "repeated", "early")
+    """For tasks accepted from now on: no callbacks, each one three times, or the first before the submit's answer."""
+    callback_foreign_id: Switch = switch(True)
+    """Flag, for accepted tasks. Callbacks name another task_id, as when a relay passes Kling's own callbacks on."""
+    fail: Switch = switch("Failure to pass the risk control system")
+    """For tasks accepted from now on: the task ends as failed, with this text as task_status_msg."""
+    never: Switch = switch(True)
+    """Flag, for tasks accepted from now on: the task stays processing for ever."""
+    render_seconds: Switch = switch(8.0)
+    """For tasks accepted from now on: seconds from submitted to the end, in place of the account's render_seconds."""
+    render_size: Switch = switch(160)
+    """For tasks accepted from now on: longest side of the video in pixels, in place of the account's render_size."""
+    url_seconds: Switch = switch(60.0)
+    """For result addresses issued from now on: seconds until they answer 403, in place of the account's url_seconds."""
+    expired_url: Switch = switch(True)
+    """Flag. A download answers 403 as an expired address does; the next query gives a fresh address."""
+    truncate: Switch = switch(0.5)
+    """A download states its whole Content-Length and breaks off after this fraction of it."""
+    wrong_file: Switch = switch(True)
+    """Flag. A download answers 200 with an HTML error page."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def set(self, **switches: Any) -> None:
+        """Turn switches, all or none: ``set(drop_after=1, slow_submit={"value": 2, "times": 3}, wrapped=True)``."""
+        with self._lock:
+            tried = {}
+            for name, raw in switches.items():
+                old = self.__dict__.get(name)
+                if not isinstance(old, Switch):
+                    raise ValueError(f"no switch named {name}")
+                tried[name] = Switch(old.default, old.choices)
+                try:
+                    tried[name].turn(raw)
+                except ValueError as problem:
+                    raise ValueError(f"{name}: {problem}") from None
+            self.__dict__.update(tried)
+
+    def take(self, name: str) -> Any:
+        """The switch's value, using up one of its times; None when it is off."""
+        with self._lock:
+            one: Switch = getattr(self, name)
+            value = one.value
+            if value is not None and one.left is not None:
+                one.left -= 1
+                if one.left <= 0:
+                    one.value = one.left = None
+            return value
+
+    def clear(self) -> None:
+        self.set(**{one.name: None for one in fields(self)})
+
+    def shown(self) -> dict[str, Any]:
+        """As ``GET /_sim/faults`` shows them: null, or the value and the times left (null = always)."""
+        with self._lock:
+            return {one.name: getattr(self, one.name).shown() for one in fields(self)}

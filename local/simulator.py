@@ -1,0 +1,209 @@
+"""A Kling provider on this machine: both dialects, a billing ledger, switches for every misbehaviour, real videos.
+
+``python -m local.simulator --port 8787`` runs it as a process of its own, which ends on SIGTERM, and by itself when the
+process that started it is gone. In a test: ``with Simulator(render_seconds=0.3, render_size=160) as sim: sim.url``.
+It binds to 127.0.0.1 only, sends callbacks to loopback addresses only, and writes nothing to the disk.
+
+Official dialect: ``{url}/v1/videos/{kind}``; CometAPI's: ``{url}/kling/v1/videos/{kind}``. The control API:
+
+GET  /_sim/ledger        posts, tasks, counts
+GET  /_sim/tasks/{id}    one task by task_id or external_task_id, with progress 0..1
+GET  /_sim/faults        all switches; POST sets some (local/faults.py says what they mean)
+GET  /_sim/account       all settings; POST sets some (local/account.py)
+POST /_sim/reset         forgets tasks and switches, and puts the account's settings back as they were at the start
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from local.account import Account
+from local.delivery import ROOT, Delivery
+from local.dialects import Answer, Ids, Refusal, as_json, refuse
+from local.faults import Faults
+from local.ledger import Ledger
+from local.provider_api import DROPPED, ProviderApi
+from local.task_life import TaskLife
+
+MAX_BODY = 64 * 1024 * 1024  # bytes
+
+
+class Simulator:
+    """The whole provider. ``settings`` are those of ``Account``: key, slots, render_seconds, render_size, ..."""
+
+    def __init__(self, port: int = 0, **settings: Any) -> None:
+        self.account, self.faults, self.ledger = Account(), Faults(), Ledger()
+        self.account.set(**settings)
+        self._settings = settings
+        self._server = Server(("127.0.0.1", port), Handler)
+        self._server.simulator = self
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.comet_url = f"{self.url}/kling"
+        ids = Ids()
+        self.delivery = Delivery(self.ledger, self.faults, self.account, self.url)
+        self.life = TaskLife(self.ledger, self.faults, self.account, ids, self.delivery.videos_of)
+        self.delivery.studio = self.life.studio
+        self.api = ProviderApi(self.account, self.faults, self.ledger, self.life, self.delivery, ids)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="simulator", daemon=True)
+
+    def start(self) -> Simulator:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self.api.stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self.life.close()
+
+    def __enter__(self) -> Simulator:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def reset(self) -> None:
+        """As freshly started: no tasks, no switches, the settings of the start. Rendered videos stay cached."""
+        self.life.agenda.clear()
+        self.faults.clear()
+        self.delivery.clear()
+        self.ledger.clear()
+        self.account.set(**{**Account().shown(), **self._settings})
+
+    def control(self, method: str, path: str, body: bytes) -> Answer:
+        """The control API, which needs no key: it is for the person at this machine."""
+        name, _, reference = path.removeprefix("/_sim/").partition("/")
+        if method == "GET" and name == "tasks" and reference:
+            entry = self.ledger.anywhere(unquote(reference))
+            if entry is None:
+                return as_json({"error": "no such task"}, 404)
+            with self.ledger.lock:
+                return as_json(entry.shown())
+        shown = {"ledger": self.ledger.shown, "faults": self.faults.shown, "account": self.account.shown}
+        if method == "POST" and name in ("faults", "account", "reset"):
+            try:
+                given = json.loads(body or b"{}")
+                if name == "reset":
+                    self.reset()
+                else:
+                    (self.faults if name == "faults" else self.account).set(**given)
+            except (ValueError, TypeError) as problem:
+                return as_json({"error": str(problem)}, 400)
+            return as_json({"reset": True} if name == "reset" else shown[name]())
+        if method == "GET" and name in shown and not reference:
+            return as_json(shown[name]())
+        return as_json({"error": "GET ledger, tasks/{id}, faults, account; POST faults, account, reset"}, 404)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+    simulator: Simulator
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is its own business; anything else is shown."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection (kept alive). Reads a request whole, finds its answer, writes it or breaks off."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "kling-simulator"
+    sys_version = ""
+    timeout = 60
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    do_HEAD = do_POST = do_DELETE = do_PUT = do_GET
+
+    def handle_expect_100(self) -> bool:
+        go_on = super().handle_expect_100()
+        self.wfile.flush()
+        return go_on
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: the ledger is the log."""
+
+    def _serve(self) -> None:
+        simulator, asked = self.server.simulator, urlsplit(self.path)
+        length = self.headers.get("Content-Length") or "0"
+        if not length.isdecimal() or int(length) > MAX_BODY or self.headers.get("Transfer-Encoding"):
+            self.close_connection = True
+            return self._send(refuse(Refusal(413, 1201, "request body too large, or of unknown length")))
+        body = self.rfile.read(int(length))
+        if asked.path.startswith("/_sim/"):
+            return self._send(simulator.control(self.command, asked.path, body))
+        if asked.path.startswith(ROOT) and self.command in ("GET", "HEAD"):
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            return self._send(simulator.delivery.download(asked, headers, count=self.command == "GET"))
+        self._send(simulator.api.answer(self.command, asked, self.headers.get("Authorization"), body))
+
+    def _send(self, answer: Answer) -> None:
+        if answer is DROPPED or answer.dropped:
+            return self._break_off()
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: answer.cut])
+        if answer.cut is not None:
+            self.wfile.flush()
+            self._break_off()
+
+    def _break_off(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process once the one that started it is gone. Nothing is on disk, so nothing has to be tidied up."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.simulator", description="A Kling provider on this machine.")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 = any free port")
+    parser.add_argument("--key", default=Account.key, help="the API key it accepts")
+    parser.add_argument("--render-seconds", type=float, default=8.0, help="from submitted to the end of a task")
+    parser.add_argument("--render-size", type=int, default=1280, help="longest side of a video in pixels")
+    parser.add_argument("--slots", type=int, default=0, help="parallel tasks; 0 = no limit")
+    options = parser.parse_args()
+    parent = os.getppid()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    simulator = Simulator(
+        options.port,
+        key=options.key,
+        render_seconds=options.render_seconds,
+        render_size=options.render_size,
+        slots=options.slots,
+    ).start()
+    print(json.dumps({"url": simulator.url, "pid": os.getpid()}), flush=True)
+    end_with_parent(parent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The walk over an MP4's boxes: whole files pass in pieces of any size, everything else does not."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kling_relay.mp4 import BadVideo, BoxWalk
+
+from tests.unit.loopback import box, edges, mp4
+
+FTYP = box(b"ftyp", b"isom\0\0\2\0")
+VIDEO = mp4(600)
+
+
+def walk(data: bytes, length: int | None = None, piece: int = 1 << 20, open_end: bool = True) -> None:
+    walker = BoxWalk(len(data) if length is None else length, open_end=open_end)
+    for at in range(0, len(data), piece):
+        walker.feed(data[at : at + piece])
+    walker.finish()
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 8, 9, 16, 100, 10_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        VIDEO,
+        FTYP + box(b"mdat", b"x") + box(b"moov"),
+        FTYP + box(b"moov", b"m") + box(b"mdat", b"pictures", to_end=True),
+        FTYP + box(b"moov", long=True) + box(b"mdat", b"x" * 20, long=True) + box(b"udta") + box(b"\xa9nam"),
+        FTYP + box(b"moov") + box(b"moof") + box(b"mdat") + box(b"moof") + box(b"mdat", to_end=True),
+    ],
+)
+def test_whole_files_pass(data: bytes, piece: int) -> None:
+    walk(data, piece=piece)
+
+
+@pytest.mark.parametrize("length_is_right", [True, False])
+def test_no_beginning_of_a_file_passes(length_is_right: bool) -> None:
+    for cut in range(len(VIDEO)):
+        with pytest.raises(BadVideo):
+            walk(VIDEO[:cut], length=cut if length_is_right else len(VIDEO), piece=64)
+
+
+def test_a_cut_at_a_box_edge_is_called_truncated() -> None:
+    for cut in edges(VIDEO)[1:-1]:
+        with pytest.raises(BadVideo, match="truncated"):
+            walk(VIDEO[:cut])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<!DOCTYPE html><html><body>Not found</body></html>",
+        b'{"code":1,"message":"expired"}',
+        b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        b"\x89PNG\r\n\x1a\n" + bytes(50),
+        b"\xff\xd8\xff\xe0" + bytes(50),
+        b"GIF89a" + bytes(50),
+        b"RIFF\x10\0\0\0WEBPVP8 " + bytes(40),
+        b"RIFF\x10\0\0\0AVI LIST" + bytes(40),
+        b"\x1aE\xdf\xa3" + bytes(50),
+        b"\x1f\x8b\x08" + bytes(50),
+        b"PK\x03\x04" + bytes(50),
+        b"%PDF-1.7\n" + bytes(50),
+        b"#EXTM3U\n#EXT-X-VERSION:3\n",
+        b"G" + bytes(187),
+        b"OggS" + bytes(50),
+        bytes(64),
+        b"\xff" * 64,
+        VIDEO[1:],
+        b"\n" + VIDEO,
+        box(b"moov") + FTYP + box(b"mdat"),
+        box(b"ftyp", b"isom") + box(b"moov") + box(b"mdat"),
+        FTYP + box(b"moov") + b"\0\0\0\7mdat",
+        FTYP + box(b"moov") + b"\0\0\0\1mdat" + (15).to_bytes(8),
+        FTYP + box(b"moov") + b"\0\0\0\1mdat" + (0).to_bytes(8),
+        FTYP + box(b"moov") + box(b"mdat") + bytes(16),
+    ],
+)
+def test_other_files_are_not_a_video(data: bytes) -> None:
+    with pytest.raises(BadVideo, match="not_a_video"):
+        walk(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FTYP + box(b"moov") + box(b"free"),
+        FTYP + box(b"mdat") + box(b"free"),
+        VIDEO + b"\0\0\0",
+        VIDEO + (100).to_bytes(4) + b"free",
+        FTYP + box(b"moov") + b"\0\0\0\1mdat" + (1 << 63).to_bytes(8),
+        box(b"ftyp", b"isom\0\0\2\0", to_end=True) + box(b"moov") + box(b"mdat"),
+    ],
+)
+def test_files_whose_boxes_do_not_add_up_are_truncated(data: bytes) -> None:
+    with pytest.raises(BadVideo, match="truncated"):
+        walk(data)
+
+
+def test_an_error_page_fails_on_its_first_bytes() -> None:
+    with pytest.raises(BadVideo, match="not_a_video"):
+        BoxWalk(1 << 40).feed(b"<html><h")
+
+
+def test_more_bytes_than_announced_fail() -> None:
+    with pytest.raises(BadVideo, match="not_a_video"):
+        walk(VIDEO + b"x", length=len(VIDEO))
+
+
+def test_a_box_to_the_end_proves_nothing_without_a_known_end() -> None:
+    data = FTYP + box(b"moov") + box(b"mdat", b"pictures", to_end=True)
+    with pytest.raises(BadVideo, match="truncated"):
+        walk(data, open_end=False)
+
+
+KINDS = st.sampled_from([b"moov", b"mdat", b"free", b"uuid"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(KINDS, st.binary(max_size=40), st.booleans()), max_size=8), st.integers(1, 70))
+def test_any_boxes_in_any_pieces(parts: list[tuple[bytes, bytes, bool]], piece: int) -> None:
+    video = FTYP + b"".join(box(kind, payload, long=long) for kind, payload, long in parts)
+    if {b"moov", b"mdat"} <= {kind for kind, _, _ in parts}:
+        walk(video, piece=piece)
+    else:
+        with pytest.raises(BadVideo, match="truncated"):
+            walk(video, piece=piece)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_arbitrary_bytes_never_pass_and_never_crash(junk: bytes, piece: int) -> None:
+    for data in (junk, FTYP + junk):
+        with pytest.raises(BadVideo):
+            walk(data, piece=piece)
