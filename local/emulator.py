@@ -123,7 +123,7 @@ class Emulator:
 
     def _launch(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="kling-relay-emulator-"))
-        command = [sys.executable, "-m", "local.corrections", "--parent", str(os.getpid())]
+        command = [sys.executable, "-m", "local.corrections", "--end-with", str(os.getpid()), str(self._folder)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log:
             self._process = self._spawn(command + ["--stock"] * self.stock, log)
@@ -157,6 +157,7 @@ class Emulator:
             "LAMBDA_ACCOUNT_CONCURRENCY": str(ACCOUNT_CONCURRENCY),
             "SFN_WAIT_SCALE": str(self.wait_scale),
             "TMPDIR": str(self._folder),
+            "TZ": "UTC",
         }
 
     def _await_health(self) -> None:
@@ -164,7 +165,7 @@ class Emulator:
         while time.monotonic() < deadline:
             self.check()
             with contextlib.suppress(OSError):
-                _request(f"http://127.0.0.1:{self.port}/_ministack/health", timeout=5)
+                _request(f"{self.endpoint_url}/_ministack/health", timeout=5)
                 self.check()
                 return
             time.sleep(0.05)
@@ -173,7 +174,7 @@ class Emulator:
     def _reset(self) -> None:
         """Let the emulator end its Lambda workers itself: as their parent only it can collect them as they die."""
         with contextlib.suppress(OSError):
-            _request(f"http://127.0.0.1:{self.port}/_ministack/reset", method="POST", timeout=3)
+            _request(f"{self.endpoint_url}/_ministack/reset", method="POST", timeout=3)
 
     def _log_tail(self) -> str:
         tail = self.log_path.read_text(errors="replace").splitlines()[-20:]

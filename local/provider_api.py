@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote
 
@@ -29,7 +28,7 @@ from local.dialects import (
 from local.faults import Faults
 from local.ledger import Entry, Ledger, without_pictures
 from local.rules import RETIRED, check, model_of, picture_fields, seconds_of, units_of
-from local.task_life import TaskLife
+from local.task_life import Course, TaskLife
 
 NO_SUCH_METHOD = Refusal(404, 1202, "method is invalid")
 DROPPED = Answer(dropped=True)
@@ -92,7 +91,7 @@ class ProviderApi:
             self.life.agenda.after(late, lambda: self._accept(dialect, kind, body, line, whatever=True))
             return DROPPED
         accepted = self._accept(dialect, kind, body, line)
-        return refuse(accepted) if isinstance(accepted, Refusal) else self._answer_to(*accepted)
+        return refuse(accepted) if isinstance(accepted, Refusal) else self._answer_to(accepted)
 
     def _refusal(self, dialect: str, kind: str, authorization: str | None, body: Any) -> Refusal | None:
         refusal = self._not_allowed(authorization)
@@ -111,7 +110,7 @@ class ProviderApi:
 
     def _accept(
         self, dialect: str, kind: str, body: dict[str, Any], line: dict[str, Any], whatever: bool = False
-    ) -> tuple[Entry, Callable[[], object]] | Refusal:
+    ) -> Course | Refusal:
         """Write the task into the ledger and start its life. ``whatever``: it was let in earlier, room or not."""
         reference = body.get("external_task_id") or None
         with self._accepting:
@@ -143,17 +142,17 @@ class ProviderApi:
         line["outcome"], line["task_id"] = "accepted", entry.task_id
         follows_picture = kind == "image2video" or (kind == "omni-video" and not body.get("aspect_ratio"))
         ratio = None if follows_picture else body.get("aspect_ratio") or "16:9"
-        return entry, self.life.begin(entry, picture_fields(body), ratio)
+        return self.life.begin(entry, picture_fields(body), ratio)
 
     def _known(self, dialect: str, reference: str) -> bool:
         with self.ledger.lock:
             entries = self.ledger.entries.values()
             return any((one.dialect, one.external_task_id) == (dialect, reference) for one in entries)
 
-    def _answer_to(self, entry: Entry, tell_first: Callable[[], object]) -> Answer:
+    def _answer_to(self, course: Course) -> Answer:
         """The answer to an accepted submit, and all the ways in which it may not arrive."""
-        answer = submitted(entry)
-        tell_first()
+        answer = submitted(course.entry)
+        self.life.tell_early(course)
         self.stopping.wait(self.faults.take("slow_submit") or 0)
         if self.faults.take("drop_after"):
             return DROPPED

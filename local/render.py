@@ -74,8 +74,8 @@ def open_picture(data: bytes) -> VideoFrame:
     if len(data) > MAX_BYTES or not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
         raise BadPicture(BAD_PICTURE)
     try:
-        with av.open(io.BytesIO(data)) as file:
-            frame = next(file.decode(video=0))
+        with av.open(io.BytesIO(data), "r") as file:
+            frame = next(file.decode(file.streams.video[0]))
     except (av.FFmpegError, StopIteration, IndexError, ValueError):
         raise BadPicture(BAD_PICTURE) from None
     short, long = sorted((frame.width, frame.height))
@@ -128,7 +128,7 @@ def _size(job: Job, first: VideoFrame | None) -> tuple[int, int]:
         min(job.long_side, max(first.width, first.height) if first is not None else 960) / max(across, up),
         math.sqrt((MAX_PIXELS if len(job.pictures) < 2 else MAX_PIXELS_OF_SEVERAL) / (across * up)),
     )
-    return max(16, int(across * scale / 2) * 2), max(16, int(up * scale / 2) * 2)
+    return max(16, round(across * scale / 2) * 2), max(16, round(up * scale / 2) * 2)
 
 
 def _upright(frame: VideoFrame) -> list[tuple[str, str]]:
@@ -186,7 +186,9 @@ def _gradient(width: int, height: int, seed: str) -> VideoFrame:
     start = graph.add("gradients", f"s={width}x{height}:n=2:c0={light}:c1={dark}:{corners}:type=radial:speed=0.00001")
     end = _chain(graph, start, ("format", "rgb24"), ("buffersink", ""))
     graph.configure()
-    return end.pull()
+    frame = end.pull()
+    assert isinstance(frame, VideoFrame)  # noqa: S101 - for the type checker
+    return frame
 
 
 def _pull(end: FilterContext, total: int) -> Iterator[VideoFrame]:
@@ -195,6 +197,7 @@ def _pull(end: FilterContext, total: int) -> Iterator[VideoFrame]:
             frame = end.pull()
         except av.EOFError:
             return
+        assert isinstance(frame, VideoFrame)  # noqa: S101 - for the type checker
         frame.pts, frame.time_base = number, Fraction(1, FPS)
         yield frame
 

@@ -15,6 +15,8 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 from local.account import Account
@@ -66,6 +68,19 @@ class Agenda:
                 traceback.print_exc()
 
 
+@dataclass(frozen=True)
+class Course:
+    """What was settled about a task when it was accepted."""
+
+    entry: Entry
+    callback_id: str
+    """The task_id that its callbacks name."""
+    callbacks: str
+    """on, lost, repeated or early (see Faults)."""
+    failure: str | None
+    """The task_status_msg that it will fail with."""
+
+
 class TaskLife:
     """Moves accepted tasks on, and tells their callback addresses."""
 
@@ -82,44 +97,39 @@ class TaskLife:
         self.agenda = Agenda()
         self._couriers = ThreadPoolExecutor(16, "callback")
 
-    def begin(self, entry: Entry, pictures: list[str], ratio: str | None) -> Callable[[], object]:
-        """Start the life of a task that is in the ledger; the result tells of "submitted" before the answer goes out.
-
-        It does so only under ``callbacks: early``; otherwise the first callback follows a moment later by itself.
-        """
-        manner = self.faults.take("callbacks") or "on"
-        foreign = self.ids.new() if self.faults.take("callback_foreign_id") else entry.task_id
+    def begin(self, entry: Entry, pictures: list[str], ratio: str | None) -> Course:
+        """Start the life of a task that is in the ledger."""
+        course = Course(
+            entry,
+            callback_id=self.ids.new() if self.faults.take("callback_foreign_id") else entry.task_id,
+            callbacks=self.faults.take("callbacks") or "on",
+            failure=self.faults.take("fail"),
+        )
         size = self.faults.take("render_size") or self.account.render_size
-        failure, never = self.faults.take("fail"), self.faults.take("never")
         seed = str(entry.request.get("prompt") or "")
-        rendering = self.studio.order(pictures, entry.seconds, size, ratio, seed)
-
-        def tell() -> Future[None] | None:
-            return self._tell(entry, foreign, manner)
-
-        def process() -> None:
-            if self.ledger.move(entry, "processing"):
-                tell()
-
-        def end() -> None:
-            rendering.add_done_callback(finish)
-
-        def finish(made: Future[str]) -> None:
-            if made.cancelled():
-                return
-            status, message = self._outcome(entry, made, failure)
-            if self.ledger.move(entry, status, message):
-                tell()
-
+        made = self.studio.order(pictures, entry.seconds, size, ratio, seed)
         start = min(1.0, entry.render_seconds * PROCESSING_AFTER)
-        if manner != "early":
-            self.agenda.after(start / 2, tell)
-        self.agenda.after(start, process)
-        if not never:
-            self.agenda.after(entry.render_seconds, end)
-        if manner == "early":
-            return lambda: wait([one for one in [tell()] if one], 2 * CALLBACK_SECONDS)
-        return lambda: None
+        if course.callbacks != "early":
+            self.agenda.after(start / 2, lambda: self._tell(course))
+        self.agenda.after(start, lambda: self._move(course, "processing"))
+        if not self.faults.take("never"):
+            finish = partial(self._finish, course)
+            self.agenda.after(entry.render_seconds, lambda: made.add_done_callback(finish))
+        return course
+
+    def tell_early(self, course: Course) -> None:
+        """Under ``callbacks: early``: the first callback, delivered before the submit is answered."""
+        sent = self._tell(course) if course.callbacks == "early" else None
+        if sent:
+            wait([sent], 2 * CALLBACK_SECONDS)
+
+    def _move(self, course: Course, status: str, message: str = "") -> None:
+        if self.ledger.move(course.entry, status, message):
+            self._tell(course)
+
+    def _finish(self, course: Course, made: Future[str]) -> None:
+        if not made.cancelled():
+            self._move(course, *self._outcome(course.entry, made, course.failure))
 
     def _outcome(self, entry: Entry, made: Future[str], failure: str | None) -> tuple[str, str]:
         problem = made.exception()
@@ -133,13 +143,14 @@ class TaskLife:
         entry.video_seconds = f"{math.ceil((video.seconds if video else entry.seconds) * 10) / 10:.1f}"
         return "succeed", ""
 
-    def _tell(self, entry: Entry, task_id: str, manner: str) -> Future[None] | None:
+    def _tell(self, course: Course) -> Future[None] | None:
         """Send the callback of the state that the task is in now."""
+        entry = course.entry
         if not entry.callback_url:
             return None
         with self.ledger.lock:
-            body, status = callback_body(entry, task_id, self.videos_of(entry)), entry.status
-        return self._couriers.submit(self._deliver, entry, status, body, manner)
+            body, status = callback_body(entry, course.callback_id, self.videos_of(entry)), entry.status
+        return self._couriers.submit(self._deliver, entry, status, body, course.callbacks)
 
     def _deliver(self, entry: Entry, status: str, body: bytes, manner: str) -> None:
         for _ in range(3 if manner == "repeated" else 1):

@@ -423,8 +423,8 @@ class TestExecutions:
     def test_retries_wait_no_longer_than_their_maximum(self, aws: Aws) -> None:
         task = self.failing(IntervalSeconds=2, BackoffRate=10, MaxDelaySeconds=3, MaxAttempts=3)
         gaps = self.gaps(aws, aws.run(aws.create_machine("capped", task))["executionArn"])
-        assert gaps[0] >= 2
-        assert gaps[1] >= 3
+        assert gaps[0] > 1.9
+        assert gaps[1] > 2.9
         assert sum(gaps) < 40
 
     def test_retries_are_jittered(self, aws: Aws) -> None:

@@ -37,7 +37,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def group_is_gone(group: int) -> bool:
-    """No process of the group runs. Zombies do not count: where the parent was killed, init collects them, sometimes late."""
+    """No process of the group runs. Zombies do not count: if their parent was killed, they are left to init."""
     listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
     return not any(int(pgid) == group and state[0] != "Z" for pgid, state in map(str.split, listed.splitlines()))
 

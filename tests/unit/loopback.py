@@ -1,4 +1,4 @@
-"""Small servers on 127.0.0.1 for tests of fetch and archive: scripted HTTP, TLS with a CA made here, an S3-speaking sink."""
+"""Servers on 127.0.0.1 for tests of fetch and archive: scripted HTTP, TLS with an own CA, a sink that speaks S3."""
 
 import datetime
 import hashlib
@@ -151,13 +151,24 @@ class S3Sink:
         self.lose_answer = self.corrupt = False
         self.refuse: int | None = None
         self.keep = True
-        self._lock = threading.Lock()
+        self.sent = self._handled = 0  # requests: what the client began, what was dealt with here
+        self._lock = threading.Condition()
+
+    def visible(self) -> dict[str, bytes]:
+        """The stored objects, once every request that was sent has been dealt with to its end."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: self._handled == self.sent, timeout=5)
+            return dict(self.objects)
 
     def __call__(self, connection: socket.socket, path: str, headers: dict[str, str]) -> None:
         key, _, query = path.removeprefix("/videos/").partition("?")
-        {"PUT": self._put, "GET": self._get, "DELETE": self._delete}[headers[":method"]](
-            connection, key, headers, query
-        )
+        answer = {"PUT": self._put, "GET": self._get, "DELETE": self._delete}[headers[":method"]]
+        try:
+            answer(connection, key, headers, query)
+        finally:
+            with self._lock:
+                self._handled += 1
+                self._lock.notify_all()
 
     def _error(self, connection: socket.socket, status: int, code: str) -> None:
         respond(connection, f"<Error><Code>{code}</Code><Message>x</Message></Error>".encode(), status=status)
@@ -169,11 +180,13 @@ class S3Sink:
         if headers.get("expect"):
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         left, digest, parts = int(headers["content-length"]), hashlib.md5(), []
-        while left and (piece := connection.recv(min(left, 1 << 16))):
-            left -= len(piece)
-            digest.update(piece)
-            parts += [piece] if self.keep else []
-        self.received.append(int(headers["content-length"]) - left)
+        try:
+            while left and (piece := connection.recv(min(left, 1 << 16))):
+                left -= len(piece)
+                digest.update(piece)
+                parts += [piece] if self.keep else []
+        finally:
+            self.received.append(int(headers["content-length"]) - left)
         if left:
             return None  # what S3 does with half a body: nothing
         with self._lock:

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -104,63 +104,52 @@ def refusal(url: str, **more: object) -> FetchError:
     return caught.value
 
 
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 # What may be connected to
 
-LITERALS = [
-    "127.0.0.1",
-    "127.0.0.2",
-    "127.255.255.255",
-    "0.0.0.0",
-    "0.1.2.3",
-    "10.0.0.1",
-    "10.255.255.255",
-    "100.64.0.1",
-    "100.100.100.200",
-    "100.127.255.255",
-    "169.254.169.254",
-    "169.254.170.2",
-    "169.254.0.1",
-    "172.16.0.1",
-    "172.31.255.255",
-    "192.0.0.1",
-    "192.0.0.8",
-    "192.0.0.9",
-    "192.0.0.170",
-    "192.0.0.192",
-    "192.0.2.1",
-    "192.31.196.1",
-    "192.52.193.1",
-    "192.88.99.1",
-    "192.168.0.1",
-    "192.168.255.255",
-    "192.175.48.1",
-    "198.18.0.1",
-    "198.19.255.255",
-    "198.51.100.7",
-    "203.0.113.9",
-    "224.0.0.1",
-    "239.255.255.255",
-    "240.0.0.1",
-    "255.255.255.255",
-    "168.63.129.16",
-]
+LITERALS = words("""
+    127.0.0.1 127.0.0.2 127.255.255.255 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200
+    100.127.255.255 169.254.169.254 169.254.170.2 169.254.0.1 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.8
+    192.0.0.9 192.0.0.170 192.0.0.192 192.0.2.1 192.31.196.1 192.52.193.1 192.88.99.1 192.168.0.1
+    192.168.255.255 192.175.48.1 198.18.0.1 198.19.255.255 198.51.100.7 203.0.113.9 224.0.0.1 239.255.255.255
+    240.0.0.1 255.255.255.255 168.63.129.16
+""")
+NEIGHBOURS = words("""
+    1.1.1.1 8.8.8.8 11.0.0.1 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 169.253.1.1 172.15.0.1 172.32.0.0
+    192.0.1.1 192.167.1.1 192.169.0.1 198.17.0.1 198.20.0.1 223.255.255.255 168.63.129.15
+""")
 HOSTILE = [
     *(f"https://{literal}/v.mp4" for literal in LITERALS),
     # other spellings of an IPv4 address
-    *(f"https://{host}/v.mp4" for host in ["2130706433", "0x7f000001", "017700000001", "127.1", "127.0.1", "0177.0.0.1", "0x7f.0.0.1", "0x7f.1", "127.0.0.01", "010.0.0.1", "1.1", "0", "0x0", "00000000", "127.0.0.1.", "127.0.0.0x1", "3232235521", "4294967295", "4294967296", "1.2.3", "1.2.3.4.5", "256.256.256.256", "999.1.1.1", "08.8.8.8", "0xa9fea9fe", "2852039166", "169.16689662", "1.0x", "a.0x1", "cdn.example.123"]),
+    *(f"https://{host}/v.mp4" for host in words("""
+        2130706433 0x7f000001 017700000001 127.1 127.0.1 0177.0.0.1 0x7f.0.0.1 0x7f.1 127.0.0.01 010.0.0.1
+        1.1 0 0x0 00000000 127.0.0.1. 127.0.0.0x1 3232235521 4294967295 4294967296 1.2.3 1.2.3.4.5
+        256.256.256.256 999.1.1.1 08.8.8.8 0xa9fea9fe 2852039166 169.16689662 1.0x a.0x1 cdn.example.123
+    """)),
     # IPv6, and IPv4 inside of it
-    *(f"https://[{host}]/v.mp4" for host in ["::1", "::", "::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "fec0::1", "fe80::1", "fe80::1%25eth0", "fd00:ec2::254", "fc00::1", "2606:4700:4700::1111", "v1.x"]),
+    *(f"https://[{host}]/v.mp4" for host in words("""
+        ::1 :: ::ffff:127.0.0.1 ::ffff:7f00:1 ::127.0.0.1 ::ffff:0:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1::
+        fec0::1 fe80::1 fe80::1%25eth0 fd00:ec2::254 fc00::1 2606:4700:4700::1111 v1.x
+    """)),
     "https://::1/v.mp4",
     # names that lead inside, in whole or in part
-    *(f"https://{host}/v.mp4" for host in
-      ["localhost", "LOCALHOST", "localtest.me", "metadata.google.internal", "inside.example.com", "two-faced.example.com"]),
+    *(f"https://{host}/v.mp4" for host in words("""
+        localhost LOCALHOST localtest.me metadata.google.internal inside.example.com two-faced.example.com
+    """)),
     # scheme and port
-    *(f"{scheme}://cdn.example.com/v.mp4" for scheme in
-      ["http", "ftp", "file", "gopher", "ws", "wss", "data", "javascript", "s3", "httpss", "dict", "ldap", "jar", "unix"]),
-    *(f"https://cdn.example.com:{port}/v.mp4" for port in ["80", "22", "0", "444", "8443", "6379", "9001", "65535", "65536", "-1", "x", "4430", "443x", "４４３"]),
-    "file:///etc/passwd", "//cdn.example.com/v.mp4", "cdn.example.com/v.mp4", "/v.mp4", "", "https", "https:", "https:/",
-    "https://", "https:///v.mp4", "https:cdn.example.com", "https:/cdn.example.com/", "https://:443/", "https://?x", "https://#",
-    "data:text/html,x", "http://169.254.169.254/latest/meta-data/", "http://127.0.0.1:9001/2018-06-01/runtime/invocation/next",
+    *(f"{scheme}://cdn.example.com/v.mp4" for scheme in words("""
+        http ftp file gopher ws wss data javascript s3 httpss dict ldap jar unix
+    """)),
+    *(f"https://cdn.example.com:{port}/v.mp4" for port in words("""
+        80 22 0 444 8443 6379 9001 65535 65536 -1 x 4430 443x ４４３
+    """)),
+    "file:///etc/passwd", "//cdn.example.com/v.mp4", "cdn.example.com/v.mp4", "/v.mp4", "", "https", "https:",
+    "https:/", "https://", "https:///v.mp4", "https:cdn.example.com", "https:/cdn.example.com/", "https://:443/",
+    "https://?x", "https://#",
+    "data:text/html,x", "http://169.254.169.254/latest/meta-data/", "http://127.0.0.1:9001/2018-06-01/",
     # userinfo and what hides a host
     "https://user@cdn.example.com/", "https://user:pass@cdn.example.com/", "https://@cdn.example.com/",
     "https://:@cdn.example.com/", "https://cdn.example.com@127.0.0.1/", "https://127.0.0.1@cdn.example.com/",
@@ -172,12 +161,14 @@ HOSTILE = [
     # control characters, blanks, lookalikes
     "https://cdn.example.com/\r\nHost: 127.0.0.1", "https://cdn.example.com/\nx", "https://cdn.example.com/\tx",
     "https://cdn.example.com/a b", " https://cdn.example.com/", "https://cdn.example.com/ ", "https://cdn.example.com/\x00",
-    "https://cdn.example.com/\x7f", "https://cdn.example.com/\x85", "https://cdn.example.com/\u2028x", "ht\ntps://cdn.example.com/",
+    "https://cdn.example.com/\x7f", "https://cdn.example.com/\x85", "https://cdn.example.com/\u2028x",
+    "ht\ntps://cdn.example.com/",
     "https://cdn.exa\u00admple.com/", "https://１２７.0.0.1/", "https://127。0。0。1/", "https://①②⑦.0.0.1/", "https://ⓛocalhost/",
     "https://cdn.example.com\u3000/", "https://\u202elocalhost/",
     # names that are none
     "https://cdn..example.com/", "https://.example.com/", "https://cdn.example.com./", "https://-cdn.example.com/",
-    "https://cdn-.example.com/", f"https://{'a' * 64}.example.com/", f"https://{'a.' * 130}com/", "https://cdn_example!.com/",
+    "https://cdn-.example.com/", f"https://{'a' * 64}.example.com/", f"https://{'a.' * 130}com/",
+    "https://cdn_example!.com/",
     "https://cdn.example.com,127.0.0.1/", "https://cdn.example.com;127.0.0.1/", "https://*/", "https://{cdn}.example.com/",
     "https://cdn.example.com/" + "a" * 9000, "https://not-there.example.com/v.mp4",
 ]  # fmt: skip
@@ -237,7 +228,7 @@ def test_no_special_address_is_public(literal: str) -> None:
     assert not address.is_public(literal)
 
 
-@pytest.mark.parametrize("literal", ["1.1.1.1", "8.8.8.8", "11.0.0.1", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.1", "169.253.1.1", "172.15.0.1", "172.32.0.0", "192.0.1.1", "192.167.1.1", "192.169.0.1", "198.17.0.1", "198.20.0.1", "223.255.255.255", "168.63.129.15"])  # fmt: skip
+@pytest.mark.parametrize("literal", NEIGHBOURS)
 def test_the_neighbours_of_special_ranges_are_public(literal: str) -> None:
     assert address.is_public(literal)
 
@@ -388,7 +379,17 @@ def test_other_answers_give_their_status(status: int, world: World) -> None:
     assert (error.reason, error.status, str(error)) == ("status", status, "status")
 
 
-@pytest.mark.parametrize("garbage", [b"", b"SSH-2.0-OpenSSH_9\r\n", b"\0" * 100, b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200, b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000])  # fmt: skip
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"\0" * 100,
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200,
+        b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000,
+    ],
+)
 def test_what_is_not_http_is_a_network_error(garbage: bytes, world: World) -> None:
     world.stand(lambda connection, path, headers: connection.sendall(garbage))
     assert refusal("https://cdn.example.com/").reason == "network"
@@ -451,11 +452,8 @@ def test_a_slow_handshake_ends_on_time(world: World) -> None:
 
         def talk() -> None:
             connection, _ = listener.accept()
-            with connection:
-                try:
-                    drip(connection, b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + bytes(5000))
-                except OSError:
-                    pass
+            with connection, suppress(OSError):
+                drip(connection, b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + bytes(5000))
 
         threading.Thread(target=talk, daemon=True).start()
         _ends_on_time("https://cdn.example.com/")
@@ -548,7 +546,16 @@ def test_the_trusted_origin_is_taken_as_it_is(world: World) -> None:
     assert get(origin + "/v.mp4", trusted=origin + "/v1/") == origin.removeprefix("http://").encode()
 
 
-@pytest.mark.parametrize("change", ["http://localhost:{port}", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://127.0.0.2:{port}", "http://u@127.0.0.1:{port}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "http://localhost:{port}",
+        "https://127.0.0.1:{port}",
+        "http://127.0.0.1:1",
+        "http://127.0.0.2:{port}",
+        "http://u@127.0.0.1:{port}",
+    ],
+)
 def test_trust_holds_for_exactly_one_origin(change: str, world: World) -> None:
     origin = world.plain(lambda connection, path, headers: respond(connection, b"x"))
     port = origin.rsplit(":", 1)[1]

@@ -8,7 +8,6 @@ import hmac
 import secrets
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 from kling_relay.errors import KlingError
 from kling_relay.keyring import Keyring, base62
@@ -77,17 +76,21 @@ def _by_token(token: str, table: TaskTable, keyring: Keyring, now_ms: int) -> st
     """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s."""
     import jwt  # only for clients that sign: nobody else pays for the import
 
-    options: Any = {"require": ["iss", "exp", "nbf"], "verify_iat": False}
-    options |= {"verify_exp": False, "verify_nbf": False}  # by our own clock, below
     try:
-        access_key = jwt.decode(token, options={**options, "verify_signature": False}).get("iss")
+        access_key = jwt.decode(token, options={"verify_signature": False}).get("iss")
         row = None
         if isinstance(access_key, str) and access_key.startswith("krak"):
             row = _active_row(table, keyring, access_key[4:])
         if row is None or not isinstance(access_key, str):
             raise KlingError(1002)
         secret = _secret_key(keyring, row["version"], access_key[4:])
-        claims = jwt.decode(token, secret, algorithms=["HS256"], options=options)
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            # the times are checked below, by our own clock
+            options={"require": ["iss", "exp", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+        )
         expires, begins = float(claims["exp"]), float(claims["nbf"])
     except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as exc:
         raise KlingError(1002) from exc

@@ -1,0 +1,87 @@
+"""template.yaml onto the emulator: the same resources, handlers and state machine that `sam deploy` sends to AWS."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from samtranslator.yaml_helper import yaml_parse
+
+from local import packaging
+from local.emulator import Emulator
+
+STACK_NAME = "kling-relay-local"
+_ARTIFACTS = "kling-relay-artifacts"
+_DEPLOY_SECONDS = 120.0
+
+# Types that the emulator has not got, and what the laptop does without them. Nothing else is ever left out.
+DROPPED: dict[str, str] = {}
+
+
+class DeploymentError(Exception):
+    """The stack did not come up; the text has the emulator's own reasons."""
+
+
+def load_template() -> dict[str, Any]:
+    """template.yaml with CloudFormation's short forms (!Ref ...) spelled out."""
+    template: dict[str, Any] = yaml_parse((packaging.REPOSITORY / "template.yaml").read_text())
+    return template
+
+
+def without_dropped(template: dict[str, Any]) -> dict[str, Any]:
+    """The template without the resources whose types are in DROPPED."""
+    kept = {name: r for name, r in template["Resources"].items() if r["Type"] not in DROPPED}
+    return {**template, "Resources": kept}
+
+
+def deploy(emulator: Emulator, parameters: dict[str, str]) -> dict[str, str]:
+    """Create the stack and wait for it. Returns its outputs, with `Api`, the API's id, among them."""
+    template = without_dropped(load_template())
+    _upload_code(emulator, template)
+    cloudformation = emulator.client("cloudformation")
+    cloudformation.create_stack(
+        StackName=STACK_NAME,
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    ends_at = time.monotonic() + _DEPLOY_SECONDS
+    while time.monotonic() < ends_at:
+        stack = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+        if stack["StackStatus"] == "CREATE_COMPLETE":
+            outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+            api = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId="Api")
+            return {**outputs, "Api": api["StackResourceDetail"]["PhysicalResourceId"]}
+        if not stack["StackStatus"].endswith("IN_PROGRESS") or "ROLLBACK" in stack["StackStatus"]:
+            break
+        time.sleep(0.05)
+    raise DeploymentError("\n".join(["The stack did not come up:", *_reasons(cloudformation)]))
+
+
+def _upload_code(emulator: Emulator, template: dict[str, Any]) -> None:
+    """Put code and definition where CloudFormation looks for them, and point the template there."""
+    s3 = emulator.client("s3")
+    s3.create_bucket(Bucket=_ARTIFACTS)
+    layers = {"DependenciesLayer": packaging.dependencies_layer, "RelayLayer": packaging.relay_layer}
+    for name, resource in template["Resources"].items():
+        properties, folder = resource.get("Properties", {}), packaging.REPOSITORY
+        if resource["Type"] == "AWS::Serverless::LayerVersion":
+            properties["ContentUri"] = _upload(s3, f"{name}.zip", layers[name]())
+        elif resource["Type"] == "AWS::Serverless::Function":
+            code = packaging.zip_folder(folder / properties["CodeUri"])
+            properties["CodeUri"] = _upload(s3, f"{name}.zip", code)
+        elif resource["Type"] == "AWS::Serverless::StateMachine":
+            definition = yaml.safe_load(Path(folder / properties["DefinitionUri"]).read_text())
+            properties["DefinitionUri"] = _upload(s3, f"{name}.asl.json", json.dumps(definition).encode())
+
+
+def _upload(s3: Any, key: str, body: bytes) -> str:
+    s3.put_object(Bucket=_ARTIFACTS, Key=key, Body=body)
+    return f"s3://{_ARTIFACTS}/{key}"
+
+
+def _reasons(cloudformation: Any) -> list[str]:
+    events = cloudformation.describe_stack_events(StackName=STACK_NAME)["StackEvents"]
+    failed = [event for event in events if "FAILED" in event["ResourceStatus"]]
+    return [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]

@@ -1,0 +1,115 @@
+"""The stack's address for clients on this machine: what API Gateway does around its API, and the emulator does not.
+
+It passes requests on to the emulator's REST API, and adds the gateway's own limits with the answers that the template's
+GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached.
+"""
+
+import threading
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import urllib3
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+INTEGRATION_SECONDS = 29.0
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length", "host"}
+
+
+def gateway_answer(responses: dict[str, Any], kind: str, status: int) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the gateway's own answer `kind`, as the template's GatewayResponses have it.
+
+    `status`: what AWS answers where the template names none.
+    """
+    fallback = "DEFAULT_5XX" if status >= 500 else "DEFAULT_4XX"
+    response = responses.get(kind) or responses[fallback]
+    request_id = str(uuid.uuid4())
+    body = response["ResponseTemplates"]["application/json"].replace("$context.requestId", request_id)
+    extra = response.get("ResponseParameters", {}).get("Headers", {})
+    headers = {name: value.strip("'") for name, value in extra.items()}
+    headers |= {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
+    return int(response.get("StatusCode", status)), headers, body.encode()
+
+
+class Front:
+    """Serves `api_url` on 127.0.0.1:`port` in threads of this process; `api_base` is the emulator's own address of the
+    deployed stage, `responses` the template's GatewayResponses."""
+
+    def __init__(self, port: int, api_base: str, responses: dict[str, Any]) -> None:
+        self.pool = urllib3.PoolManager(maxsize=32, retries=False)
+        self.api_base = api_base
+        self.responses = responses
+        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server.front = self
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self.pool.clear()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if len(body) > MAX_BODY_BYTES:
+            return gateway_answer(self.responses, "REQUEST_TOO_LARGE", 413)
+        sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+        sent["Host"] = headers.get("Host", "127.0.0.1")
+        timeout = urllib3.Timeout(connect=5, read=INTEGRATION_SECONDS)
+        try:
+            got = self.pool.request(method, self.api_base + path, body=body, headers=sent, timeout=timeout)
+        except urllib3.exceptions.ReadTimeoutError:
+            return gateway_answer(self.responses, "INTEGRATION_TIMEOUT", 504)
+        except urllib3.exceptions.HTTPError:
+            return gateway_answer(self.responses, "INTEGRATION_FAILURE", 500)
+        kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
+        return got.status, kept, got.data
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+    front: Front
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "kling-relay"
+    sys_version = ""
+    wbufsize = -1
+    timeout = 60
+    server: _Server
+
+    def do_GET(self) -> None:
+        length = self.headers.get("Content-Length") or "0"
+        if not length.isdecimal() or self.headers.get("Transfer-Encoding"):
+            self.close_connection = True
+            return self._send(*gateway_answer(self.server.front.responses, "BAD_REQUEST_BODY", 400))
+        body = self._read(int(length))
+        self._send(*self.server.front.answer(self.command, self.path, dict(self.headers.items()), body))
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
+
+    def _read(self, length: int) -> bytes:
+        """The body, of which what is over the limit is read and dropped: so the client sees the answer."""
+        kept = self.rfile.read(min(length, MAX_BODY_BYTES + 1))
+        left = min(length, 20 * MAX_BODY_BYTES) - len(kept)
+        while left > 0 and (dropped := self.rfile.read(min(65_536, left))):
+            left -= len(dropped)
+        return kept
+
+    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: paths hold callback tokens."""

@@ -1,0 +1,146 @@
+"""The whole stack on this machine: emulator, template.yaml on it, the Kling simulator, and the front."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local import deployment, packaging
+from local.emulator import REGION, Emulator
+from local.front import Front
+
+TENANTS = ("demo", "second")
+SIMULATOR_KEY = "kling-simulator-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`upstream` and `key`: another provider than the simulator. `wait_scale` shortens waits and settle windows."""
+
+    port: int = 8080
+    provider: str = "cometapi"
+    upstream: str = ""
+    key: str = ""
+    wait_scale: float = 1.0
+    render_seconds: float = 8.0
+    render_size: int = 1280
+    state: Path = packaging.STATE
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+class Stack:
+    """A context manager. `say` is told each step; `endpoint` is what `.local/endpoint.json` holds."""
+
+    def __init__(self, options: Options, say: Callable[[str], None] = lambda _: None) -> None:
+        self.options = options
+        self.say = say
+        self.endpoint: dict[str, Any] = {}
+        self.emulator: Emulator | None = None
+        self._simulator: subprocess.Popen[str] | None = None
+        self._front: Front | None = None
+
+    def __enter__(self) -> "Stack":
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def _endpoint_file(self) -> Path:
+        return self.options.state / "endpoint.json"
+
+    def _start(self) -> None:
+        options = self.options
+        self.say("packing the code and its dependencies (the first time takes a while)")
+        packaging.dependencies_layer()
+        self.say("starting the AWS emulator")
+        log_path = options.state / "logs" / "emulator.log"
+        self.emulator = Emulator(log_path=log_path, wait_scale=options.wait_scale).start()
+        upstream, key = options.upstream, options.key
+        if not upstream:
+            self.say("starting the Kling simulator")
+            upstream, key = self._start_simulator(), SIMULATOR_KEY
+        self.say("deploying template.yaml")
+        outputs = deployment.deploy(
+            self.emulator,
+            {
+                "Provider": options.provider,
+                "KlingBaseUrl": upstream,
+                "WaitScale": f"{options.wait_scale:g}",
+                **dict(options.parameters),
+            },
+        )
+        api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
+        responses = deployment.load_template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
+        self._front = Front(options.port, api_base, responses)
+        self._front.start()
+        self.emulator.client("ssm").put_parameter(
+            Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
+        )
+        secrets = self.emulator.client("secretsmanager")
+        secrets.put_secret_value(SecretId=outputs["ProviderKeySecret"], SecretString=key)
+        first, second = (self._issue_key(outputs["OperateTasksFunction"], tenant) for tenant in TENANTS)
+        self.endpoint = {
+            "api_url": self._front.url,
+            "api_key": first["api_key"],
+            "access_key": first["access_key"],
+            "secret_key": first["secret_key"],
+            "second_api_key": second["api_key"],
+            "input_bucket": outputs["InputBucket"],
+            "video_bucket": outputs["VideoBucket"],
+            "task_table": outputs["TaskTable"],
+            "state_machine_arn": outputs["StateMachineArn"],
+            "aws_endpoint_url": self.emulator.endpoint_url,
+            "region": REGION,
+            "simulator_url": None if options.upstream else upstream,
+            "pid": os.getpid(),
+        }
+        fresh = self._endpoint_file.with_suffix(".part")
+        fresh.write_text(json.dumps(self.endpoint, indent=2) + "\n")
+        fresh.chmod(0o600)
+        fresh.replace(self._endpoint_file)
+
+    def stop(self) -> None:
+        """End everything that was started; nothing stays, neither process nor temporary folder. Safe to repeat."""
+        if self.endpoint:
+            self._endpoint_file.unlink(missing_ok=True)
+        if self._front is not None:
+            self._front.stop()
+        if self.emulator is not None:
+            self.emulator.stop()
+        if self._simulator is not None:
+            self._simulator.terminate()
+            self._simulator.wait()
+        self._front = self.emulator = self._simulator = None
+
+    def _start_simulator(self) -> str:
+        command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY]
+        command += ["--render-seconds", f"{self.options.render_seconds:g}"]
+        command += ["--render-size", str(self.options.render_size)]
+        self._simulator = subprocess.Popen(command, cwd=packaging.REPOSITORY, stdout=subprocess.PIPE, text=True)
+        if self._simulator.stdout is None:
+            raise deployment.DeploymentError("the simulator has no output")
+        line = self._simulator.stdout.readline()
+        if not line:
+            raise deployment.DeploymentError("the simulator did not start: its reason stands above")
+        url: str = json.loads(line)["url"]
+        return url
+
+    def _issue_key(self, function: str, tenant: str) -> dict[str, str]:
+        if self.emulator is None:
+            raise deployment.DeploymentError("the emulator is not running")
+        payload = json.dumps({"action": "create_key", "tenant": tenant})
+        answer = self.emulator.client("lambda").invoke(FunctionName=function, Payload=payload)
+        issued: dict[str, str] = json.loads(answer["Payload"].read())
+        if "FunctionError" in answer:
+            raise deployment.DeploymentError(f"no API key could be issued: {issued}")
+        return issued
