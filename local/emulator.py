@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import boto3
 import botocore.session
@@ -126,18 +126,15 @@ class Emulator:
         command = [sys.executable, "-m", "local.corrections", "--end-with", str(os.getpid()), str(self._folder)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log:
-            self._process = self._spawn(command + ["--stock"] * self.stock, log)
-
-    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # its own process group, so that stop() reaches the Lambda workers, Ctrl-C does not
-        )
+            self._process = subprocess.Popen(
+                command + ["--stock"] * self.stock,
+                cwd=REPOSITORY,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a process group: stop() reaches the Lambda workers, Ctrl-C does not
+            )
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -55,7 +55,7 @@ def _await_answer(
     """Call the integration with a task token, then wait for the one answer that the token takes."""
     deadline = time.monotonic() + state.get("TimeoutSeconds", NEVER)
     woken = threading.Event()
-    entry = {"event": woken, "result": None, "error": None, "heartbeat": None, "execution": execution}
+    entry: dict[str, Any] = {"event": woken, "result": None, "error": None, "heartbeat": None, "execution": execution}
     sfn._task_tokens[token] = entry
     try:
         sfn._invoke_resource(resource.removesuffix(CALLBACK), task_input)

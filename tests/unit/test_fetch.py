@@ -531,6 +531,14 @@ def test_a_redirect_to_a_hostile_url_goes_nowhere(url: str, world: World) -> Non
     assert {port for _, port in world.dialled} == {443}
 
 
+@pytest.mark.parametrize("location", ["https://other.example.com/\tx", "https://other.exam\tple.com/", "/a b", "\\\\x"])
+def test_a_redirect_with_a_blank_is_not_repaired(location: str, world: World) -> None:
+    world.stand(_to(location))
+    world.stand(lambda connection, path, headers: respond(connection, b"x"), name="other.example.com")
+    assert refusal("https://cdn.example.com/").reason == "bad_response"
+    assert world.dialled == [(PUBLIC, 443)]
+
+
 @pytest.mark.parametrize("location", ["", "https://cdn.example.com/\tx", "https://[", "//["])
 def test_a_redirect_without_a_url(location: str, world: World) -> None:
     world.stand(_to(location))

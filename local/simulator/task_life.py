@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
-from local.account import Account
-from local.dialects import Ids, callback_body, now_ms
-from local.faults import Faults
-from local.ledger import Entry, Ledger
-from local.render import BadPicture
-from local.studio import Studio, connect, is_loopback, target
+from local.simulator.account import Account
+from local.simulator.dialects import Ids, callback_body, now_ms
+from local.simulator.faults import Faults
+from local.simulator.ledger import Entry, Ledger
+from local.simulator.render import BadPicture
+from local.simulator.studio import Studio, connect, is_loopback, target
 
 CALLBACK_SECONDS = 5.0
 PROCESSING_AFTER = 0.2  # of the render time, at most a second: how long a task is "submitted"

@@ -1,40 +1,23 @@
-"""A Kling provider on this machine: both dialects, a billing ledger, switches for every misbehaviour, real videos.
-
-``python -m local.simulator --port 8787`` runs it as a process of its own, which ends on SIGTERM, and by itself when the
-process that started it is gone. In a test: ``with Simulator(render_seconds=0.3, render_size=160) as sim: sim.url``.
-It binds to 127.0.0.1 only, sends callbacks to loopback addresses only, and writes nothing to the disk.
-
-Official dialect: ``{url}/v1/videos/{kind}``; CometAPI's: ``{url}/kling/v1/videos/{kind}``. The control API:
-
-GET  /_sim/ledger        posts, tasks, counts
-GET  /_sim/tasks/{id}    one task by task_id or external_task_id, with progress 0..1
-GET  /_sim/faults        all switches; POST sets some (local/faults.py says what they mean)
-GET  /_sim/account       all settings; POST sets some (local/account.py)
-POST /_sim/reset         forgets tasks and switches, and puts the account's settings back as they were at the start
-"""
+"""The simulator's HTTP server: requests to the provider's API, to result URLs and to the control API."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import os
-import signal
 import socket
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from local.account import Account
-from local.delivery import ROOT, Delivery
-from local.dialects import Answer, Ids, Refusal, as_json, refuse
-from local.faults import Faults
-from local.ledger import Ledger
-from local.provider_api import DROPPED, ProviderApi
-from local.task_life import TaskLife
+from local.simulator.account import Account
+from local.simulator.delivery import ROOT, Delivery
+from local.simulator.dialects import Answer, Ids, Refusal, as_json, refuse
+from local.simulator.faults import Faults
+from local.simulator.ledger import Ledger
+from local.simulator.provider_api import DROPPED, ProviderApi
+from local.simulator.task_life import TaskLife
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
 
@@ -174,36 +157,3 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process once the one that started it is gone. Nothing is on disk, so nothing has to be tidied up."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(0)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m local.simulator", description="A Kling provider on this machine.")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 = any free port")
-    parser.add_argument("--key", default=Account.key, help="the API key it accepts")
-    parser.add_argument("--render-seconds", type=float, default=8.0, help="from submitted to the end of a task")
-    parser.add_argument("--render-size", type=int, default=1280, help="longest side of a video in pixels")
-    parser.add_argument("--slots", type=int, default=0, help="parallel tasks; 0 = no limit")
-    options = parser.parse_args()
-    parent = os.getppid()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
-    simulator = Simulator(
-        options.port,
-        key=options.key,
-        render_seconds=options.render_seconds,
-        render_size=options.render_size,
-        slots=options.slots,
-    ).start()
-    print(json.dumps({"url": simulator.url, "pid": os.getpid()}), flush=True)
-    end_with_parent(parent)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from local.ledger import Entry
+    from local.simulator.ledger import Entry
 
 KINDS = ("image2video", "multi-image2video", "text2video", "omni-video")
 DIALECTS = ("official", "cometapi")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from local.dialects import Refusal
+from local.simulator.dialects import Refusal
 
 PROMPT_LIMIT = 2500  # characters, prompt and negative_prompt alike
 SHOT_LIMIT = 512  # characters of one prompt in multi_prompt

@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs
 
-from local.account import Account
-from local.dialects import Answer, now_ms
-from local.faults import Faults
-from local.ledger import Entry, Ledger
-from local.render import Video
-from local.studio import Studio
+from local.simulator.account import Account
+from local.simulator.dialects import Answer, now_ms
+from local.simulator.faults import Faults
+from local.simulator.ledger import Entry, Ledger
+from local.simulator.render import Video
+from local.simulator.studio import Studio
 
 ROOT = "/bs2/upload-kling/"
 

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import SplitResult, urlsplit
 
-from local.render import MAX_BYTES, BadPicture, Job, Video, render
-from local.rules import unbase64
+from local.simulator.render import MAX_BYTES, BadPicture, Job, Video, render
+from local.simulator.rules import unbase64
 
 RENDERS_AT_ONCE = 2
 KEPT_BYTES = 512 * 1024 * 1024  # of finished videos, in memory; the oldest are forgotten first

@@ -7,9 +7,9 @@ import threading
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote
 
-from local.account import Account
-from local.delivery import Delivery
-from local.dialects import (
+from local.simulator.account import Account
+from local.simulator.delivery import Delivery
+from local.simulator.dialects import (
     KINDS,
     PREFIXES,
     Answer,
@@ -25,10 +25,10 @@ from local.dialects import (
     task_object,
     wrapped,
 )
-from local.faults import Faults
-from local.ledger import Entry, Ledger, without_pictures
-from local.rules import RETIRED, check, model_of, picture_fields, seconds_of, units_of
-from local.task_life import Course, TaskLife
+from local.simulator.faults import Faults
+from local.simulator.ledger import Entry, Ledger, without_pictures
+from local.simulator.rules import RETIRED, check, model_of, picture_fields, seconds_of, units_of
+from local.simulator.task_life import Course, TaskLife
 
 NO_SUCH_METHOD = Refusal(404, 1202, "method is invalid")
 DROPPED = Answer(dropped=True)

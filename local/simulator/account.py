@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from local.dialects import DIALECTS, Refusal
+from local.simulator.dialects import DIALECTS, Refusal
 
 
 def both(value: Any) -> Any:

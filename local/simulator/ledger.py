@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from local.dialects import now_ms
+from local.simulator.dialects import now_ms
 
 PICTURE_FIELDS = {"image", "image_url", "image_tail", "static_mask", "mask"}
 ENDS = ("succeed", "failed")

@@ -1,0 +1,91 @@
+# kling-relay. `make help` lists what there is to do; nothing here needs more than Python 3.11+ and make.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+export PYTHONUNBUFFERED := 1
+export PYTHONPATH := $(CURDIR)
+
+PYTHON ?= python3
+VENV := .venv
+STAGE ?= dev
+TENANT ?= demo
+
+.PHONY: help run serve test check format lock build deploy rehearse provider-key key doctor smoke clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------------------------------------------------- on this machine
+run: $(VENV)/run.done ## the whole stack here, and an image that becomes a video (ONCE=1, IMAGE=photo.jpg, PROMPT="...")
+	@IMAGE="$(IMAGE)" PROMPT="$(PROMPT)" ONCE="$(ONCE)" exec $(VENV)/bin/python -m local.run
+
+serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, KLING_BASE_URL, KLING_API_KEY, PROVIDER, WAIT_SCALE)
+	@exec $(VENV)/bin/python -m local.run --serve
+
+test: $(VENV)/test.done ## every test
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(VENV)/test.done ## format, lint, types, template
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/cfn-lint template.yaml
+
+format: $(VENV)/test.done ## write the code as `make check` wants it
+	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .
+
+# ------------------------------------------------------------------------------------------------------------------ on AWS
+build: $(VENV)/sam.done ## sam build, and sam validate --lint
+	$(VENV)/sam/bin/sam validate --lint
+	$(VENV)/sam/bin/sam build
+
+deploy: build ## sam deploy to your AWS account (STAGE=dev)
+	$(VENV)/sam/bin/sam deploy --config-env $(STAGE)
+
+rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on this machine
+	$(VENV)/bin/python -m local.rehearsal $(VENV)/sam/bin/sam
+
+provider-key: $(VENV)/run.done ## store the provider's API key of a deployed stack, from standard input (STAGE=dev)
+	@exec $(VENV)/bin/python -m local.deployed provider-key --stage $(STAGE)
+
+key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo)
+	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT)
+
+doctor: $(VENV)/run.done ## check key, callback address and alarm subscription of a deployed stack (STAGE=dev)
+	@exec $(VENV)/bin/python -m local.deployed doctor --stage $(STAGE)
+
+smoke: $(VENV)/run.done ## send one real task, which costs money, through a deployed stack (STAGE=dev)
+	@exec $(VENV)/bin/python -m local.deployed smoke --stage $(STAGE)
+
+# ------------------------------------------------------------------------------------------------------------------- tools
+lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
+	@$(VENV)/bin/python -m pip install --quiet uv
+	@for list in layers/dependencies/requirements requirements/run requirements/test requirements/sam; do \
+	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-header $$list.in --output-file $$list.txt || exit 1; done
+
+clean: ## remove everything that was installed or built here
+	@rm -rf $(VENV) .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Installed once per lock file; every target above asks for what it needs.
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.done: requirements/run.txt layers/dependencies/requirements.txt | $(VENV)/made
+	@echo "installing what the local stack needs (once; about a minute)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(VENV)/test.done: requirements/test.txt | $(VENV)/run.done
+	@echo "installing what the tests need (once; about a minute)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/test.txt
+	@touch $@
+
+# The SAM CLI pins what the rest of us use in other versions: an environment of its own.
+$(VENV)/sam.done: requirements/sam.txt | $(VENV)/made
+	@echo "installing the SAM CLI (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)/sam
+	@$(VENV)/sam/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sam.txt
+	@touch $@

@@ -1,0 +1,42 @@
+"""`python -m local.simulator`: the provider as a process of its own."""
+
+import argparse
+import json
+import os
+import signal
+import time
+
+from local.simulator.account import Account
+from local.simulator.server import Simulator
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process once the one that started it is gone. Nothing is on disk, so nothing has to be tidied up."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.simulator", description="A Kling provider on this machine.")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 = any free port")
+    parser.add_argument("--key", default=Account.key, help="the API key it accepts")
+    parser.add_argument("--render-seconds", type=float, default=8.0, help="from submitted to the end of a task")
+    parser.add_argument("--render-size", type=int, default=1280, help="longest side of a video in pixels")
+    parser.add_argument("--slots", type=int, default=0, help="parallel tasks; 0 = no limit")
+    options = parser.parse_args()
+    parent = os.getppid()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    simulator = Simulator(
+        options.port,
+        key=options.key,
+        render_seconds=options.render_seconds,
+        render_size=options.render_size,
+        slots=options.slots,
+    ).start()
+    print(json.dumps({"url": simulator.url, "pid": os.getpid()}), flush=True)
+    end_with_parent(parent)
+
+
+main()

@@ -1,0 +1,12 @@
+"""Unit tests have no network: a forgotten fake fails at once. `@pytest.mark.enable_socket` lets a test use loopback."""
+
+import pytest
+from pytest_socket import disable_socket, enable_socket
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest):  # noqa: ANN201
+    if request.node.get_closest_marker("enable_socket") is None:
+        disable_socket(allow_unix_socket=True)
+    yield
+    enable_socket()
