@@ -35,11 +35,12 @@ format: $(VENV)/test.done ## write the code as `make check` wants it
 
 # ------------------------------------------------------------------------------------------------------------------ on AWS
 build: $(VENV)/sam.done ## sam build, and sam validate --lint
+	@find functions -name __pycache__ -type d -prune -exec rm -rf {} + # folders are packed as they are
 	$(VENV)/sam/bin/sam validate --lint
 	$(VENV)/sam/bin/sam build
 
-deploy: build ## sam deploy to your AWS account (STAGE=dev)
-	$(VENV)/sam/bin/sam deploy --config-env $(STAGE)
+deploy: build ## sam deploy to your AWS account (STAGE=dev PARAMETERS="Provider=kling OperatorEmail=you@example.com")
+	$(VENV)/sam/bin/sam deploy --config-env $(STAGE) $(if $(PARAMETERS),--parameter-overrides $(PARAMETERS))
 
 rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on this machine
 	$(VENV)/bin/python -m local.rehearsal $(VENV)/sam/bin/sam

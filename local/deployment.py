@@ -2,10 +2,8 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
-import yaml
 from samtranslator.yaml_helper import yaml_parse
 
 from local import packaging
@@ -72,8 +70,8 @@ def _upload_code(emulator: Emulator, template: dict[str, Any]) -> None:
             code = packaging.zip_folder(folder / properties["CodeUri"])
             properties["CodeUri"] = _upload(s3, f"{name}.zip", code)
         elif resource["Type"] == "AWS::Serverless::StateMachine":
-            definition = yaml.safe_load(Path(folder / properties["DefinitionUri"]).read_text())
-            properties["DefinitionUri"] = _upload(s3, f"{name}.asl.json", json.dumps(definition).encode())
+            definition = (folder / properties["DefinitionUri"]).read_bytes()
+            properties["DefinitionUri"] = _upload(s3, f"{name}.asl.yaml", definition)
 
 
 def _upload(s3: Any, key: str, body: bytes) -> str:

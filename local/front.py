@@ -4,6 +4,7 @@ It passes requests on to the emulator's REST API, and adds the gateway's own lim
 GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached.
 """
 
+import sys
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,23 +33,29 @@ def gateway_answer(responses: dict[str, Any], kind: str, status: int) -> tuple[i
 
 
 class Front:
-    """Serves `api_url` on 127.0.0.1:`port` in threads of this process; `api_base` is the emulator's own address of the
-    deployed stage, `responses` the template's GatewayResponses."""
+    """Serves `api_url` on 127.0.0.1:`port` in threads of this process; `responses` are the template's GatewayResponses.
 
-    def __init__(self, port: int, api_base: str, responses: dict[str, Any]) -> None:
+    The port is taken at once, so that one that is not free is noticed before anything else has started. Raises OSError.
+    """
+
+    def __init__(self, port: int, responses: dict[str, Any]) -> None:
         self.pool = urllib3.PoolManager(maxsize=32, retries=False)
-        self.api_base = api_base
+        self.api_base = ""
         self.responses = responses
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
+    def start(self, api_base: str) -> None:
+        """Begin to answer; `api_base` is the emulator's own address of the deployed stage."""
+        self.api_base = api_base
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.shutdown()
+        if self._thread is not None:
+            self._server.shutdown()
         self._server.server_close()
         self.pool.clear()
 
@@ -57,7 +64,7 @@ class Front:
             return gateway_answer(self.responses, "REQUEST_TOO_LARGE", 413)
         sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
         sent["Host"] = headers.get("Host", "127.0.0.1")
-        timeout = urllib3.Timeout(connect=5, read=INTEGRATION_SECONDS)
+        timeout = urllib3.Timeout(connect=min(5, INTEGRATION_SECONDS), read=INTEGRATION_SECONDS)
         try:
             got = self.pool.request(method, self.api_base + path, body=body, headers=sent, timeout=timeout)
         except urllib3.exceptions.ReadTimeoutError:
@@ -73,6 +80,11 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 256
     front: Front
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is its own business; anything else is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -91,12 +103,18 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read(int(length))
         self._send(*self.server.front.answer(self.command, self.path, dict(self.headers.items()), body))
 
+    def handle_expect_100(self) -> bool:
+        go_on = super().handle_expect_100()
+        self.wfile.flush()  # curl waits a second for it where it sends more than a megabyte
+        return go_on
+
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
 
     def _read(self, length: int) -> bytes:
         """The body, of which what is over the limit is read and dropped: so the client sees the answer."""
         kept = self.rfile.read(min(length, MAX_BODY_BYTES + 1))
         left = min(length, 20 * MAX_BODY_BYTES) - len(kept)
+        self.close_connection = self.close_connection or length > 20 * MAX_BODY_BYTES
         while left > 0 and (dropped := self.rfile.read(min(65_536, left))):
             left -= len(dropped)
         return kept

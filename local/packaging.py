@@ -1,11 +1,14 @@
 """Code as zip files for the emulator: every function's folder, and both layers built for this machine's Python."""
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -36,16 +39,25 @@ def dependencies_layer() -> bytes:
     """The pinned dependencies as wheels of this machine (AWS gets those of arm64); installed once per lock file."""
     mark = hashlib.sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
     cached = STATE / f"dependencies-{mark}.zip"
-    if not cached.exists():
-        STATE.mkdir(exist_ok=True)
-        for old in STATE.glob("dependencies-*"):
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        folder = STATE / f"dependencies-{mark}"
-        _install(folder)
-        fresh = cached.with_suffix(".part")
-        fresh.write_bytes(zip_folder(folder, "python/"))
-        fresh.replace(cached)
-    return cached.read_bytes()
+    with _alone():
+        if not cached.exists():
+            for old in STATE.glob("dependencies-*"):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            folder = STATE / f"dependencies-{mark}"
+            _install(folder)
+            fresh = cached.with_suffix(".part")
+            fresh.write_bytes(zip_folder(folder, "python/"))
+            fresh.replace(cached)
+        return cached.read_bytes()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: several stacks may start together, as the tests' do."""
+    STATE.mkdir(exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def dependencies_folder() -> Path:
@@ -59,4 +71,8 @@ def _install(folder: Path) -> None:
     command += ["--require-hashes", "--requirement", str(_LOCK), "--target", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise PackagingError(f"The layer's packages could not be installed:\n{done.stderr.strip()}")
+        said = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise PackagingError(
+            f"The packages of layers/dependencies could not be installed: {said}\n"
+            "They are downloaded once: check the connection to your package index, then try again."
+        )

@@ -1,7 +1,13 @@
-"""`make run` and `make serve`: the stack on this machine, and a sample image that becomes a video in it."""
+"""`make run` and `make serve`: the stack on this machine, and a sample image that becomes a video in it.
+
+Variables: PORT, PROVIDER, KLING_BASE_URL, KLING_API_KEY, WAIT_SCALE; for the sample IMAGE, PROMPT, ONCE; for the
+simulator RENDER_SECONDS (8). KLING_RELAY_STATE: the folder for endpoint.json, logs and finished videos in place of
+`.local`; whoever runs a second stack beside the first one needs it.
+"""
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
@@ -12,13 +18,14 @@ from typing import Any
 
 import requests
 
-from local import packaging, picture
+from local import deployment, packaging, picture
 from local.deployment import DeploymentError
 from local.emulator import EmulatorError
-from local.stack import Options, Stack
+from local.stack import Options, PortTaken, Stack
 
 _GIVE_UP_SECONDS = 1800.0
 _BAR = 30
+_LOOK_SECONDS = 0.2
 
 
 class Console:
@@ -48,20 +55,40 @@ class Console:
 
 def options_from(environment: dict[str, str]) -> Options:
     """The stack's options from the variables that the Makefile passes on; raises SystemExit with what to correct."""
-    upstream, key = environment.get("KLING_BASE_URL", ""), environment.get("KLING_API_KEY", "")
+    upstream, key = environment.get("KLING_BASE_URL", "").rstrip("/"), environment.get("KLING_API_KEY", "")
     if upstream and not key:
         raise SystemExit("KLING_BASE_URL is given without KLING_API_KEY: say which key to use there")
-    try:
-        return Options(
-            port=int(environment.get("PORT") or 8080),
-            provider=environment.get("PROVIDER") or "cometapi",
-            upstream=upstream.rstrip("/"),
-            key=key,
-            wait_scale=float(environment.get("WAIT_SCALE") or 1),
-            render_seconds=float(environment.get("RENDER_SECONDS") or 8),
+    provider, wait_scale = environment.get("PROVIDER") or "cometapi", environment.get("WAIT_SCALE") or "1"
+    _check_parameter("PROVIDER", "Provider", provider)
+    _check_parameter("KLING_BASE_URL", "KlingBaseUrl", upstream)
+    _check_parameter("WAIT_SCALE", "WaitScale", wait_scale)
+    return Options(
+        port=int(_number(environment, "PORT", "8080", most=65535, whole=True)),
+        provider=provider,
+        upstream=upstream,
+        key=key,
+        wait_scale=float(wait_scale),
+        render_seconds=_number(environment, "RENDER_SECONDS", "8", most=3600),
+        state=Path(environment.get("KLING_RELAY_STATE") or packaging.STATE).absolute(),
+    )
+
+
+def _check_parameter(variable: str, name: str, value: str) -> None:
+    """What the template allows for its parameter `name` is what the variable may be."""
+    rule = deployment.load_template()["Parameters"][name]
+    if value not in rule.get("AllowedValues", [value]):
+        raise SystemExit(f"{variable} is one of {', '.join(rule['AllowedValues'])}; given: {value}")
+    if not re.fullmatch(rule.get("AllowedPattern", ".*"), value):
+        raise SystemExit(
+            f"{variable} cannot be {value!r}. {rule['Description']}; it has to match {rule['AllowedPattern']}"
         )
-    except ValueError as exc:
-        raise SystemExit(f"PORT, WAIT_SCALE and RENDER_SECONDS are numbers: {exc}") from exc
+
+
+def _number(environment: dict[str, str], name: str, default: str, *, most: int, whole: bool = False) -> float:
+    text = environment.get(name) or default
+    if not re.fullmatch(r"\d+" if whole else r"\d+(\.\d*)?|\.\d+", text) or float(text) > most:
+        raise SystemExit(f"{name} is a number from 0 to {most}; given: {text}")
+    return float(text)
 
 
 def send_sample(stack: Stack, console: Console, image: Path, prompt: str) -> Path:
@@ -75,27 +102,56 @@ def send_sample(stack: Stack, console: Console, image: Path, prompt: str) -> Pat
     console.say(f"POST {videos}  ({image.name}, {prompt!r})")
     task = _data(session.post(videos, json=body, timeout=60))
     task_id = task["task_id"]
-    console.say(f"{task['task_status']:<10}  task {task_id}")
-    shown, ends_at = task["task_status"], time.monotonic() + _GIVE_UP_SECONDS
-    while task["task_status"] not in ("succeed", "failed"):
+    progress = Progress(stack, console, task_id)
+    ends_at = time.monotonic() + _GIVE_UP_SECONDS
+    while True:
+        progress.look(*_rendering(session, endpoint["simulator_url"], task_id))
+        if task["task_status"] in ("succeed", "failed"):
+            break
         if time.monotonic() > ends_at:
-            raise SystemExit(
-                f"The task is not finished after {_GIVE_UP_SECONDS:.0f} s; it goes on: GET {videos}/{task_id}"
-            )
-        time.sleep(0.3)
+            raise SystemExit(f"Not finished after {_GIVE_UP_SECONDS:.0f} s; it goes on: GET {videos}/{task_id}")
+        time.sleep(_LOOK_SECONDS)
         task = _data(session.get(f"{videos}/{task_id}", timeout=30))
-        if task["task_status"] != shown:
-            shown = task["task_status"]
-            console.say(f"{shown:<10}  {task['task_status_msg'] or _meaning(shown)}")
-        elif endpoint["simulator_url"]:
-            console.bar(_progress(session, endpoint["simulator_url"], task_id))
     if task["task_status"] == "failed":
         raise SystemExit(f"The task failed: {task['task_status_msg']}")
-    return _download(session, task, packaging.STATE / "videos" / f"{task_id}.mp4")
+    console.say("succeed     downloading it as a client does")
+    return _download(session, task, stack.options.state / "videos" / f"{task_id}.mp4")
 
 
-def _meaning(status: str) -> str:
-    return {"processing": "the provider is rendering", "succeed": "the video is in S3, whole"}.get(status, "")
+class Progress:
+    """Tells each step of a task's life once, from its row: what clients see has fewer words."""
+
+    def __init__(self, stack: Stack, console: Console, task_id: str) -> None:
+        if stack.emulator is None:
+            raise EmulatorError("the emulator is not running")
+        self._dynamodb = stack.emulator.client("dynamodb")
+        self._endpoint, self._console, self._task_id = stack.endpoint, console, task_id
+        self._told: set[str] = set()
+
+    def look(self, rendering: bool, part: float) -> None:
+        """`rendering`, `part` (0..1): what the simulator says, which is ahead of what the relay has asked for."""
+        key = {"pk": {"S": f"task#{self._task_id}"}}
+        item = self._dynamodb.get_item(TableName=self._endpoint["task_table"], Key=key, ConsistentRead=True)["Item"]
+        row = {name: next(iter(value.values())) for name, value in item.items()}
+        phase, bucket = row["phase"], self._endpoint["video_bucket"]
+        self._tell("accepted", f"task {self._task_id} is recorded")
+        if phase in ("accepted", "unconfirmed") and row.get("waits_for"):
+            self._tell("waiting", row["waits_for"])
+        if "upstream_id" in row:
+            self._tell("submitted", f"the provider has it as task {row['upstream_id']}")
+        if phase == "processing" or rendering:
+            self._tell("processing", "the provider is rendering")
+        if "rendered_at" in row:
+            self._tell("rendered", "the provider is done; copying the video")
+        if phase == "succeeded":
+            self._tell("copied", f"to s3://{bucket}/videos/.../{self._task_id}/, checked to be whole")
+        if rendering:
+            self._console.bar(part)
+
+    def _tell(self, step: str, text: str) -> None:
+        if (line := f"{step:<10}  {text}") not in self._told:
+            self._told.add(line)
+            self._console.say(line)
 
 
 def _data(response: requests.Response) -> dict[str, Any]:
@@ -106,9 +162,11 @@ def _data(response: requests.Response) -> dict[str, Any]:
     return data
 
 
-def _progress(session: requests.Session, simulator_url: str, task_id: str) -> float:
-    answer = session.get(f"{simulator_url}/_sim/tasks/{task_id}", timeout=5)
-    return float(answer.json().get("progress", 0)) if answer.ok else 0.0
+def _rendering(session: requests.Session, simulator_url: str | None, task_id: str) -> tuple[bool, float]:
+    """Whether the simulator is rendering the task, and how far it is; another provider does not say."""
+    answer = session.get(f"{simulator_url}/_sim/tasks/{task_id}", timeout=5) if simulator_url else None
+    said = answer.json() if answer is not None and answer.ok else {}
+    return said.get("status") == "processing", float(said.get("progress", 0))
 
 
 def _download(session: requests.Session, task: dict[str, Any], path: Path) -> Path:
@@ -122,16 +180,38 @@ def _download(session: requests.Session, task: dict[str, Any], path: Path) -> Pa
     return path
 
 
-def _curl_lines(endpoint: dict[str, Any], task_id: str) -> list[str]:
-    base, key = f"{endpoint['api_url']}/kling/v1/videos", f"-H 'Authorization: Bearer {endpoint['api_key']}'"
-    json_type = "-H 'Content-Type: application/json'"
-    send = """'{"image":"https://example.com/cat.jpg","prompt":"the cat looks up"}'"""
-    inline = """sed "s|.*|{\\"image\\":\\"$(base64 < local/sample.jpg | tr -d '\\n')\\"}|" <<< x"""
-    return [
-        f"curl -s {base}/image2video/{task_id} {key}",
-        f"curl -s {base}/image2video {key} {json_type} -d {send}",
-        f"{inline} | curl -s {base}/image2video {key} {json_type} -d @-",
-    ]
+def curl_lines(endpoint: dict[str, Any], task_id: str) -> list[str]:
+    """Commands to try, for any POSIX shell, from the repository's folder."""
+    base, key = (
+        f"{endpoint['api_url']}/kling/v1/videos/image2video",
+        f"-H 'Authorization: Bearer {endpoint['api_key']}'",
+    )
+    post = f"curl -s {base} {key} -H 'Content-Type: application/json' -d"
+    by_address = """'{"image":"https://example.com/cat.jpg","prompt":"the cat looks up"}'"""
+    inline = """printf '{"image":"%s"}' "$(base64 < local/sample.jpg | tr -d '\\n')" """
+    return [f"curl -s {base}/{task_id} {key}", f"{post} {by_address}", f"{inline}| {post} @-"]
+
+
+def _run(serve: bool, once: bool, console: Console, ended: threading.Event) -> None:
+    image = Path(os.environ.get("IMAGE") or packaging.REPOSITORY / "local/sample.jpg")
+    prompt = os.environ.get("PROMPT") or "the sun goes down behind the mountains"
+    if not serve:
+        picture.as_base64(image)  # a picture that cannot be sent is told before everything is started
+    with Stack(options_from(dict(os.environ)), console.say) as stack:
+        try:
+            console.say(f"ready: {stack.endpoint['api_url']}  (keys and names: {stack.endpoint_file})")
+            lines = curl_lines(stack.endpoint, "TASK_ID")
+            if not serve:
+                path = send_sample(stack, console, image, prompt)
+                print(f"video: {path}", flush=True)
+                lines = curl_lines(stack.endpoint, path.stem)
+            if serve or not once:
+                print("\n".join(["", "Try it yourself, in another terminal:", *lines, ""]), flush=True)
+                console.say("serving until Ctrl-C")
+                while not ended.wait(1):
+                    stack.check()
+        finally:
+            ended.set()  # from here on everything is put away, and no signal interrupts that
 
 
 def main() -> None:
@@ -142,25 +222,17 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _end(ended))
     try:
-        with Stack(options_from(dict(os.environ)), console.say) as stack:
-            console.say(f"ready: {stack.endpoint['api_url']}  (details in .local/endpoint.json)")
-            if not serve:
-                image = Path(os.environ.get("IMAGE") or packaging.REPOSITORY / "local/sample.jpg")
-                prompt = os.environ.get("PROMPT") or "the sun goes down behind the mountains"
-                path = send_sample(stack, console, image, prompt)
-                print(f"video: {path}", flush=True)
-                print("\n".join(["", "Try it yourself:", *_curl_lines(stack.endpoint, path.stem), ""]), flush=True)
-            if serve or os.environ.get("ONCE") != "1":
-                console.say("serving until Ctrl-C")
-                while not ended.wait(1):
-                    if stack.emulator is not None:
-                        stack.emulator.check()
-    except (DeploymentError, EmulatorError, packaging.PackagingError, picture.PictureError, OSError) as exc:
+        _run(serve, os.environ.get("ONCE") == "1", console, ended)
+    except SystemExit as end:
+        if end.code == 0:
+            console.say("stopped")
+        raise
+    except (DeploymentError, EmulatorError, PortTaken, packaging.PackagingError, picture.PictureError, OSError) as exc:
         raise SystemExit(f"{exc}") from exc
 
 
 def _end(ended: threading.Event) -> None:
-    """The first signal ends the stack in order, whatever it is doing."""
+    """The first signal ends the stack in order, whatever it is doing; while it does, others change nothing."""
     if not ended.is_set():
         ended.set()
         raise SystemExit(0)

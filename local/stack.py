@@ -1,5 +1,7 @@
 """The whole stack on this machine: emulator, template.yaml on it, the Kling simulator, and the front."""
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -32,6 +34,10 @@ class Options:
     parameters: tuple[tuple[str, str], ...] = ()
 
 
+class PortTaken(Exception):
+    """Somebody else listens there; the text says what to do."""
+
+
 class Stack:
     """A context manager. `say` is told each step; `endpoint` is what `.local/endpoint.json` holds."""
 
@@ -54,12 +60,20 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def check(self) -> None:
+        """Raise EmulatorError or DeploymentError if a part of the stack has ended by itself."""
+        if self.emulator is not None:
+            self.emulator.check()
+        if self._simulator is not None and (code := self._simulator.poll()) is not None:
+            raise deployment.DeploymentError(f"The simulator ended with exit code {code}")
+
     @property
-    def _endpoint_file(self) -> Path:
+    def endpoint_file(self) -> Path:
         return self.options.state / "endpoint.json"
 
     def _start(self) -> None:
         options = self.options
+        self._front = self._take_port(options.port)
         self.say("packing the code and its dependencies (the first time takes a while)")
         packaging.dependencies_layer()
         self.say("starting the AWS emulator")
@@ -79,10 +93,7 @@ class Stack:
                 **dict(options.parameters),
             },
         )
-        api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
-        responses = deployment.load_template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
-        self._front = Front(options.port, api_base, responses)
-        self._front.start()
+        self._front.start(f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live")
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
         )
@@ -104,15 +115,15 @@ class Stack:
             "simulator_url": None if options.upstream else upstream,
             "pid": os.getpid(),
         }
-        fresh = self._endpoint_file.with_suffix(".part")
+        fresh = self.endpoint_file.with_suffix(".part")
         fresh.write_text(json.dumps(self.endpoint, indent=2) + "\n")
         fresh.chmod(0o600)
-        fresh.replace(self._endpoint_file)
+        fresh.replace(self.endpoint_file)
 
     def stop(self) -> None:
         """End everything that was started; nothing stays, neither process nor temporary folder. Safe to repeat."""
-        if self.endpoint:
-            self._endpoint_file.unlink(missing_ok=True)
+        if self.endpoint and self._owns_endpoint_file():
+            self.endpoint_file.unlink()
         if self._front is not None:
             self._front.stop()
         if self.emulator is not None:
@@ -121,6 +132,24 @@ class Stack:
             self._simulator.terminate()
             self._simulator.wait()
         self._front = self.emulator = self._simulator = None
+
+    def _owns_endpoint_file(self) -> bool:
+        """Whether it is still ours, and not that of a stack that was started after us."""
+        with contextlib.suppress(OSError, ValueError):
+            found: bool = json.loads(self.endpoint_file.read_text()) == self.endpoint
+            return found
+        return False
+
+    @staticmethod
+    def _take_port(port: int) -> Front:
+        responses = deployment.load_template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
+        try:
+            return Front(port, responses)
+        except OSError as exc:
+            reason = "is in use by another program" if exc.errno == errno.EADDRINUSE else f"cannot be used ({exc})"
+            raise PortTaken(
+                f"Port {port} {reason}: choose another one with PORT=8081, or any free one with PORT=0"
+            ) from exc
 
     def _start_simulator(self) -> str:
         command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY]

@@ -44,4 +44,4 @@ def _hint(event: dict[str, Any]) -> str | None:
     except (ValueError, RecursionError):
         return None
     hint = (said.get("task_id") or said.get("id")) if isinstance(said, dict) else None
-    return hint if isinstance(hint, str) and 0 < len(hint) <= 128 else None
+    return hint if isinstance(hint, str) and 0 < len(hint) <= 128 and hint.isprintable() else None

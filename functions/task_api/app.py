@@ -12,7 +12,7 @@ from kling_relay.errors import KlingError, bad_parameter, envelope
 from kling_relay.facts import Facts
 from kling_relay.observability import logger
 from kling_relay.relay import Relay, current
-from kling_relay.task import Task, client_view
+from kling_relay.task import Phase, Task, client_view
 
 app = APIGatewayRestResolver()
 
@@ -29,7 +29,7 @@ def create(kind: str) -> Response:
     asked = request.parse(kind, _body())
     task = intake.record(relay, tenant, asked, _idempotency_key())
     logger.append_keys(task_id=task.id)
-    if task.attempt == 0 and task.request is asked.body:  # recorded just now, not the replay of an earlier request
+    if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
         task = _submit(relay, task, asked)
     return _answer(200, envelope(_request_id(), data=client_view(task, delivery.video_urls(relay, task))))
 
@@ -53,7 +53,7 @@ def _submit(relay: Relay, task: Task, asked: request.Request) -> Task:
     facts = Facts(must_end_by=relay.clock.now_ms() + left_ms, images=asked.images)
     try:
         step = advance(relay, task.id, facts)
-        if step.refusal is None and step.next == "wait":
+        if step.refusal is None and step.next != "done":
             workflow.start(relay, step)
     except Exception as exc:
         logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})

@@ -1,8 +1,9 @@
-"""S3, DynamoDB and Secrets Manager."""
+"""S3, DynamoDB, Secrets Manager, and state machines in templates."""
 
 import json
 from typing import Any
 
+import yaml
 from ministack.services import dynamodb, s3, secretsmanager
 from ministack.services.cloudformation import provisioners
 
@@ -84,3 +85,28 @@ def generated_secrets_follow_their_options() -> None:
         ),
         _random_password=_random_password,
     )
+
+
+def _with_json_definition(properties: dict[str, Any]) -> dict[str, Any]:
+    """`properties` with a YAML definition in S3 replaced by the same definition as JSON."""
+    place = properties.get("DefinitionS3Location") or {}
+    stored = s3._get_object_data(place["Bucket"], place["Key"], version_id=place.get("Version")) if place else None
+    if stored is None or stored.lstrip().startswith(b"{"):
+        return properties
+    kept = {name: value for name, value in properties.items() if name != "DefinitionS3Location"}
+    return {**kept, "DefinitionString": json.dumps(yaml.safe_load(stored))}
+
+
+@correction
+def definitions_in_s3_may_be_yaml() -> None:
+    """MiniStack takes a state machine's definition from S3 as JSON only. AWS: JSON or YAML."""
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::StepFunctions::StateMachine"]
+    create, update = handlers["create"], handlers["update"]
+
+    def created(logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+        return create(logical_id, _with_json_definition(properties), stack)
+
+    def updated(physical_id: str, old: dict[str, Any], new: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return update(physical_id, old, _with_json_definition(new), *args, **kwargs)
+
+    handlers.update(create=created, update=updated)

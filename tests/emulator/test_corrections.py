@@ -524,3 +524,19 @@ class TestStorage:
         assert len(secret) == 40
         assert secret.isalnum()
         assert secret == secret.lower()
+
+    def test_a_definition_in_s3_may_be_yaml(self, aws: Aws) -> None:
+        aws.s3.create_bucket(Bucket="definitions")
+        definition = "StartAt: Only\nStates: # as AWS takes it\n  Only: {Type: Pass, Result: '${Word}', End: true}\n"
+        aws.s3.put_object(Bucket="definitions", Key="machine.asl.yaml", Body=definition.encode())
+        properties = {
+            "RoleArn": ROLE,
+            "DefinitionS3Location": {"Bucket": "definitions", "Key": "machine.asl.yaml"},
+            "DefinitionSubstitutions": {"Word": "arn:aws:any"},
+        }
+        machine = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+        template = {"Resources": {"Machine": machine}, "Outputs": {"Arn": {"Value": {"Ref": "Machine"}}}}
+        aws.cloudformation.create_stack(StackName="yaml", TemplateBody=json.dumps(template))
+        aws.cloudformation.get_waiter("stack_create_complete").wait(StackName="yaml", WaiterConfig={"Delay": 0.2})
+        outputs = aws.cloudformation.describe_stacks(StackName="yaml")["Stacks"][0]["Outputs"]
+        assert json.loads(aws.run(outputs[0]["OutputValue"])["output"]) == "arn:aws:any"

@@ -3,9 +3,11 @@
 import pytest
 from pytest_socket import disable_socket, enable_socket
 
+from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
+
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest):  # noqa: ANN201
+def _no_network(request: pytest.FixtureRequest):
     if request.node.get_closest_marker("enable_socket") is None:
         disable_socket(allow_unix_socket=True)
     yield

@@ -7,9 +7,9 @@ from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import logger
 from kling_relay.provider import Found
 from kling_relay.relay import Relay
+from kling_relay.rows import LostRace
 from kling_relay.snapshot import Snapshot
 from kling_relay.submission import deadline, wait, watch
-from kling_relay.table import LostRace
 from kling_relay.task import ENDED, Phase, Step, Task
 
 _MOST_MOVES = 20  # a task has nine phases: more than this in one call means that somebody is fighting with us
@@ -94,7 +94,7 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         reason = snap.message or "the provider gave no reason"
         return relay.table.move(task, Phase.FAILED, reason=reason, units=snap.units, updated_at=now)
     if now >= deadline(relay, task):
-        return _expire(relay, task, now, "the provider did not finish")
+        return _expire(relay, task, "the provider did not finish")
     if snap is not None and snap.status == "processing" and task.phase is Phase.SUBMITTED:
         task = relay.table.move(task, Phase.PROCESSING, updated_at=now)
     return wait(relay, task, schedule.poll_wait(submission.age(relay, task), submission.first_poll(relay, task)))
@@ -122,14 +122,18 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     """Rendered: the video has to be copied. After a copy that failed the provider is asked again, since its URL may
     have run out; that never makes a new generation."""
     now = relay.clock.now_ms()
-    if facts.copied is not None:
+    if facts.copied:
         return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, outputs=None, reason="", updated_at=now)
-    if facts.copy_failed is not None and task.waits_for != f"its copy to S3 ({facts.copy_failed})":
-        task = relay.table.move(task, None, waits_for=f"its copy to S3 ({facts.copy_failed})", updated_at=now)
-    if now >= (task.rendered_at or task.created_at) + relay.settings.deadline_seconds * 1000:
-        return _expire(
-            relay, task, now, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed"
+    if facts.copy_failed is not None:
+        task = relay.table.move(
+            task,
+            None,
+            waits_for=f"its copy to S3 ({facts.copy_failed})",
+            retry_at=_next_copy(relay, task, task.copies),
+            updated_at=task.updated_at,
         )
+    if now >= _copied_by(relay, task):
+        return _expire(relay, task, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed")
     if task.retry_at is not None and task.retry_at > now:
         return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
     if task.copies:
@@ -139,40 +143,55 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     return Step(task, "archive")
 
 
+def _copied_by(relay: Relay, task: Task) -> int:
+    """When the task expires for want of a copy (ms). After the one late move only the end of the watch is left."""
+    if task.expired_at is not None:
+        return task.created_at + int(schedule.WATCH_UNTIL_SECONDS * 1000)
+    return (task.rendered_at or task.created_at) + relay.settings.deadline_seconds * 1000
+
+
+def _next_copy(relay: Relay, task: Task, copies: int) -> int:
+    """When a copy may begin after `copies` that failed (ms): each time later, and more so where nobody waits."""
+    most = 1800 if task.expired_at is None else schedule.WATCH_SECONDS
+    return relay.clock.now_ms() + relay.settings.scaled_ms(schedule.backoff(copies, first=5, most=most))
+
+
 def begin_copy(relay: Relay, task: Task, must_end_by: int) -> Task:
     """Note that a copy begins, so that one that never reports back is tried again, each time later. Raises LostRace."""
-    now = relay.clock.now_ms()
-    pause = schedule.backoff(task.copies + 1, first=5, most=1800)
     return relay.table.move(
         task,
         None,
         copies=task.copies + 1,
-        retry_at=now + relay.settings.scaled_ms(pause),
+        retry_at=_next_copy(relay, task, task.copies + 1),
         due_at=must_end_by + int(schedule.GRACE_SECONDS * 1000),
         updated_at=task.updated_at,
     )
 
 
-def _expire(relay: Relay, task: Task, now: int, what: str) -> Task:
+def _expire(relay: Relay, task: Task, what: str) -> Step:
     hours = relay.settings.deadline_seconds / 3600
-    reason = f"{what} within {hours:g} h; still watched: a late video will be delivered"
-    return relay.table.move(task, Phase.EXPIRED, reason=reason, updated_at=now, **watch(relay, now))
+    return submission.expire(relay, task, f"{what} within {hours:g} h; still watched: a late video will be delivered")
 
 
 def _watch(relay: Relay, task: Task, facts: Facts) -> Task | Step:
-    """Expired: one look every few hours. A task whose submission was never confirmed may still be found."""
+    """Expired: one look every few hours, until the provider has had to remove everything (30 days). A task whose
+    submission was never confirmed may still be found."""
+    now = relay.clock.now_ms()
+    if now >= task.created_at + int(schedule.WATCH_UNTIL_SECONDS * 1000):
+        return _keep_watching(relay, task, now, over=True)
     if task.upstream_id is not None:
         return _ask(relay, task, facts)
     found = submission.ask_for(relay, task, facts)
     if isinstance(found, Snapshot):
         return submission.adopt(relay, task, found)
-    return _keep_watching(relay, task, relay.clock.now_ms())
+    return _keep_watching(relay, task, now)
 
 
 def _keep_watching(relay: Relay, task: Task, now: int, *, over: bool = False) -> Step:
-    """Until the provider says that it failed, or has had to remove everything (30 days)."""
-    over = over or now >= task.created_at + int(schedule.WATCH_UNTIL_SECONDS * 1000)
-    fields = {"due_at": None, "queue": None, "waits_for": None} if over else watch(relay, now)
+    """Until it is over: the provider says that it failed, or removes its files."""
+    if task.due_at is None:
+        return Step(task, "done")
+    fields = {"due_at": None} if over else watch(relay, now)
     return Step(relay.table.move(task, None, updated_at=task.updated_at, **fields), "done")
 
 

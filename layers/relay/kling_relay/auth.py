@@ -46,8 +46,9 @@ def authenticate(authorization: str | None, table: TaskTable, keyring: Keyring, 
     if not authorization or not authorization.strip():
         raise KlingError(1001)
     credential = authorization.strip()
-    if credential[:7].lower() == "bearer ":
-        credential = credential[7:].strip()
+    scheme, _, rest = credential.partition(" ")
+    if scheme.lower() == "bearer":
+        credential = rest.strip()
     if not credential:
         raise KlingError(1001)
     if len(credential) > _MAX_TOKEN_CHARACTERS or not credential.isascii():

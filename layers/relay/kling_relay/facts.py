@@ -9,9 +9,9 @@ from typing import Any
 class Facts:
     """All of it optional.
 
-    `must_end_by`: when this Lambda is killed (ms). `images`: bytes of inline images by name. `hint`: the provider's
-    task id as a callback's body names it, never believed by itself. `copied`: our videos, proved whole.
-    `copy_failed`: why a copy failed, one word of archive.py.
+    `must_end_by`: when this Lambda is killed (ms); who does not say it may not send anything. `images`: bytes of inline
+    images by name. `hint`: the provider's task id as a callback's body names it, never believed by itself. `copied`:
+    our videos, proved whole. `copy_failed`: why a copy failed, one word of archive.py.
     """
 
     must_end_by: int | None = None

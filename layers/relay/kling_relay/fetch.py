@@ -53,7 +53,7 @@ class Download:
     protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
     """
 
-    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: "_Deadline") -> None:
+    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: "Deadline") -> None:
         self.length = _announced_length(response)
         self.framed = response.chunked or self.length is not None
         self.content_type = response.headers.get("Content-Type", "")
@@ -94,7 +94,7 @@ def open_url(
     if max_bytes <= 0 or deadline_seconds <= 0:
         raise ValueError("max_bytes and deadline_seconds must be positive")
     with ExitStack() as stack:
-        deadline = stack.enter_context(closing(_Deadline(deadline_seconds)))
+        deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
         yield Download(_follow(url, trusted_origin, deadline, stack), max_bytes, deadline)
 
 
@@ -112,7 +112,7 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-class _Deadline:
+class Deadline:
     """Wall-clock limit over all hops of one fetch: shuts the connections down when it passes.
 
     A socket timeout cannot do this, since every byte that drips in starts it anew. The shutdown goes through a
@@ -136,7 +136,7 @@ class _Deadline:
 
     def guard(self, connection: socket.socket) -> None:
         with self._lock:
-            self._sockets.append(connection.dup())
+            self._sockets.append(socket.fromfd(connection.fileno(), connection.family, connection.type))
         if self.passed:
             self._pass()
 
@@ -157,7 +157,7 @@ class _Deadline:
 class _PinnedConnection(http.client.HTTPConnection):
     """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
 
-    def __init__(self, origin: Origin, ip_address: str, deadline: _Deadline) -> None:
+    def __init__(self, origin: Origin, ip_address: str, deadline: Deadline) -> None:
         scheme, host, port = origin
         self.default_port = 443 if scheme == "https" else 80
         super().__init__(host, port)
@@ -171,7 +171,7 @@ class _PinnedConnection(http.client.HTTPConnection):
             self.sock = tls_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
-def _follow(url: str, trusted_origin: str | None, deadline: _Deadline, stack: ExitStack) -> http.client.HTTPResponse:
+def _follow(url: str, trusted_origin: str | None, deadline: Deadline, stack: ExitStack) -> http.client.HTTPResponse:
     """The 200 answer at the end of the redirects. Everything that was opened is closed by `stack`."""
     trusted = trusted_origin is not None
     for _ in range(MAX_REDIRECTS + 1):
@@ -218,7 +218,7 @@ def _announced_length(response: http.client.HTTPResponse) -> int | None:
 
 
 @contextmanager
-def _as_classes(deadline: _Deadline, *, broken: str) -> Iterator[None]:
+def _as_classes(deadline: Deadline, *, broken: str) -> Iterator[None]:
     """Turns what the network raises into a FetchError that says nothing about the target."""
     reason = ""
     try:

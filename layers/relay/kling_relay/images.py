@@ -13,7 +13,9 @@ MAX_RATIO = 2.5  # the longer side over the shorter one
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIZE_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
-_JPEG_BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_JPEG_BARE_MARKERS = {0x01, 0xFF, *range(0xD0, 0xD9)}  # markers without a length, and the filler between markers
+_JPEG_BODY_MARKERS = {0xD9, 0xDA}  # EOI, SOS: what comes after them is no header
+_JPEG_MOST_SEGMENTS = 10_000
 
 
 class ImageError(ValueError):
@@ -44,11 +46,10 @@ def read_header(data: bytes) -> ImageHeader:
 
 def _jpeg_sides(data: bytes) -> tuple[int, int]:
     at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
+    for _ in range(_JPEG_MOST_SEGMENTS):
+        if at + 9 > len(data) or data[at] != 0xFF or (marker := data[at + 1]) in _JPEG_BODY_MARKERS:
             break
-        marker = data[at + 1]
-        if marker == 0xFF or marker in _JPEG_BARE_MARKERS:
+        if marker in _JPEG_BARE_MARKERS:
             at += 1 if marker == 0xFF else 2
             continue
         if marker in _JPEG_SIZE_MARKERS:

@@ -30,4 +30,6 @@ class Keyring:
 
     def mac(self, kid: str, purpose: str, text: str) -> bytes:
         """HMAC-SHA256 of `text` under the key that belongs to `purpose`; raises KeyError for an unknown `kid`."""
-        return hmac.digest(self.versions[kid].encode(), f"{purpose}\0{text}".encode(), hashlib.sha256)
+        return hmac.digest(
+            self.versions[kid].encode(), f"{purpose}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256
+        )

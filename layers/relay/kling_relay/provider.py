@@ -1,6 +1,7 @@
 """Submits to and queries the provider. `providers.json` holds one profile each; nothing here moves a task."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -8,22 +9,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import requests
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
-
-from kling_relay import snapshot
+from kling_relay import address, snapshot
+from kling_relay.address import AddressError
 from kling_relay.errors import KlingError
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
+from kling_relay.wire import BrokenError, NotConnectedError, Wire
 
-CONNECT_SECONDS = 3.05
 QUERY_SECONDS = 10.0
-MAX_ANSWER_BYTES = 2_000_000
 
 _REFUSED = {1200, 1201, 1202, 1203, 1300, 1301}
 _NO_ROOM = {1302, 1303}
 _AUTHENTICATION = {1000, 1001, 1002, 1003, 1004}
 _ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1103, 1304}
+_UNCLEAR = {5000, 5001, 5002}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,12 @@ def profile(name: str, base_url: str = "") -> Profile:
     if name not in _profiles():
         raise SettingsError(f"PROVIDER: {name!r} is not known, there are {', '.join(_profiles())}")
     row = _profiles()[name]
-    return Profile(name=name, **{**row, "base_url": (base_url or row["base_url"]).rstrip("/")})
+    chosen = (base_url or row["base_url"]).rstrip("/")
+    try:
+        address.parse(chosen)
+    except AddressError:
+        raise SettingsError("KLING_BASE_URL: http(s)://host, with no blanks and no userinfo, is expected") from None
+    return Profile(name=name, **{**row, "base_url": chosen})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,11 @@ class NoRoom:
 
 @dataclass(frozen=True, slots=True)
 class AccountTrouble:
-    """Surely not accepted, nor will be before an operator acts: key, arrears, rights, caller's address."""
+    """Surely not accepted, nor will be before an operator acts: key (`authentication`), arrears, rights, caller's
+    address."""
 
     reason: str
+    authentication: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,73 +134,65 @@ class Provider:
     def __init__(self, profile: Profile, key: Callable[[bool], str]) -> None:
         self.profile = profile
         self._key = key
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxies, no .netrc: the key goes where the profile says, nowhere else
+        self._wire = Wire()
 
     def prepare(self) -> None:
         """Fetch the key while nothing is claimed yet; raises SettingsError where the operator has stored none."""
-        self._key(False)
+        self._usable_key()
 
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:
-        """The paid POST, once. Only an authentication error, which bills nothing, allows one more with a new key."""
-        outcome = self._post(kind, body, read_seconds, key := self._key(False))
-        if isinstance(outcome, AccountTrouble) and (newer := self._key(True)) != key:
-            outcome = self._post(kind, body, read_seconds, newer)
+        """The paid POST, once. Only an authentication error, which bills nothing, allows one more with a new key.
+
+        Both together end within CONNECT_SECONDS + `read_seconds`.
+        """
+        end = time.monotonic() + read_seconds
+        try:
+            key = self._usable_key()
+        except Exception as exc:
+            return NotSent(f"no key: {type(exc).__name__}")
+        outcome = self._post(kind, body, read_seconds, key)
+        if isinstance(outcome, AccountTrouble) and outcome.authentication:
+            newer, left = self._newer_key(key), end - time.monotonic()
+            if newer is not None and left > read_seconds / 2:
+                outcome = self._post(kind, body, left, newer)
         return outcome
 
     def query(self, kind: str, upstream_id: str) -> Answer:
         """Ask for a task by the provider's id or, where the profile allows it, by our reference. Costs nothing."""
-        url = f"{self._url(kind)}/{quote(upstream_id, safe='')}"
-        for refresh in (False, True):
-            try:
-                status, payload = self._call("GET", url, self._key(refresh), QUERY_SECONDS)
-            except (requests.RequestException, HTTPError) as exc:
-                return Trouble(type(exc).__name__)
-            if not _is_authentication_error(status, payload):
-                break
+        url, key = f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}", self._usable_key()
+        try:
+            status, payload = self._wire.get(url, key, QUERY_SECONDS)
+            if _is_authentication_error(status, payload) and (newer := self._newer_key(key)) is not None:
+                status, payload = self._wire.get(url, newer, QUERY_SECONDS)
+        except (NotConnectedError, BrokenError) as exc:
+            return Trouble(str(exc))
         return _classify_query(status, payload)
+
+    def _usable_key(self, refresh: bool = False) -> str:
+        key = self._key(refresh)
+        if not key or " " in key or not (key.isascii() and key.isprintable()):
+            raise SettingsError("the provider's key is empty or fits into no header: store it with `make provider-key`")
+        return key
+
+    def _newer_key(self, key: str) -> str | None:
+        """The key as it is stored now, where that is another one."""
+        try:
+            newer = self._usable_key(refresh=True)
+        except Exception:  # the refusal of the old key is the better news
+            return None
+        return newer if newer != key else None
 
     def _url(self, kind: str) -> str:
         return self.profile.base_url + self.profile.path.format(kind=kind)
 
     def _post(self, kind: str, body: dict[str, Any], read_seconds: float, key: str) -> Outcome:
         try:
-            status, payload = self._call("POST", self._url(kind), key, read_seconds, body)
-        except (requests.RequestException, HTTPError) as exc:
-            return NotSent(type(exc).__name__) if _surely_not_sent(exc) else Unsure(type(exc).__name__)
+            status, payload = self._wire.post(self._url(kind), key, read_seconds, body)
+        except NotConnectedError as exc:
+            return NotSent(str(exc))
+        except BrokenError as exc:
+            return Unsure(str(exc))
         return _classify_submit(status, payload)
-
-    def _call(self, method: str, url: str, key: str, read_seconds: float, body: Any = None) -> tuple[int, Any]:
-        with self._session.request(
-            method,
-            url,
-            json=body,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=(CONNECT_SECONDS, read_seconds),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            raw = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
-            try:
-                payload = json.loads(raw)
-            except (ValueError, RecursionError):
-                payload = None
-            return response.status_code, payload
-
-
-def _surely_not_sent(exc: Exception) -> bool:
-    """True where no byte of the request can have reached the provider: no address, no connection, no certificate."""
-    seen: list[BaseException] = []
-    queue: list[BaseException | None] = [exc]
-    while queue:
-        cause = queue.pop()
-        if cause is None or cause in seen:
-            continue
-        seen.append(cause)
-        queue += [cause.__cause__, cause.__context__, getattr(cause, "reason", None)]
-        queue += [inner for inner in cause.args if isinstance(inner, BaseException)]
-    names = (ConnectTimeoutError, NewConnectionError, NameResolutionError, requests.ConnectTimeout)
-    return any(isinstance(cause, names) or type(cause).__name__ == "SSLCertVerificationError" for cause in seen)
 
 
 def _is_authentication_error(status: int, payload: Any) -> bool:
@@ -213,14 +211,14 @@ def _classify_submit(status: int, payload: Any) -> Outcome:
     if code in _NO_ROOM:
         return NoRoom(said)
     if code in _ACCOUNT:
-        return AccountTrouble(said)
-    return _classify_bare(status, said, text) if code == 0 or isinstance(code, str) else Unsure(said)
+        return AccountTrouble(said, authentication=code in _AUTHENTICATION)
+    return Unsure(said) if code in _UNCLEAR else _classify_bare(status, said, text)
 
 
 def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
     """Without a code of Kling's only the HTTP status speaks: 4xx is a refusal, everything else leaves it open."""
     if status in (401, 402, 403):
-        return AccountTrouble(said)
+        return AccountTrouble(said, authentication=status == 401)
     if status == 429:
         return NoRoom(said)
     if 400 <= status < 500 and status not in (408, 409, 425):
@@ -246,4 +244,4 @@ def _error_text(payload: dict[str, Any]) -> str:
     characters."""
     error = payload.get("error")
     said = payload.get("message") or (error.get("message") if isinstance(error, dict) else error)
-    return str(said or "no reason given")[:500]
+    return (said if isinstance(said, str) and said else "no reason given")[:500].encode("utf-8", "replace").decode()

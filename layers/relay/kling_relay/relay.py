@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from kling_relay import archive
 from kling_relay.clock import Clock
+from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
 from kling_relay.provider import Provider, profile
 from kling_relay.settings import Settings, SettingsError
@@ -58,6 +59,10 @@ class Relay:
     def table(self) -> TaskTable:
         settings = self.settings
         return TaskTable(self.client("dynamodb"), settings.need("task_table"), settings.task_retention_days)
+
+    @cached_property
+    def gates(self) -> Gates:
+        return Gates(self.table.rows)
 
     @cached_property
     def s3(self) -> Any:

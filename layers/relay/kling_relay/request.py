@@ -1,9 +1,9 @@
 """The request bodies: schema, normalising, rules. Pure.
 
 Sources: the CometAPI, YutoAI and PowerTokens pages; where they disagree, Kling's official legacy pages decide
-(prompts up to 2,500 characters; `image_list` up to four). What clients really send is forgiven: "" and null are
+(prompts up to 2,500 characters; `image_list` up to four). What clients really send is forgiven: "", null, [] and {} are
 absent, unknown fields are left out, `duration` may be a number, a `data:` prefix is stripped, `model` counts where
-`model_name` is missing.
+`model_name` is missing. Every text and list has a limit, so that a task always fits into its row.
 """
 
 import base64
@@ -23,17 +23,18 @@ from kling_relay.errors import KlingError, bad_parameter
 MAX_BODY_BYTES = 5_500_000  # Lambda itself takes 6 MB with everything around the body
 
 Text = Annotated[str, Meta(max_length=2500)]
-Url = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s]+$")]
+Url = Annotated[str, Meta(max_length=2048, pattern=r"^(?i:https?)://[^\s/][^\s]*\Z")]
 Reference = Annotated[str, Meta(max_length=256)]
-Duration = Annotated[str, Meta(pattern=r"^(3|4|5|6|7|8|9|10|11|12|13|14|15)$")]
+Pixel = Annotated[int, Meta(ge=-100_000, le=100_000)]
+Duration = Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
 OnOff = Literal["on", "off"]
 
 
 class Point(Struct, frozen=True):
     """Pixels from the lower left corner."""
 
-    x: int
-    y: int
+    x: Pixel
+    y: Pixel
 
 
 class DynamicMask(Struct, omit_defaults=True):
@@ -58,17 +59,17 @@ class CameraControl(Struct, omit_defaults=True):
 
 
 class Shot(Struct):
-    index: int
+    index: Annotated[int, Meta(ge=0, le=100)]
     prompt: Annotated[str, Meta(max_length=512)]
-    duration: Annotated[str, Meta(pattern=r"^([1-9]|1[0-5])$")]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
 
 
 class Element(Struct):
-    element_id: int | str
+    element_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] | Annotated[str, Meta(max_length=64)]
 
 
 class Voice(Struct):
-    voice_id: str
+    voice_id: Annotated[str, Meta(max_length=128)]
 
 
 class Watermark(Struct):
@@ -144,15 +145,7 @@ def parse(kind: str, raw: bytes) -> Request:
             f"body: at most {MAX_BODY_BYTES} bytes fit into a request, {len(raw)} were sent: give the image as a URL",
             http=413,
         )
-    sent = _without_blanks(_object(raw))
-    if "model" in sent:
-        sent.setdefault("model_name", sent.pop("model"))
-    for name in ("duration", "multi_shot"):
-        if name in sent:
-            sent[name] = _plain(sent[name])
-    if isinstance(sent.get("dynamic_masks"), dict):  # two pages of the same provider say object, two say array
-        sent["dynamic_masks"] = [sent["dynamic_masks"]]
-    body = _convert(sent, KINDS[kind])
+    body = _convert(_forgiven(_object(raw), KINDS[kind]), KINDS[kind])
     if isinstance(body, Image2Video):
         _check_image2video(body)
     request = Request(kind, msgspec.to_builtins(body))
@@ -188,46 +181,100 @@ def _object(raw: bytes) -> dict[str, Any]:
     return sent
 
 
-def _without_blanks(sent: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in sent.items() if value is not None and value != ""}
+def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
+    """`sent` as the schema wants it: without what is unknown or blank, and with what clients write in other ways."""
+    sent = _without_blanks({name: sent[name] for name in (*schema.__struct_fields__, "model") if name in sent})
+    if "model" in sent:
+        sent.setdefault("model_name", sent.pop("model"))
+    if isinstance(sent.get("dynamic_masks"), dict):  # two pages of the same provider say object, two say array
+        sent["dynamic_masks"] = [sent["dynamic_masks"]]
+    shots = sent.get("multi_prompt")
+    for holder in (sent, *(shots if isinstance(shots, list) else ())):
+        if isinstance(holder, dict) and "duration" in holder:
+            holder["duration"] = _digits(holder["duration"])
+    if sent.get("multi_shot") in ("true", "false"):  # Kling's own sample writes it so
+        sent["multi_shot"] = sent["multi_shot"] == "true"
+    return sent
 
 
-def _plain(value: Any) -> Any:
-    """5 and 5.0 as "5"; "true" and "false" (Kling's own sample sends them) as bool; everything else as it is."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:g}"
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+def _without_blanks(value: Any, depth: int = 3) -> Any:
+    """Objects without their empty fields, down to where the schema ends; the entries of a list keep their places."""
+    if isinstance(value, list) and depth:
+        return [_without_blanks(item, depth - 1) for item in value]
+    if not isinstance(value, dict) or not depth:
+        return value
+    shorter = {name: _without_blanks(item, depth - 1) for name, item in value.items()}
+    return {name: item for name, item in shorter.items() if not _is_blank(item)}
+
+
+def _is_blank(value: Any) -> bool:
+    return value in (None, "", [], {}) or (isinstance(value, str) and value.isspace())
+
+
+def _digits(value: Any) -> Any:
+    """5 and 5.0 as "5"; everything else as it is."""
+    is_short = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 100
+    return str(int(value)) if is_short and value == int(value) else value
 
 
 def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     try:
         return msgspec.convert(sent, schema)
     except msgspec.ValidationError as exc:
-        problem, _, path = str(exc).partition(" - at `$")
-        path = path.rstrip("`").lstrip(".")
-        missing = re.search(r"missing required field `(\w+)`", problem)
-        if missing:
-            name = f"{path}.{missing[1]}" if path else missing[1]
-            raise bad_parameter(name, "this field is required and was not sent") from None
-        raise bad_parameter(path, f"{problem[:1].lower()}{problem[1:]}; sent: {_describe(_at(sent, path))}") from None
+        problem = str(exc)  # in words for programmers, which may repeat what was sent: only its path is used
+    place = re.search(r" - at `\$\.?([\w.\[\]]*)`\Z", problem)
+    path = place[1] if place else ""
+    missing = re.match(r"Object missing required field `(\w+)`", problem)
+    if missing:
+        raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "this field is required; it was not sent, or is empty")
+    raise _refusal(path, sent, schema)
 
 
-def _at(sent: Any, path: str) -> Any:
+def _refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
+    """What the schema wants at `path`, and what was sent there."""
+    from msgspec import inspect  # only for refusals: nobody else pays for the import
+
+    expected: Any = inspect.type_info(schema)
     for step in re.findall(r"\w+", path):
-        try:
-            sent = sent[int(step)] if isinstance(sent, list) else sent[step]
-        except (KeyError, IndexError, ValueError, TypeError):
-            break
-    return sent
+        if isinstance(value, list):
+            value, expected = value[int(step)], expected.item_type
+        else:
+            value = value[step]
+            expected = next(field.type for field in expected.fields if field.name == step)
+        if isinstance(expected, inspect.UnionType) and expected.includes_none:
+            expected = expected.types[0]
+    sent = _describe(value, quote=isinstance(expected, inspect.LiteralType))
+    return bad_parameter(path, f"{_wanted(expected)} is expected; sent: {sent}")
 
 
-def _describe(value: Any) -> str:
-    """What was sent, in a few characters: never a whole prompt or image."""
+def _wanted(kind: Any) -> str:
+    """A type of the schema, with its limits, in a client's words."""
+    name = type(kind).__name__
+    if name == "UnionType":
+        return " or ".join(map(_wanted, kind.types))
+    if name == "LiteralType":
+        return f"one of {', '.join(sorted(kind.values, key=lambda word: (word.isdecimal() and len(word), word)))}"
+    if name == "ListType":
+        return f"a list of {kind.min_length or 0} to {kind.max_length} entries"
+    if name == "StrType":
+        what = "an http(s) URL" if kind.pattern else "a text"
+        return f"{what} of at most {kind.max_length} characters" if kind.max_length else what
+    if name == "IntType":
+        return f"a whole number from {kind.ge} to {kind.le}"
+    if name == "FloatType":
+        return f"a number from {kind.ge:g} to {kind.le:g}"
+    return "true or false" if name == "BoolType" else "an object"
+
+
+def _describe(value: Any, *, quote: bool = False) -> str:
+    """What was sent, in a few characters: a text itself only where it is no prompt, image or address (`quote`)."""
     if isinstance(value, str):
-        return f"a text of {len(value)} characters" if len(value) > 32 else repr(value)
+        return repr(value) if quote and len(value) <= 32 else f"a text of {len(value)} characters"
     if isinstance(value, (list, dict)):
         kind = "a list" if isinstance(value, list) else "an object"
         return f"{kind} with {len(value)} entries"
+    if isinstance(value, int) and abs(value) >= 10**15:
+        return "a number of more than 15 digits"
     return json.dumps(value)
 
 
@@ -281,11 +328,13 @@ def _check_shots(body: Image2Video) -> None:
 
 def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
     """A URL stays; base64 is decoded, checked and kept in `found`."""
-    if value.startswith(("http://", "https://")):
-        if len(value) > 8192:
-            raise bad_parameter(name, f"a URL may have at most 8192 characters, {len(value)} were sent")
+    start = value[:8].lower()
+    if start.startswith(("http://", "https://")):
+        if len(value) > 8192 or not re.fullmatch(r"https?://[^\s/]\S*", value, re.IGNORECASE):
+            problem = "a URL has a host, no blanks and at most 8192 characters"
+            raise bad_parameter(name, f"{problem}; sent: a text of {len(value)} characters")
         return value
-    text = value.partition(",")[2] if value.startswith("data:") else value
+    text = value.partition(",")[2] if start.startswith("data:") else value
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
         images.check(data)

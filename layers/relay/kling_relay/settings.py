@@ -1,5 +1,6 @@
 """What the stack's parameters say, read once from the environment that the template sets."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -44,10 +45,7 @@ class Settings:
             text = environment.get(name, "")
             if not text:
                 continue
-            try:
-                given[field.name] = field.type(text) if callable(field.type) else text
-            except ValueError as exc:
-                raise SettingsError(f"{name}: {field.type} expected, {text!r} found") from exc
+            given[field.name] = text if field.type is str else _number(name, text, whole=field.type is int)
         return cls(**given)
 
     def need(self, name: str) -> str:
@@ -60,3 +58,15 @@ class Settings:
     def scaled_ms(self, seconds: float) -> int:
         """Milliseconds of a wait or settle window of `seconds`, shortened by WAIT_SCALE in rehearsals."""
         return int(seconds * 1000 * self.wait_scale)
+
+
+def _number(name: str, text: str, *, whole: bool) -> float:
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise SettingsError(
+            f"{name}: a {'whole ' if whole else ''}number, 0 or more, is expected; found: {text[:64]!r}"
+        )
+    return number

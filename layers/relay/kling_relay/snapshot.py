@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 Status = Literal["submitted", "processing", "succeed", "failed"]
 
+_MOST_VIDEOS = 8  # these two keep a row small, whatever the provider says
+_MOST_URL_CHARACTERS = 8192
+
 _STATUS_WORDS: dict[str, Status] = {
     **dict.fromkeys(("submitted", "queued", "pending", "not_start"), "submitted"),
     **dict.fromkeys(("processing", "running", "in_progress"), "processing"),
@@ -47,17 +50,17 @@ def read(answer: Any) -> Snapshot | None:
     if not isinstance(answer, dict) or error_code(answer) != 0:
         return None
     levels = _levels(answer)
-    upstream_id = _first(levels, "task_id", "id")  # a relay's own id stands outside the one that it wraps
-    if upstream_id is None:
+    upstream_id = _text(_first(levels, "task_id", "id"))  # a relay's own id stands outside the one that it wraps
+    if not upstream_id:
         return None
     inside_out = levels[::-1]
-    word = str(_first(inside_out, "task_status", "status") or "")
+    word = _text(_first(inside_out, "task_status", "status")) or ""
     info = _first(inside_out, "task_info")
     reference = info.get("external_task_id") if isinstance(info, dict) else None
     return Snapshot(
-        upstream_id=str(upstream_id),
+        upstream_id=upstream_id,
         status=_STATUS_WORDS.get(word.lower()),
-        word=word[:64],
+        word=word,
         message=_message(inside_out),
         videos=tuple(_videos(inside_out)),
         reference=_text(reference or _first(inside_out, "external_task_id", "external_id")),
@@ -83,8 +86,11 @@ def _first(levels: list[dict[str, Any]], *names: str) -> Any:
     return None
 
 
-def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+def _text(value: Any, most: int = 256) -> str | None:
+    """A text or number as a text that can be stored: JSON may hold half a surrogate pair, the table may not."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    return str(value)[:most].encode("utf-8", "replace").decode()
 
 
 def _whole(value: Any) -> int | None:
@@ -95,7 +101,7 @@ def _message(inside_out: list[dict[str, Any]]) -> str:
     said = _first(inside_out, "task_status_msg", "fail_reason", "message", "error")
     if isinstance(said, dict):
         said = said.get("message")
-    return (_text(said) or "")[:1000]
+    return _text(said, 1000) or ""
 
 
 def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -107,18 +113,21 @@ def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
     if not listed:
         url = _first(inside_out, "url", "result_url", "video_url")
         listed = [{"url": url}] if url else []
-    return (
-        [_video(index, item) for index, item in enumerate(listed) if _has_url(item)] if isinstance(listed, list) else []
-    )
+    listed = listed[:_MOST_VIDEOS] if isinstance(listed, list) else []
+    return [_video(index, item) for index, item in enumerate(listed) if _has_url(item, "url")]
 
 
 def _is_video(output: Any) -> bool:
     return isinstance(output, dict) and output.get("type", "video") == "video"
 
 
-def _has_url(item: Any) -> bool:
+def _has_url(item: Any, name: str) -> bool:
+    url = item.get(name) if isinstance(item, dict) else None
     return (
-        isinstance(item, dict) and isinstance(item.get("url"), str) and item["url"].startswith(("https://", "http://"))
+        isinstance(url, str)
+        and url.startswith(("https://", "http://"))
+        and len(url) <= _MOST_URL_CHARACTERS
+        and url.isprintable()
     )
 
 
@@ -128,6 +137,6 @@ def _video(index: int, item: dict[str, Any]) -> dict[str, str]:
         "url": item["url"],
         "duration": _text(item.get("duration")) or "",
     }
-    if isinstance(item.get("watermark_url"), str) and item["watermark_url"].startswith(("https://", "http://")):
+    if _has_url(item, "watermark_url"):
         video["watermark_url"] = item["watermark_url"]
     return video

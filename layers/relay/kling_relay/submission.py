@@ -5,7 +5,6 @@ from kling_relay.catalogue import render_p5_seconds
 from kling_relay.facts import Facts
 from kling_relay.observability import logger
 from kling_relay.provider import (
-    CONNECT_SECONDS,
     Accepted,
     AccountTrouble,
     Found,
@@ -14,17 +13,15 @@ from kling_relay.provider import (
     Outcome,
     Refused,
     Unknown,
-    Unsure,
 )
 from kling_relay.relay import Relay
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
 from kling_relay.task import Phase, Step, Task
+from kling_relay.wire import CONNECT_SECONDS
 
 _LEASE_MARGIN_MS = 2_000
-_UNCONFIRMED_END = (
-    "submission unconfirmed; it was not repeated, to avoid a double charge; still watched for a late video"
-)
+_UNCONFIRMED_END = "submission unconfirmed; it was not repeated, to avoid a double charge"
 
 
 def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
@@ -35,11 +32,13 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
         return relay.table.move(task, Phase.FAILED, reason=late, updated_at=now)
     if task.retry_at is not None and task.retry_at > now:
-        return wait(relay, task, (task.retry_at - now) / 1000)
-    gate = relay.table.gate(relay.settings.provider)
+        return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
+    must_end_by = facts.must_end_by
+    if must_end_by is None:  # a callback or a copy: neither may send anything
+        return wait(relay, task, 1)
+    gate = relay.gates.get(relay.settings.provider)
     if gate.not_before > now:
         return _wait_for_room(relay, task, gate.reason)
-    must_end_by = facts.must_end_by or now + 60_000
     if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
         return wait(relay, task, 1)
     try:
@@ -63,8 +62,13 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         updated_at=now,
     )
     outcome = relay.provider.submit(task.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
-    logger.info("submitted", extra={"outcome": type(outcome).__name__, "attempt": claimed.attempt})
-    return _record(relay, claimed, outcome)
+    bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found, whatever comes now
+    noted = {"task_id": task.id, "outcome": type(outcome).__name__, "attempt": claimed.attempt, "upstream_id": bought}
+    logger.info("submitted", extra=noted)
+    step = _record(relay, claimed, outcome)
+    if isinstance(outcome, Accepted) and gate.failures:
+        relay.gates.open(relay.settings.provider, gate)
+    return step
 
 
 def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
@@ -89,18 +93,20 @@ def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
     if isinstance(outcome, NoRoom | AccountTrouble):
         return _close_gate(relay, task, outcome)
     # In doubt. Also a refusal of a second POST under the same reference: it may say that the first one was accepted.
-    return _in_doubt(relay, task, outcome.reason if isinstance(outcome, Unsure) else "refused after a POST in doubt")
+    if isinstance(outcome, Refused):
+        return _in_doubt(relay, task, "refused after a POST in doubt", refusal=outcome.error.message)
+    return _in_doubt(relay, task, outcome.reason)
 
 
 def _close_gate(relay: Relay, task: Task, outcome: NoRoom | AccountTrouble) -> Step:
     """Surely not accepted, and the next one would not be either: pause, and let this task wait its turn."""
-    gate = relay.table.gate(relay.settings.provider)
+    gate = relay.gates.get(relay.settings.provider)
     first, most = (2.0, 60.0) if isinstance(outcome, NoRoom) else (60.0, 600.0)
     pause = schedule.backoff(gate.failures + 1, first=first, most=most)
     until = relay.clock.now_ms() + relay.settings.scaled_ms(pause)
-    relay.table.close_gate(relay.settings.provider, gate, not_before=until, reason=outcome.reason)
+    relay.gates.close(relay.settings.provider, gate, not_before=until, reason=outcome.reason)
     if isinstance(outcome, AccountTrouble):
-        logger.error("provider_account_trouble", extra={"reason": outcome.reason})
+        logger.error("provider_account_trouble", extra={"reason": _in_short(outcome.reason)})
     return _wait_for_room(relay, task, outcome.reason)
 
 
@@ -127,9 +133,10 @@ def lease_over(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     return _in_doubt(relay, task, "the sender did not come back", look_at_once=True)
 
 
-def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = False) -> Task | Step:
+def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = False, refusal: str = "") -> Task | Step:
+    """`refusal`: what a second POST was refused with; the task fails with it where the first one is not found."""
     now = relay.clock.now_ms()
-    logger.warning("submission_unconfirmed", extra={"reason": reason})
+    logger.warning("submission_unconfirmed", extra={"task_id": task.id, "reason": _in_short(reason)})
     pause = 0.0 if look_at_once else schedule.LOOKUP_SECONDS
     task = relay.table.move(
         task,
@@ -139,6 +146,7 @@ def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = Fal
         retry_at=now + relay.settings.scaled_ms(pause),
         lease_until=None,
         due_at=now + _ms(schedule.GRACE_SECONDS),
+        reason=refusal,
         waits_for=f"proof of its submission ({reason})",
         updated_at=now,
     )
@@ -153,20 +161,20 @@ def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if isinstance(found, Snapshot):
         return adopt(relay, task, found)
     if now >= deadline(relay, task):
-        return relay.table.move(task, Phase.EXPIRED, reason=_UNCONFIRMED_END, updated_at=now, **watch(relay, now))
-    if task.retry_at is not None and task.retry_at > now:
-        return wait(
-            relay, task, (task.retry_at - now) / 1000
-        )  # a callback brought us here early: it counts for nothing
+        return expire(relay, task, f"{_UNCONFIRMED_END}; still watched for a late video")
+    if task.retry_at is not None and task.retry_at > now:  # a callback brought us here early: it counts for nothing
+        return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
     denials = task.denials + (found == "denied")
     settled = now >= (task.unsure_since or now) + relay.settings.scaled_ms(relay.settings.settle_seconds)
-    if denials >= 2 and settled:
+    if found == "denied" and denials >= 2 and settled:
+        if task.reason:
+            return relay.table.move(task, Phase.FAILED, reason=task.reason, updated_at=now)
         if relay.provider.profile.unique_reference or relay.settings.on_unconfirmed == "retry":
             # The POST itself is left to the next step: who asks may be a callback, with little time.
             task = relay.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
             return wait(relay, task, 1)
         if relay.settings.on_unconfirmed == "fail":
-            return relay.table.move(task, Phase.FAILED, reason=_UNCONFIRMED_END.partition(";")[0], updated_at=now)
+            return relay.table.move(task, Phase.FAILED, reason=_UNCONFIRMED_END, updated_at=now)
     pause = schedule.PARKED_SECONDS if settled else schedule.DENIAL_GAP_SECONDS
     retry_at = now + relay.settings.scaled_ms(pause)
     task = relay.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now)
@@ -179,24 +187,30 @@ def ask_for(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
     learned = ""
     if profile.ask_by_reference:
         answer = relay.provider.query(task.kind, task.id)
-        if isinstance(answer, Found) and answer.snapshot.reference in (None, task.id):
+        if isinstance(answer, Found) and _is_ours(relay, task, answer.snapshot):
             return answer.snapshot
         learned = "denied" if isinstance(answer, Unknown) else ""
     if facts.hint:
         answer = relay.provider.query(task.kind, facts.hint)
-        if isinstance(answer, Found) and _is_ours(relay, task, answer.snapshot):
+        if isinstance(answer, Found) and _may_be_ours(relay, task, answer.snapshot):
             return answer.snapshot
     return learned
 
 
-def _is_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
+def _may_be_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
     """Whether the task that a callback named is ours: it carries our reference; or, with a provider that hides
-    references, no other row owns it and it was made after our claim (5 s for clocks that differ)."""
-    if snap.reference is not None:
-        return snap.reference == task.id
-    if not relay.provider.profile.hides_reference or snap.created_at is None or task.claimed_at is None:
-        return False
-    if snap.created_at < task.claimed_at - 5_000:
+    references, it was made after our claim (5 s for clocks that differ)."""
+    if snap.reference is None:
+        if not relay.provider.profile.hides_reference or snap.created_at is None or task.claimed_at is None:
+            return False
+        if snap.created_at < task.claimed_at - 5_000:
+            return False
+    return _is_ours(relay, task, snap)
+
+
+def _is_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
+    """Whether no other reference is on it, and no other row owns it: one that does makes any answer a mistake."""
+    if snap.reference not in (None, task.id):
         return False
     return relay.table.owner(relay.settings.provider, snap.upstream_id) in (None, task.id)
 
@@ -244,12 +258,24 @@ def watch(relay: Relay, now: int) -> dict[str, object]:
     }
 
 
+def expire(relay: Relay, task: Task, reason: str) -> Step:
+    """The client sees an end; its task's late move is still to come."""
+    now = relay.clock.now_ms()
+    watched = watch(relay, now)
+    return Step(relay.table.move(task, Phase.EXPIRED, reason=reason, expired_at=now, updated_at=now, **watched), "done")
+
+
 def wait(relay: Relay, task: Task, seconds: float, *, scaled: bool = True) -> Step:
     """The step that sleeps: `seconds`, shortened by WAIT_SCALE; whole and at least 1, as Step Functions wants it."""
     pause = relay.settings.scaled_ms(seconds) if scaled else int(seconds * 1000)
     whole = max(1, -(-pause // 1000))
     due_at = relay.clock.now_ms() + whole * 1000 + _ms(schedule.GRACE_SECONDS)
     return Step(task, "wait", wait_seconds=whole, due_at=due_at)
+
+
+def _in_short(reason: str) -> str:
+    """A reason for the log: without the provider's own words, which may repeat a prompt or a key."""
+    return reason.partition(":")[0]
 
 
 def _ms(seconds: float) -> int:

@@ -5,7 +5,7 @@ from kling_relay.observability import logger
 from kling_relay.relay import Relay
 
 _OVERDUE_AT_ONCE = 200
-_WAITING_SEEN = 500
+_WAITING_SEEN = 2000  # the turns of tenants are fair among these
 _STARTED_AT_ONCE = 20
 
 
@@ -13,7 +13,7 @@ def sweep(relay: Relay) -> dict[str, int]:
     """Give every overdue task a new workflow, and waiting tasks their turn. Returns how many of each were started."""
     now = relay.clock.now_ms()
     overdue = sum(_restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
-    gate = relay.table.gate(relay.settings.provider)
+    gate = relay.gates.get(relay.settings.provider)
     # Closed for several times in a row: one task probes; otherwise a handful, since a refusal for want of room is free.
     room = 0 if gate.not_before > now else 1 if gate.failures > 3 else _STARTED_AT_ONCE
     return {"overdue": overdue, "waiting": start_waiting(relay, room)}
@@ -24,7 +24,7 @@ def room_was_made(relay: Relay) -> None:
     try:
         if not relay.table.waiting(1):
             return
-        relay.table.open_gate(relay.settings.provider, relay.table.gate(relay.settings.provider))
+        relay.gates.open(relay.settings.provider, relay.gates.get(relay.settings.provider))
         start_waiting(relay, 1)
     except Exception as exc:
         logger.warning("room_not_given", extra={"error": type(exc).__name__})
@@ -51,8 +51,13 @@ def in_turn(waiting: list[tuple[str, str]]) -> list[str]:
 
 
 def _restart(relay: Relay, task_id: str) -> bool:
-    task = relay.table.get(task_id)
-    if task is None or task.due_at is None or task.due_at > relay.clock.now_ms():
-        return False  # the index was a moment behind
-    logger.info("workflow_replaced", extra={"task_id": task_id, "phase": task.phase, "waits_for": task.waits_for})
-    return workflow.replace(relay, task)
+    """A new workflow for one task. Trouble with it must not keep the sweep from the others; it comes up again."""
+    try:
+        task = relay.table.get(task_id)
+        if task is None or task.due_at is None or task.due_at > relay.clock.now_ms():
+            return False  # the index was a moment behind
+        logger.info("workflow_replaced", extra={"task_id": task_id, "phase": task.phase})
+        return workflow.replace(relay, task)
+    except Exception as exc:
+        logger.exception("not_restarted", extra={"task_id": task_id, "error": type(exc).__name__})
+        return False

@@ -81,6 +81,7 @@ class Task:
     execution: str = ""  # the workflow that owns this task; an older one stops by itself
     task_token: str | None = None
     rendered_at: int | None = None
+    expired_at: int | None = None  # set once and kept: the late move after it is the only one
     outputs: list[dict[str, Any]] = field(
         default_factory=list
     )  # the provider's videos: id, url, duration, watermark_url
@@ -133,7 +134,7 @@ def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
     view: dict[str, Any] = {
         "task_id": task.id,
         "task_status": TASK_STATUS[task.phase],
-        "task_status_msg": task.reason if task.phase in CLOSED else "",
+        "task_status_msg": task.reason if TASK_STATUS[task.phase] == "failed" else "",
         "task_info": info,
         "created_at": task.created_at,
         "updated_at": task.updated_at,

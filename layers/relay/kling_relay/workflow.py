@@ -6,8 +6,8 @@ from botocore.exceptions import ClientError
 
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
+from kling_relay.rows import LostRace
 from kling_relay.schedule import GRACE_SECONDS
-from kling_relay.table import LostRace
 from kling_relay.task import Step, Task
 
 # The wait is over already: whoever ended it has the workflow look at the row, which we wrote first.

@@ -1,0 +1,113 @@
+"""Rows of the one table: values as DynamoDB wants them, and the conditional writes that every concept shares."""
+
+import re
+import time
+import uuid
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+# Two transactions on one row at once: DynamoDB cancels one of them, and the SDK does not repeat it.
+_TRANSIENT = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+_CONFLICT_PAUSES = (0.02, 0.1, 0.4, None)
+
+
+class LostRace(Exception):
+    """Somebody else moved the row first. Normal: read it again and decide anew."""
+
+
+class Rows:
+    """The table `name` through a low-level DynamoDB `client`."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def get(self, pk: str) -> dict[str, Any] | None:
+        """The item as it is now (a strongly consistent read)."""
+        item: dict[str, Any] | None = self.client.get_item(
+            TableName=self.name, Key={"pk": {"S": pk}}, ConsistentRead=True
+        ).get("Item")
+        return item
+
+    def put_new(self, item: dict[str, Any]) -> dict[str, Any]:
+        """The part of a transaction that writes `item` where there is none of its key."""
+        return {"Put": {"TableName": self.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
+
+    def expression(self, pk: str, update: str, condition: str, **values: Any) -> dict[str, Any]:
+        """A conditional update. Attributes are `#name` in its texts, values `:name`."""
+        return {
+            "TableName": self.name,
+            "Key": {"pk": {"S": pk}},
+            "UpdateExpression": update,
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {f"#{name}": name for name in re.findall(r"#(\w+)", f"{update} {condition}")},
+            "ExpressionAttributeValues": {f":{name}": value(given) for name, given in values.items()},
+        }
+
+    def update(self, expression: dict[str, Any]) -> dict[str, Any]:
+        """One conditional update that sets `write` to a token of its own; the row after it. Raises LostRace.
+
+        A failed condition whose old row carries that token is our own write, repeated by the SDK because the first
+        answer was lost: success.
+        """
+        try:
+            answer = self.client.update_item(
+                **expression, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
+            )
+        except ClientError as exc:
+            if not condition_failed(exc):
+                raise
+            old: dict[str, Any] = exc.response.get("Item", {})
+            if old.get("write") != expression["ExpressionAttributeValues"][":write"]:
+                raise LostRace from exc
+            return old
+        item: dict[str, Any] = answer["Attributes"]
+        return item
+
+    def update_if(self, pk: str, update: str, condition: str, **values: Any) -> bool:
+        """One conditional update whose loss is no news: False where its condition did not hold."""
+        try:
+            self.client.update_item(**self.expression(pk, update, condition, **values))
+        except ClientError as exc:
+            if not condition_failed(exc):
+                raise
+            return False
+        return True
+
+    def transact(self, items: list[dict[str, Any]], token: str) -> None:
+        """All of `items` or none; repeated while another transaction is at the same rows."""
+        for pause in _CONFLICT_PAUSES:
+            try:
+                self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
+                return
+            except ClientError as exc:
+                if pause is None or not _TRANSIENT & _cancellations(exc):
+                    raise
+                time.sleep(pause)
+
+
+def new_token() -> str:
+    """Marks a write as ours."""
+    return uuid.uuid4().hex
+
+
+def value(given: Any) -> dict[str, Any]:
+    """`given`, a number or a text, as DynamoDB wants it. Half surrogates, which it refuses, become '?'."""
+    return {"N": str(given)} if isinstance(given, int) else {"S": str(given).encode(errors="replace").decode()}
+
+
+def plain(stored: dict[str, Any]) -> Any:
+    return int(stored["N"]) if "N" in stored else stored["S"]
+
+
+def condition_failed(exc: ClientError) -> bool:
+    """Whether a condition of ours, and nothing else, refused the write."""
+    if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
+        return True
+    return _cancellations(exc) == {"ConditionalCheckFailed"}
+
+
+def _cancellations(exc: ClientError) -> set[Any]:
+    """Why a transaction was cancelled: the codes of the parts that were at fault."""
+    return {reason.get("Code") for reason in exc.response.get("CancellationReasons", [])} - {None, "None"}

@@ -1,0 +1,174 @@
+"""What an operator does with a deployed stack.
+
+python -m local.deployed provider-key --stage dev      store the provider's API key, from standard input
+python -m local.deployed key --stage dev --tenant acme issue an API key
+python -m local.deployed doctor --stage dev            check everything that can be wrong with it
+python -m local.deployed smoke --stage dev             send one real task, which costs money
+"""
+
+import argparse
+import getpass
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local import client, doctor, packaging, picture
+from local.deployed_stack import DeployedStack, OperatorError, explained
+
+KIND = "image2video"
+# Dollars a second by Kling's own price list, silent; relays have lists of their own.
+PRICES = {
+    ("kling-v2-5-turbo", "std"): 0.042,
+    ("kling-v2-5-turbo", "pro"): 0.07,
+    ("kling-v2-6", "std"): 0.042,
+    ("kling-v2-6", "pro"): 0.07,
+    ("kling-v3", "std"): 0.084,
+    ("kling-v3", "pro"): 0.112,
+}
+
+
+def provider_key(stack: DeployedStack, options: argparse.Namespace) -> int:
+    secret = stack.outputs["ProviderKeySecret"]  # asked first: nobody types a key for a stack that is not there
+    key = (getpass.getpass("The provider's API key: ") if sys.stdin.isatty() else sys.stdin.read()).strip()
+    if not key or len(key.split()) != 1 or not key.isprintable():
+        what = "the key has blanks in it" if key else "no key was given"
+        raise OperatorError(what, f"paste the key alone: make provider-key STAGE={stack.stage}")
+    stack.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=key)
+    print(f"stored in {secret}\nIt is used from the next task on; one that was stored before, for five minutes more.")
+    print(f"next: make key STAGE={stack.stage} TENANT=demo")
+    return 0
+
+
+def key(stack: DeployedStack, options: argparse.Namespace) -> int:
+    issued = stack.operate("create_key", tenant=options.tenant)
+    print(f"A new key of tenant {options.tenant} (key id {issued['key_id']}). It is shown once: keep it now.\n")
+    print(f"  api_key     {issued['api_key']}")
+    print(f"  access_key  {issued['access_key']}      for clients that sign Kling's tokens: these two instead")
+    print(f"  secret_key  {issued['secret_key']}")
+    print(f"\nnext: give your client the base URL {stack.outputs['ApiUrl']} and the key")
+    return 0
+
+
+def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
+    findings = doctor.examine(stack)
+    for finding in findings:
+        print(f"{'problem' if finding.problem else 'ok':<8} {finding.check}")
+        if finding.problem:
+            print(f"         {finding.problem}\n         -> {finding.remedy}")
+    problems = sum(bool(finding.problem) for finding in findings)
+    print(f"\n{problems} of {len(findings)} checks found a problem" if problems else f"\nall {len(findings)} are well")
+    return 1 if problems else 0
+
+
+def smoke(stack: DeployedStack, options: argparse.Namespace) -> int:
+    body = {"model_name": options.model, "mode": options.mode, "duration": options.duration}
+    image = picture.as_base64(Path(options.image))
+    if not stack.has_provider_key():
+        raise OperatorError(
+            "no provider key is stored: the task would wait for one", f"make provider-key STAGE={stack.stage}"
+        )
+    if not _agreed(options):
+        print("nothing was sent")
+        return 1
+    issued = stack.operate("create_key", tenant="smoke")
+    try:
+        _send(
+            client.Client(stack.base_url, issued["api_key"]),
+            {**body, "image": image, "prompt": options.prompt},
+            options,
+        )
+    except client.ClientError as exc:
+        raise OperatorError(str(exc), f"make doctor STAGE={stack.stage}") from exc
+    finally:
+        stack.operate("revoke_key", key_id=issued["key_id"])
+        print("its temporary key is revoked")
+    return 0
+
+
+def _agreed(options: argparse.Namespace) -> bool:
+    """Whether the money may be spent. Without a terminal and without --yes it may not."""
+    price = PRICES.get((options.model, options.mode))
+    cost = "what your provider's price list says"
+    if price is not None:
+        cost = f"about ${price * float(options.duration):.2f} by Kling's list; a relay may charge otherwise"
+    print(f"This sends one real task: {options.model}, {options.mode}, {options.duration} s. Cost: {cost}.")
+    if options.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise OperatorError("nobody is there to agree", "run it on a terminal, or add --yes")
+    return input("Send it? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _send(api: client.Client, body: dict[str, Any], options: argparse.Namespace) -> None:
+    began, shown = time.monotonic(), ""
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    def look(task: dict[str, Any]) -> None:
+        nonlocal shown
+        if task["task_status"] != shown:
+            shown = task["task_status"]
+            tell(f"{shown:<10}  {task['task_status_msg']}".rstrip())
+
+    task = api.send(KIND, body)
+    tell(f"task {task['task_id']}")
+    task = api.follow(KIND, task, look, every=options.every)
+    path = api.download(task, packaging.STATE / "videos" / f"{task['task_id']}.mp4")
+    seconds = client.seconds_of_video(path)
+    tell(f"downloaded and decoded: {path.stat().st_size} bytes, {seconds:.1f} s of video")
+    print(f"video: {path}")
+
+
+COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
+    "provider-key": provider_key,
+    "key": key,
+    "doctor": doctor_,
+    "smoke": smoke,
+}
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m local.deployed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in COMMANDS:
+        command = commands.add_parser(name)
+        command.add_argument("--stage", default="dev", help="of the stack kling-relay-STAGE")
+        if name == "key":
+            command.add_argument("--tenant", default="demo", help="whose tasks its owner sees")
+        if name == "smoke":
+            command.add_argument("--yes", action="store_true", help="spend the money without asking")
+            command.add_argument("--model", default="kling-v2-5-turbo")
+            command.add_argument("--mode", default="std")
+            command.add_argument("--duration", default="5", choices=("5", "10"))
+            command.add_argument("--image", default=str(packaging.REPOSITORY / "local/sample.jpg"))
+            command.add_argument("--prompt", default="the sun goes down behind the mountains")
+            command.add_argument("--every", type=float, default=5.0, help="seconds between looks")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parsed(arguments)
+    stack = DeployedStack(options.stage)
+    try:
+        return COMMANDS[options.command](stack, options)
+    except OperatorError as exc:
+        trouble = exc
+    except (ClientError, BotoCoreError) as exc:
+        trouble = explained(exc, stack)
+    except picture.PictureError as exc:
+        trouble = OperatorError(str(exc), "choose another --image")
+    except (EOFError, KeyboardInterrupt):
+        trouble = OperatorError("stopped", "start it again when you like")
+    print(f"{trouble}\n-> {trouble.remedy}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

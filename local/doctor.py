@@ -1,0 +1,138 @@
+"""What can be wrong with a deployed stack, one check each, and what to do about it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.deployed_stack import DeployedStack, OperatorError, explained
+
+_TIMEOUT = 15
+NOBODY = {"code": 1202, "message": "no such method or path", "request_id": ""}
+"""The callback function's answer to whoever has no token, always the same. The gateway's own has a request id."""
+
+
+class Problem(Exception):
+    """A check that did not pass: `what` is wrong, and the `remedy`."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    problem: str = ""
+    remedy: str = ""
+
+
+def examine(stack: DeployedStack) -> list[Finding]:
+    """Every check, in order; without a complete stack there is nothing to ask the others."""
+    findings = [_finding(stack, "the stack is deployed", _complete)]
+    if not findings[0].problem:
+        findings += [_finding(stack, name, check) for name, check in _CHECKS.items()]
+    return findings
+
+
+def _finding(stack: DeployedStack, name: str, check: Callable[[DeployedStack], None]) -> Finding:
+    try:
+        check(stack)
+    except Problem as exc:
+        return Finding(name, exc.what, exc.remedy)
+    except OperatorError as exc:
+        return Finding(name, str(exc), exc.remedy)
+    except (ClientError, BotoCoreError) as exc:
+        trouble = explained(exc, stack)
+        return Finding(name, str(trouble), trouble.remedy)
+    return Finding(name)
+
+
+def _complete(stack: DeployedStack) -> None:
+    status = stack.described["StackStatus"]
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
+        remedy = "wait until it is done" if status.endswith("IN_PROGRESS") else f"read its events, then {stack.deploy}"
+        raise Problem(f"the stack is {status}", remedy)
+
+
+def _provider_key(stack: DeployedStack) -> None:
+    if not stack.has_provider_key():
+        raise Problem("no provider key is stored", f"make provider-key STAGE={stack.stage}")
+
+
+def _base_url(stack: DeployedStack) -> None:
+    """Callbacks go where this parameter points to."""
+    if stack.base_url != stack.api_address:
+        remedy = f"aws ssm put-parameter --overwrite --name /{stack.name}/base-url --value {stack.api_address}"
+        raise Problem(f"it says {stack.base_url}, the API is at {stack.api_address}", remedy)
+
+
+def _post(url: str) -> requests.Response:
+    try:
+        return requests.post(url, json={}, timeout=_TIMEOUT, allow_redirects=False)
+    except requests.RequestException as exc:
+        remedy = "is the domain's DNS record there, and its certificate valid? Is this machine online?"
+        raise Problem(f"{url} cannot be reached ({type(exc).__name__})", remedy) from None
+
+
+def _json(response: requests.Response) -> object:
+    try:
+        return response.json()
+    except requests.JSONDecodeError:
+        return None
+
+
+def _api_answers(stack: DeployedStack) -> None:
+    response = _post(f"{stack.base_url}/kling/v1/videos/image2video")
+    answer = _json(response)
+    if response.status_code != 401 or not isinstance(answer, dict) or answer.get("code") != 1001:
+        remedy = "read the newest errors in the log of TaskApiFunction"
+        raise Problem(f"HTTP {response.status_code} instead of 401 with code 1001: {response.text[:200]}", remedy)
+
+
+def _callback_address(stack: DeployedStack) -> None:
+    response = _post(f"{stack.base_url}/hooks/kling/x/k1.x")
+    if response.status_code != 404 or _json(response) != NOBODY:
+        remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
+        raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
+
+
+def _subscription(stack: DeployedStack) -> None:
+    topic = stack.outputs["OperatorTopic"]
+    pages = stack.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+    arns = [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
+    if any(arn.startswith("arn:") for arn in arns):
+        return
+    if arns:
+        raise Problem("the subscription is not confirmed", "click on the link in the mail from AWS Notifications")
+    remedy = f"deploy with your address: {stack.deploy} PARAMETERS=OperatorEmail=you@example.com"
+    raise Problem("nobody is told about alarms", remedy)
+
+
+def _state_machine(stack: DeployedStack) -> None:
+    machine = stack.client("stepfunctions").describe_state_machine(stateMachineArn=stack.outputs["StateMachineArn"])
+    if machine["status"] != "ACTIVE":
+        raise Problem(f"it is {machine['status']}", stack.deploy)
+    if "AwaitCallback" not in json.loads(machine["definition"])["States"]:
+        raise Problem("its definition is not this project's", stack.deploy)
+
+
+def _sweeper(stack: DeployedStack) -> None:
+    rule = stack.client("events").describe_rule(Name=stack.resource("SweepTasksFunctionEveryMinute"))
+    if rule["State"] != "ENABLED":
+        remedy = f"aws events enable-rule --name {rule['Name']}: without it, tasks that are stuck stay stuck"
+        raise Problem(f"the rule is {rule['State']}", remedy)
+
+
+_CHECKS: dict[str, Callable[[DeployedStack], None]] = {
+    "the provider's key is stored": _provider_key,
+    "the base URL is the API's address": _base_url,
+    "the API answers in Kling's envelope": _api_answers,
+    "the callback address answers": _callback_address,
+    "somebody is told about alarms": _subscription,
+    "the state machine is active": _state_machine,
+    "the sweeper comes every minute": _sweeper,
+}

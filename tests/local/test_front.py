@@ -1,0 +1,167 @@
+"""local/front.py alone, before a small server that plays the emulator: the gateway's limits and its own answers."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import requests
+
+from local import deployment, front
+from local.front import Front, gateway_answer
+
+RESPONSES = deployment.load_template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
+
+
+class Behind(BaseHTTPRequestHandler):
+    """Repeats what it is sent; `/slow` takes longer than the gateway waits, `/teapot` has a status of its own."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.endswith("/slow"):
+            time.sleep(1.0)
+        told = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()), "size": len(body)}
+        answer = json.dumps(told).encode()
+        self.send_response(418 if self.path.endswith("/teapot") else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("X-Own", "kept")
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_DELETE = do_PUT = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+
+class Backend(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, *_: Any) -> None:
+        """Silent: the gateway gives up on it in one of the tests."""
+
+
+@pytest.fixture(scope="module")
+def behind() -> Iterator[str]:
+    with Backend(("127.0.0.1", 0), Behind) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/stage"
+        server.shutdown()
+
+
+@pytest.fixture
+def gateway(behind: str) -> Iterator[Front]:
+    running = Front(0, RESPONSES)
+    running.start(behind)
+    yield running
+    running.stop()
+
+
+def enveloped(answer: requests.Response) -> tuple[int, int]:
+    """HTTP status and code of the gateway's own answer, in Kling's envelope."""
+    body = answer.json()
+    assert isinstance(body["message"], str) and body["message"] and body["request_id"]
+    assert body["request_id"] == answer.headers["x-amzn-RequestId"] and "$context" not in answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    return answer.status_code, body["code"]
+
+
+def test_requests_are_passed_on(gateway: Front) -> None:
+    answer = requests.post(f"{gateway.url}/v1/x?a=1&b=%2F", data=b"12345", headers={"X-Mine": "é"}, timeout=5)
+    told = answer.json()
+    assert (told["method"], told["path"], told["size"]) == ("POST", "/stage/v1/x?a=1&b=%2F", 5)
+    assert answer.headers["X-Own"] == "kept" and told["headers"]["Host"] == gateway.url.removeprefix("http://")
+    assert "X-Mine" in told["headers"]
+    assert requests.delete(f"{gateway.url}/teapot", timeout=5).status_code == 418
+
+
+@pytest.mark.parametrize(("size", "status"), [(front.MAX_BODY_BYTES, 200), (front.MAX_BODY_BYTES + 1, 413)])
+def test_the_limit_of_the_body(gateway: Front, size: int, status: int) -> None:
+    answer = requests.post(f"{gateway.url}/v1/x", data=b"x" * size, timeout=20)
+    assert answer.status_code == status
+    if status == 413:
+        assert enveloped(answer) == (413, 1201) and "5500000" in answer.json()["message"]
+    else:
+        assert answer.json()["size"] == size
+
+
+def test_the_limit_of_time(gateway: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert front.INTEGRATION_SECONDS == 29.0
+    monkeypatch.setattr(front, "INTEGRATION_SECONDS", 0.2)
+    began = time.monotonic()
+    assert enveloped(requests.get(f"{gateway.url}/slow", timeout=5)) == (504, 5002)
+    assert time.monotonic() - began < 0.9
+    assert requests.get(f"{gateway.url}/fast", timeout=5).status_code == 200
+
+
+def test_nobody_behind(gateway: Front) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    gateway.api_base = f"http://127.0.0.1:{port}"
+    assert enveloped(requests.get(f"{gateway.url}/x", timeout=5)) == (500, 5000)
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: many", b"Content-Length: -1", b"Transfer-Encoding: chunked", b"Content-Length: 1e3"]
+)
+def test_a_body_of_unknown_length(gateway: Front, head: bytes) -> None:
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
+        said = connection.makefile("rb").read()
+    assert said.startswith(b"HTTP/1.1 400 ") and b'"code":1200' in said
+
+
+def test_expect_100_is_answered_at_once(gateway: Front) -> None:
+    """curl sends it with large bodies, and waits a second where nobody answers."""
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=0.5) as connection:
+        connection.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"{}")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "status", "code"),
+    [
+        ("MISSING_AUTHENTICATION_TOKEN", 403, 404, 1202),
+        ("RESOURCE_NOT_FOUND", 404, 404, 1202),
+        ("REQUEST_TOO_LARGE", 413, 413, 1201),
+        ("THROTTLED", 429, 429, 1302),
+        ("INTEGRATION_TIMEOUT", 504, 504, 5002),
+        ("INTEGRATION_FAILURE", 502, 500, 5000),
+        ("BAD_REQUEST_BODY", 400, 400, 1200),
+    ],
+)
+def test_the_templates_gateway_responses(kind: str, asked: int, status: int, code: int) -> None:
+    given, headers, body = gateway_answer(RESPONSES, kind, asked)
+    answer = json.loads(body)
+    assert (given, answer["code"]) == (status, code) and answer.keys() == {"code", "message", "request_id"}
+    assert (headers.get("Retry-After") == "2") is (kind == "THROTTLED")
+
+
+def test_a_client_that_goes_away_is_no_news(gateway: Front, capfd: pytest.CaptureFixture[str]) -> None:
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, not closed
+            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert requests.get(f"{gateway.url}/slow", timeout=5).status_code == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_port_that_is_taken(gateway: Front) -> None:
+    with pytest.raises(OSError, match="in use"):
+        Front(int(gateway.url.rpartition(":")[2]), RESPONSES)
+
+
+def test_one_that_never_began_can_be_stopped() -> None:
+    Front(0, RESPONSES).stop()

@@ -1,0 +1,95 @@
+"""local/packaging.py: zips that depend on their files alone, and dependencies that are installed once."""
+
+import io
+import os
+import subprocess
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from local import packaging
+
+
+def names(packed: bytes) -> list[str]:
+    return zipfile.ZipFile(io.BytesIO(packed)).namelist()
+
+
+def tree(folder: Path, order: list[str]) -> Path:
+    for name in order:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"# {name}")
+    return folder
+
+
+def test_equal_files_make_equal_zips(tmp_path: Path) -> None:
+    files = ["app.py", "data/models.json", "data/deep/x.txt"]
+    one = tree(tmp_path / "one", files)
+    other = tree(tmp_path / "other", list(reversed(files)))
+    os.utime(other / "app.py", (0, 10**9))
+    (other / "app.py").chmod(0o755)
+    (other / "__pycache__").mkdir()
+    (other / "__pycache__" / "app.cpython-313.pyc").write_bytes(b"bytecode")
+    assert packaging.zip_folder(one) == packaging.zip_folder(other)
+    assert names(packaging.zip_folder(one, "python/")) == [f"python/{name}" for name in sorted(files)]
+    (other / "app.py").write_text("# other")
+    assert packaging.zip_folder(one) != packaging.zip_folder(other)
+
+
+def test_the_layer_of_our_own_package() -> None:
+    packed = packaging.relay_layer()
+    assert packed == packaging.relay_layer()
+    assert {"python/kling_relay/__init__.py", "python/kling_relay/providers.json"} <= set(names(packed))
+    assert all(name.startswith("python/kling_relay/") and "__pycache__" not in name for name in names(packed))
+
+
+@pytest.fixture
+def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that packages were installed into, in a state folder of the test's own."""
+    seen: list[Path] = []
+
+    def install(folder: Path) -> None:
+        tree(folder, ["requests/__init__.py"])
+        seen.append(folder)
+
+    monkeypatch.setattr(packaging, "STATE", tmp_path / "state")
+    monkeypatch.setattr(packaging, "_LOCK", tmp_path / "requirements.txt")
+    monkeypatch.setattr(packaging, "_install", install)
+    (tmp_path / "requirements.txt").write_text("requests==1 --hash=sha256:0\n")
+    return seen
+
+
+def test_dependencies_are_installed_once_per_lock_file(tmp_path: Path, installs: list[Path]) -> None:
+    first = packaging.dependencies_layer()
+    assert names(first) == ["python/requests/__init__.py"]
+    assert packaging.dependencies_layer() == first and len(installs) == 1
+    assert (packaging.dependencies_folder() / "requests/__init__.py").is_file()
+    (tmp_path / "requirements.txt").write_text("requests==2 --hash=sha256:0\n")
+    packaging.dependencies_layer()
+    assert len(installs) == 2 and not installs[0].exists()
+    assert len(list((tmp_path / "state").glob("dependencies-*"))) == 2  # one folder, its zip; the old ones are gone
+
+
+def test_what_an_interrupted_installation_left_is_replaced(tmp_path: Path, installs: list[Path]) -> None:
+    first = packaging.dependencies_layer()
+    next((tmp_path / "state").glob("*.zip")).unlink()
+    tree(installs[0], ["half/__init__.py"])
+    assert packaging.dependencies_layer() == first and len(installs) == 2
+
+
+def test_stacks_that_start_together_install_once(installs: list[Path]) -> None:
+    threads = [threading.Thread(target=packaging.dependencies_layer) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(installs) == 1 and len(names(packaging.dependencies_layer())) == 1
+
+
+def test_a_failed_installation_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "WARNING: one\nERROR: No matching distribution found for x\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(packaging.PackagingError, match="No matching distribution found for x") as caught:
+        packaging._install(tmp_path / "folder")
+    assert "connection" in str(caught.value) and "WARNING" not in str(caught.value)

@@ -1,0 +1,27 @@
+"""The template as it is written, as AWS sees it after the SAM transform, and the workflow's definition."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from local.deployment import load_template
+from tests.template.rules import REPOSITORY, transformed
+
+
+@pytest.fixture(scope="session")
+def written() -> dict[str, Any]:
+    return load_template()
+
+
+@pytest.fixture(scope="session")
+def template() -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        return transformed(load_template())
+
+
+@pytest.fixture(scope="session")
+def machine() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "statemachine/task_lifecycle.asl.yaml").read_text())
+    return loaded

@@ -1,0 +1,151 @@
+"""Who may do what, on the transformed template."""
+
+from typing import Any
+
+import pytest
+
+from tests.template.rules import cycle, edges, of_type, references, stars, statements, walk
+
+Template = dict[str, Any]
+
+# (role, action) that IAM can only grant on every resource, with the reason.
+LOG_DELIVERY = "log delivery is set up once an account: IAM knows no resource for it"
+ON_EVERYTHING = {
+    ("TaskLifecycleRole", f"logs:{action}"): LOG_DELIVERY
+    for action in (
+        *("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries"),
+        *("PutResourcePolicy", "DescribeResourcePolicies", "DescribeLogGroups"),
+    )
+}
+MANAGED = {
+    "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole": "writes logs",
+    "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess": "writes traces",
+}
+MACHINE = ":stateMachine:${AWS::StackName}-task-lifecycle"
+# What each role may do; a new right is a change to this list, which somebody reads.
+RIGHTS = {
+    "TaskApiFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("s3:PutObject", "s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
+    },
+    "KlingCallbackFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("secretsmanager:GetSecretValue", "states:StartExecution", "states:SendTaskSuccess"),
+    },
+    "AdvanceTaskFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
+    },
+    "ArchiveVideoFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue"),
+        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+    },
+    "SweepTasksFunctionRole": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query", "states:StartExecution"},
+    "OperateTasksFunctionRole": {"dynamodb:PutItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue"},
+    "TaskLifecycleRole": {"dynamodb:UpdateItem", "lambda:InvokeFunction", *(action for _, action in ON_EVERYTHING)},
+}
+
+
+def test_one_role_a_function_and_one_for_the_workflow(template: Template) -> None:
+    users = [
+        resource["Properties"]["Role"]["Fn::GetAtt"][0]
+        for resource in of_type(template, "AWS::Lambda::Function").values()
+    ] + [
+        resource["Properties"]["RoleArn"]["Fn::GetAtt"][0]
+        for resource in of_type(template, "AWS::StepFunctions::StateMachine").values()
+    ]
+    assert len(users) == len(set(users))
+    assert set(users) == set(of_type(template, "AWS::IAM::Role"))
+
+
+def test_every_role_has_the_rights_that_it_is_known_to_need(template: Template) -> None:
+    found: dict[str, set[str]] = {}
+    for role, actions, _ in statements(template):
+        found.setdefault(role, set()).update(actions)
+    assert found == RIGHTS
+
+
+def test_no_action_is_a_star_and_resources_only_for_a_reason(template: Template) -> None:
+    free_actions, free_resources = stars(template)
+    assert free_actions == set()
+    assert free_resources == set(ON_EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "found"),
+    [
+        ("s3:*", "arn:aws:s3:::b/*", ({"R"}, set())),
+        (["s3:GetObject", "*"], "arn:aws:s3:::b/*", ({"R"}, set())),
+        ("s3:GetObject", "*", (set(), {("R", "s3:GetObject")})),
+        (["a:B", "c:D"], [{"Ref": "X"}, "*"], (set(), {("R", "a:B"), ("R", "c:D")})),
+        ("s3:GetObject", "arn:aws:s3:::b/*", (set(), set())),
+    ],
+)
+def test_a_star_is_found(action: Any, resource: Any, found: Any) -> None:
+    policy = {"PolicyDocument": {"Statement": {"Effect": "Allow", "Action": action, "Resource": resource}}}
+    role = {"Type": "AWS::IAM::Role", "Properties": {"Policies": [policy]}}
+    assert stars({"Resources": {"R": role}}) == found
+
+
+def test_policies_have_a_version_and_managed_ones_are_known(template: Template) -> None:
+    for name, role in of_type(template, "AWS::IAM::Role").items():
+        documents = [policy["PolicyDocument"] for policy in role["Properties"]["Policies"]]
+        assert [document.get("Version") for document in documents] == ["2012-10-17"], name
+        assert set(role["Properties"]["ManagedPolicyArns"]) <= set(MANAGED), name
+
+
+def test_executions_and_functions_are_started_on_our_own_only(template: Template) -> None:
+    ours = set(of_type(template, "AWS::Lambda::Function"))
+    checked = 0
+    for _, actions, resources in statements(template):
+        if {"states:StartExecution", "states:SendTaskSuccess"} & set(actions):
+            checked += 1
+            assert all(resource["Fn::Sub"].endswith(MACHINE) for resource in resources)
+        if "lambda:InvokeFunction" in actions:
+            checked += 1
+            assert all(
+                resource["Fn::GetAtt"][0] in ours and resource["Fn::GetAtt"][1] == "Arn" for resource in resources
+            )
+    assert checked == 6
+    (machine,) = of_type(template, "AWS::StepFunctions::StateMachine").values()
+    assert MACHINE.endswith(machine["Properties"]["StateMachineName"]["Fn::Sub"])
+
+
+def test_functions_are_invoked_by_this_stacks_api_and_rules_only(template: Template) -> None:
+    permissions = of_type(template, "AWS::Lambda::Permission")
+    assert permissions
+    for name, permission in permissions.items():
+        source = references(permission["Properties"]["SourceArn"])
+        assert source & {"Api", *of_type(template, "AWS::Events::Rule")}, name
+
+
+def test_nothing_depends_on_itself(template: Template) -> None:
+    assert cycle(edges(template)) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        {"Properties": {"Bucket": {"Ref": "A"}}},
+        {"Properties": {"Arn": {"Fn::GetAtt": ["A", "Arn"]}}},
+        {"Properties": {"Arn": {"Fn::GetAtt": "A.Arn"}}},
+        {"Properties": {"Text": {"Fn::Sub": "x-${A.Arn}"}}},
+        {"Properties": {"Text": {"Fn::Sub": ["${Own}-${A}", {"Own": "1"}]}}},
+        {"DependsOn": "A"},
+        {"DependsOn": ["A"]},
+    ],
+)
+def test_a_cycle_is_found(back: dict[str, Any]) -> None:
+    a = {"Type": "T", "Properties": {"Deep": [{"Deeper": {"Fn::Sub": "${B}"}}]}}
+    b = {"Type": "T", "Properties": {"Next": {"Ref": "C"}}}
+    assert cycle(edges({"Resources": {"A": a, "B": b, "C": {"Type": "T", **back}}})) == ["A", "B", "C", "A"]
+
+
+def test_what_only_looks_like_a_cycle_is_none() -> None:
+    a = {"Type": "T", "Properties": {"Text": {"Fn::Sub": ["${!B} ${B} ${AWS::Region}", {"B": "own"}]}}}
+    b = {"Type": "T", "Properties": {"Next": [{"Ref": "A"}, {"Ref": "Parameter"}]}}
+    assert cycle(edges({"Resources": {"A": a, "B": b}})) == []
+
+
+def test_no_key_of_an_aws_service_alias(template: Template) -> None:
+    assert not [value for _, value in walk(template) if isinstance(value, str) and "alias/aws/" in value]

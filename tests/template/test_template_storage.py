@@ -1,0 +1,118 @@
+"""What outlives the stack: table, buckets, secrets."""
+
+from typing import Any
+
+import pytest
+
+from tests.template.rules import of_type, references
+
+Template = dict[str, Any]
+
+RETAINED = ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SecretsManager::Secret")
+NAMES = ("TableName", "BucketName", "Name")
+
+
+def retained(template: Template) -> dict[str, dict[str, Any]]:
+    return {name: resource for kind in RETAINED for name, resource in of_type(template, kind).items()}
+
+
+def test_they_survive_the_stack_and_have_no_name_to_collide_with(template: Template) -> None:
+    assert len(retained(template)) == 5
+    for name, resource in retained(template).items():
+        assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain"), name
+        assert not set(NAMES) & set(resource["Properties"]), name
+
+
+def test_nothing_else_is_left_behind(template: Template) -> None:
+    kept = {name for name, resource in template["Resources"].items() if resource.get("DeletionPolicy") == "Retain"}
+    assert kept == set(retained(template))
+
+
+def test_the_table_can_be_restored_and_not_be_deleted_by_mistake(template: Template) -> None:
+    (table,) = of_type(template, "AWS::DynamoDB::Table").values()
+    properties = table["Properties"]
+    assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties["DeletionProtectionEnabled"] is True
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+    assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+
+
+def test_every_attribute_of_the_table_is_a_key(template: Template) -> None:
+    """DynamoDB refuses a definition that no key uses, and a key without definition."""
+    (table,) = of_type(template, "AWS::DynamoDB::Table").values()
+    indexes = [table["Properties"], *table["Properties"]["GlobalSecondaryIndexes"]]
+    keys = {key["AttributeName"] for index in indexes for key in index["KeySchema"]}
+    assert {attribute["AttributeName"] for attribute in table["Properties"]["AttributeDefinitions"]} == keys
+
+
+def test_buckets_are_private(template: Template) -> None:
+    for name, bucket in of_type(template, "AWS::S3::Bucket").items():
+        properties = bucket["Properties"]
+        assert properties["PublicAccessBlockConfiguration"] == dict.fromkeys(
+            ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"), True
+        ), name
+        assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}, name
+        (encryption,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}, name
+
+
+def test_buckets_are_reached_by_tls_only(template: Template) -> None:
+    policies = of_type(template, "AWS::S3::BucketPolicy").values()
+    guarded = {policy["Properties"]["Bucket"]["Ref"]: policy for policy in policies}
+    assert set(guarded) == set(of_type(template, "AWS::S3::Bucket"))
+    for bucket, policy in guarded.items():
+        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        arn = {"Fn::GetAtt": [bucket, "Arn"]}
+        assert statement["Resource"] == [arn, {"Fn::Sub": f"${{{bucket}.Arn}}/*"}]
+
+
+def test_leftovers_go(template: Template) -> None:
+    for name, bucket in of_type(template, "AWS::S3::Bucket").items():
+        rules = bucket["Properties"]["LifecycleConfiguration"]["Rules"]
+        aborts = [rule["AbortIncompleteMultipartUpload"] for rule in rules if "AbortIncompleteMultipartUpload" in rule]
+        assert aborts == [{"DaysAfterInitiation": 1}], name
+
+
+def test_where_users_write_there_are_versions_and_both_end(template: Template) -> None:
+    properties = template["Resources"]["InputBucket"]["Properties"]
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
+    assert rules["inputs-end"]["ExpirationInDays"] == {"Ref": "InputRetentionDays"}
+    assert rules["leftovers"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
+
+
+def test_videos_stay_unless_somebody_says_otherwise(template: Template) -> None:
+    rules = template["Resources"]["VideoBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (ending,) = [rule["Fn::If"] for rule in rules if "Fn::If" in rule]
+    assert (ending[0], ending[2]) == ("VideosEnd", {"Ref": "AWS::NoValue"})
+    assert template["Conditions"]["VideosEnd"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "VideoRetentionDays"}, 0]}]}
+    assert template["Parameters"]["VideoRetentionDays"]["Default"] == 0
+
+
+def test_two_secrets_and_none_with_a_value_in_the_template(template: Template) -> None:
+    """Each costs $0.40 a month: one of ours and the provider's, with room for one more."""
+    secrets = of_type(template, "AWS::SecretsManager::Secret")
+    assert len(secrets) <= 3
+    assert not [name for name, secret in secrets.items() if "SecretString" in secret["Properties"]]
+    assert "GenerateSecretString" not in secrets["ProviderKeySecret"]["Properties"]  # empty until the operator fills it
+
+
+@pytest.mark.parametrize("kind", ["AWS::KMS::Key", "AWS::EC2::NatGateway", "AWS::CloudFront::Distribution"])
+def test_nothing_costs_by_the_hour(template: Template, kind: str) -> None:
+    assert of_type(template, kind) == {}
+
+
+def test_outputs_name_what_tools_need(template: Template) -> None:
+    named = {name: references(output["Value"]) for name, output in template["Outputs"].items()}
+    assert named == {
+        "ApiUrl": {"BaseUrlParameter"},
+        "TaskTable": {"TaskTable"},
+        "InputBucket": {"InputBucket"},
+        "VideoBucket": {"VideoBucket"},
+        "StateMachineArn": {"TaskLifecycle"},
+        "ProviderKeySecret": {"ProviderKeySecret"},
+        "OperateTasksFunction": {"OperateTasksFunction"},
+        "OperatorTopic": {"OperatorTopic"},
+    }

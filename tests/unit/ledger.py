@@ -1,0 +1,119 @@
+"""A provider in memory: what it sold is in its ledger, what it says about it can be wrong in every known way."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from kling_relay.clock import Clock
+from kling_relay.errors import KlingError
+from kling_relay.provider import (
+    Accepted,
+    AccountTrouble,
+    Answer,
+    Found,
+    NoRoom,
+    NotSent,
+    Outcome,
+    Profile,
+    Refused,
+    Trouble,
+    Unknown,
+    Unsure,
+)
+from kling_relay.snapshot import Snapshot
+
+VIDEO_URL = "https://cdn.example/v.mp4?canary-signature"
+
+
+@dataclass
+class Sold:
+    reference: str
+    upstream_id: str
+    at: int  # ms; in the future: accepted, but not known to queries before
+    seconds: float
+    end: str = "succeed"
+
+
+class LedgerProvider:
+    """Stands where provider.Provider does. `submit_faults` and `query_faults` are used up one a call."""
+
+    def __init__(self, clock: Clock, effects: Any, **profile: Any) -> None:
+        known = {"ask_by_reference": True, "unique_reference": False, "hides_reference": False, **profile}
+        model = {"image2video": "kling-v3", "multi-image2video": "kling-v1-6"}
+        self.profile = Profile("kling", "https://provider.example", "/v1/videos/{kind}", model, **known)
+        self.clock, self.effects = clock, effects
+        self.sold: list[Sold] = []
+        self.posts: list[dict[str, Any]] = []
+        self.queries: list[str] = []
+        self.submit_faults: list[str] = []
+        self.query_faults: list[str] = []
+        self.slots, self.seconds, self.end = 0, 60.0, "succeed"
+        self.prepared: Exception | None = None
+        self._numbers = itertools.count(1)
+
+    def billed(self, reference: str) -> int:
+        return sum(one.reference == reference for one in self.sold)
+
+    def running(self) -> int:
+        now = self.clock.now_ms()
+        return sum(one.at <= now < one.at + one.seconds * 1000 for one in self.sold)
+
+    def prepare(self) -> None:
+        if self.prepared is not None:
+            raise self.prepared
+
+    def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:
+        outcome: Outcome = self.effects.around("POST", lambda: self._submit(body))
+        return outcome
+
+    def _submit(self, body: dict[str, Any]) -> Outcome:
+        reference = body["external_task_id"]
+        self.posts.append(body)
+        fault = self.submit_faults.pop(0) if self.submit_faults else "accept"
+        name, _, seconds = fault.partition(":")
+        surely_not: dict[str, Outcome] = {
+            "not_sent": NotSent("ConnectTimeout"),
+            "no_room": NoRoom("HTTP 429, code 1303: canary-words"),
+            "arrears": AccountTrouble("HTTP 429, code 1101: canary-words"),
+            "refused": Refused(KlingError(1201, "prompt: too rude")),
+            "dropped": Unsure("ConnectionError: canary-words"),
+        }
+        if name in surely_not:
+            return surely_not[name]
+        if self.slots and self.running() >= self.slots:
+            return surely_not["no_room"]
+        if self.profile.unique_reference and any(one.reference == reference for one in self.sold):
+            return Refused(KlingError(1201, "external_task_id: exists already"))
+        at = self.clock.now_ms() + int(float(seconds or 0) * 1000)
+        sold = Sold(reference, f"up-{next(self._numbers)}", at, self.seconds, self.end)
+        self.sold.append(sold)
+        return Accepted(Snapshot(sold.upstream_id, "submitted")) if name == "accept" else Unsure("ReadTimeout")
+
+    def query(self, kind: str, upstream_id: str) -> Answer:
+        self.queries.append(upstream_id)
+        fault = self.query_faults.pop(0) if self.query_faults else ""
+        if fault in ("trouble", "unknown"):
+            return Trouble("HTTP 502 without a readable body") if fault == "trouble" else Unknown()
+        now, by_reference = self.clock.now_ms(), self.profile.ask_by_reference
+        for sold in self.sold:
+            if sold.at <= now and (sold.upstream_id == upstream_id or (by_reference and sold.reference == upstream_id)):
+                return Found(self._snapshot(sold, fault))
+        return Unknown()
+
+    def _snapshot(self, sold: Sold, fault: str) -> Snapshot:
+        age = (self.clock.now_ms() - sold.at) / 1000
+        status: Any = sold.end if age >= sold.seconds else "processing" if age > 1 else "submitted"
+        videos: Any = ({"id": f"v-{sold.upstream_id}", "url": VIDEO_URL, "duration": "5"},)
+        reference = None if self.profile.hides_reference else sold.reference
+        if fault == "odd":
+            status = None
+        return Snapshot(
+            sold.upstream_id,
+            status,
+            word="reviewing" if fault == "odd" else str(status),
+            message="the picture is blocked" if status == "failed" else "",
+            videos=videos if status == "succeed" and fault != "no_url" else (),
+            reference="somebody-else" if fault == "foreign" else reference,
+            created_at=sold.at,
+            units="1.5" if status == "succeed" else None,
+        )

@@ -1,0 +1,264 @@
+"""Who may call: our keys, Kling's signed tokens, and everything that only looks like one of them."""
+
+import base64
+import hmac
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import jwt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kling_relay import auth
+from kling_relay.errors import KlingError
+from kling_relay.keyring import Keyring
+from kling_relay.table import TaskTable
+from moto import mock_aws
+
+from tests.unit.world import create_table
+
+NOW_MS = 1_790_000_000_000
+NOW = NOW_MS // 1000
+RING = Keyring({"k1": "the stack's secret"})
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[TaskTable]:
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        create_table(client, "keys")
+        yield TaskTable(client, "keys")
+
+
+@pytest.fixture(scope="module")
+def key(table: TaskTable) -> auth.IssuedKey:
+    return auth.issue(table, RING, "acme", NOW_MS)
+
+
+def who(header: str | None, table: TaskTable, keyring: Keyring = RING) -> str:
+    return auth.authenticate(header, table, keyring, NOW_MS)
+
+
+def code(header: str | None, table: TaskTable, keyring: Keyring = RING) -> int:
+    with pytest.raises(KlingError) as caught:
+        who(header, table, keyring)
+    assert caught.value.http == 401
+    return caught.value.code
+
+
+def signed(
+    key: auth.IssuedKey, *, secret: str | None = None, headers: Any = None, alg: str = "HS256", **claims: Any
+) -> str:
+    """A token as Kling's own sample makes it; a claim of None is left out."""
+    claims = {"iss": key.access_key, "exp": NOW + 1800, "nbf": NOW - 5, **claims}
+    claims = {name: value for name, value in claims.items() if value is not None}
+    headers = headers or {"alg": "HS256", "typ": "JWT"}
+    return jwt.encode(claims, secret or key.secret_key, algorithm=alg, headers=headers)
+
+
+# -- API keys
+
+
+def test_a_key_is_issued_and_known_again(table: TaskTable, key: auth.IssuedKey) -> None:
+    assert who(f"Bearer {key.api_key}", table) == "acme"
+    other = auth.issue(table, RING, "other", NOW_MS)
+    assert who(f"Bearer {other.api_key}", table) == "other"
+    assert who(f"Bearer {signed(other)}", table) == "other"
+    assert len({key.api_key, other.api_key, key.secret_key, other.secret_key}) == 4
+
+
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "  Bearer   ", ""])
+def test_the_scheme_is_read_kindly(scheme: str, table: TaskTable, key: auth.IssuedKey) -> None:
+    assert who(f"{scheme}{key.api_key} ", table) == "acme"
+    assert who(f"{scheme}{signed(key)}", table) == "acme"
+
+
+@pytest.mark.parametrize("header", [None, "", "  ", "Bearer", "Bearer  ", "bearer"])
+def test_no_credential(header: str | None, table: TaskTable) -> None:
+    assert code(header, table) == 1001
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("x", "Bearer x", "Bearer kr_", "Bearer kr___", "Basic dTpw", "Bearer ..", "Bearer a.b.c", "Bearer \0"),
+        *("Bearer kr_\u00e9_x_y", "Bearer kr_a_b_\ud800", "Bearer " + "k" * 100_000, "Bearer kr_" + "a" * 100_000),
+    ],
+)
+def test_what_is_no_credential_of_ours(header: str, table: TaskTable) -> None:
+    assert code(header, table) == 1002
+
+
+def test_nothing_worth_stealing_is_stored(table: TaskTable, key: auth.IssuedKey) -> None:
+    row = json.dumps(table.get_key(key.key_id))
+    for secret in (key.api_key, key.api_key.split("_")[2], key.secret_key):
+        assert secret not in row
+
+
+def with_check(body: str) -> str:
+    return f"{body}_{auth._check(body)}"
+
+
+def test_a_typing_mistake_is_refused_without_a_read(key: auth.IssuedKey) -> None:
+    for at in range(3, len(key.api_key)):
+        wrong = "A" if key.api_key[at] != "A" else "B"
+        assert code(f"Bearer {key.api_key[:at]}{wrong}{key.api_key[at + 1 :]}", None) == 1002  # type: ignore[arg-type]
+
+
+def test_a_wrong_secret_with_a_right_check(table: TaskTable, key: auth.IssuedKey) -> None:
+    _, key_id, secret, _ = key.api_key.split("_")
+    assert who(with_check(f"kr_{key_id}_{secret}"), table) == "acme"
+    for wrong in (secret[:-1], secret + "0", secret.swapcase(), "", "0" * 43):
+        assert code(with_check(f"kr_{key_id}_{wrong}"), table) == 1002
+    for unknown in ("0" * 12, key_id[::-1], key_id.lower(), "", "#", "0" * 1900):
+        assert code(with_check(f"kr_{unknown}_{secret}"), table) == 1002
+
+
+def test_comparisons_take_constant_time(table: TaskTable, key: auth.IssuedKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[Any, Any]] = []
+    right = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: (compared.append((a, b)), right(a, b))[1])
+    stored = (table.get_key(key.key_id) or {})["hash"]
+    assert who(key.api_key, table) == "acme"
+    assert (stored, stored) in compared
+    compared.clear()
+    assert code(with_check(f"kr_{'0' * 12}_{'0' * 43}"), table) == 1002
+    assert len(compared) == 2  # an unknown key costs the same comparison
+
+
+def test_a_revoked_key_ends_at_once(table: TaskTable) -> None:
+    key = auth.issue(table, RING, "acme", NOW_MS)
+    assert who(key.api_key, table) == "acme"
+    assert table.revoke_key(key.key_id)
+    assert code(key.api_key, table) == 1002
+    assert code(signed(key), table) == 1002
+
+
+def test_keys_survive_a_rotation_and_end_with_their_secret(table: TaskTable, key: auth.IssuedKey) -> None:
+    both = Keyring({**RING.versions, "k2": "a newer secret"})
+    newer = auth.issue(table, both, "acme", NOW_MS)
+    for ours in (key, newer):
+        assert who(ours.api_key, table, both) == "acme"
+        assert who(signed(ours), table, both) == "acme"
+    only_new = Keyring({"k2": "a newer secret"})
+    assert code(key.api_key, table, only_new) == 1002
+    assert code(signed(key), table, only_new) == 1002
+    assert who(newer.api_key, table, only_new) == "acme"
+    assert code(newer.api_key, table, Keyring({"k2": "another stack's secret"})) == 1002
+
+
+# -- Kling's tokens
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *({}, {"iat": NOW}, {"iat": NOW + 300}, {"jti": "x", "more": {"a": 1}}, {"nbf": NOW + 60}, {"nbf": 0}),
+        *({"exp": NOW + 1860}, {"exp": NOW - 59}, {"exp": float(NOW + 10)}, {"exp": str(NOW + 10)}),
+    ],
+)
+def test_tokens_that_pass(claims: dict[str, Any], table: TaskTable, key: auth.IssuedKey) -> None:
+    assert who(f"Bearer {signed(key, **claims)}", table) == "acme"
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"exp": NOW - 61}, 1004),
+        ({"exp": 0}, 1004),
+        ({"exp": -1e300}, 1004),
+        ({"exp": float("nan")}, 1004),
+        ({"nbf": NOW + 61}, 1003),
+        ({"nbf": float("inf")}, 1003),
+        ({"nbf": float("nan")}, 1003),
+        ({"exp": NOW + 1861}, 1002),
+        ({"exp": NOW + 10**9}, 1002),
+        ({"exp": float("inf")}, 1002),
+        ({"exp": 10**400}, 1002),
+        ({"exp": None}, 1002),
+        ({"nbf": None}, 1002),
+        ({"iss": None}, 1002),
+        ({"exp": [NOW]}, 1002),
+        ({"exp": "soon"}, 1002),
+        ({"iss": "krak000000000000"}, 1002),
+        ({"iss": "another"}, 1002),
+        ({"iss": ""}, 1002),
+    ],
+)
+def test_tokens_that_do_not(claims: dict[str, Any], expected: int, table: TaskTable, key: auth.IssuedKey) -> None:
+    assert code(f"Bearer {signed(key, **claims)}", table) == expected
+
+
+def part(value: object) -> str:
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def forged(key: auth.IssuedKey, header: object, payload: object | None = None, secret: str | None = None) -> str:
+    payload = payload or {"iss": key.access_key, "exp": NOW + 1800, "nbf": NOW - 5}
+    text = f"{part(header)}.{part(payload)}"
+    return f"{text}.{part(hmac.digest((secret or key.secret_key).encode(), text.encode(), 'sha256'))}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *({"alg": "none"}, {"alg": "None", "typ": "JWT"}, {"alg": "RS256", "typ": "JWT"}, {"alg": "HS512"}),
+        *({"alg": "hs256"}, {"alg": ["HS256"]}, {"alg": None}, {}, [], "HS256"),
+        *({"alg": "HS256", "crit": ["exp"]}, {"alg": "HS256", "b64": False}),
+    ],
+)
+def test_the_header_chooses_nothing(header: object, table: TaskTable, key: auth.IssuedKey) -> None:
+    assert who(forged(key, {"alg": "HS256", "typ": "JWT"}), table) == "acme"
+    assert code(forged(key, header), table) == 1002
+    unsigned = forged(key, header).rpartition(".")[0] + "."
+    assert code(unsigned, table) == 1002
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(b"[]", b"null", b"1", b"\xff", b"{", b'{"iss":["krak"]}', b'{"iss":{"a":1}}', b'{"iss":"krak\\ud800"}'),
+        *(b'{"iss":"krak#"}', b'{"exp":' + b"9" * 1300 + b"}", b'{"iss":' + b"[" * 1300),
+    ],
+)
+def test_payloads_that_are_none(payload: bytes, table: TaskTable, key: auth.IssuedKey) -> None:
+    token = forged(key, {"alg": "HS256"}, payload)
+    assert len(token) < 2048  # not refused for its length
+    assert code(token, table) == 1002
+
+
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
+def test_foreign_signatures(table: TaskTable, key: auth.IssuedKey) -> None:
+    other = auth.issue(table, RING, "other", NOW_MS)
+    for secret in (other.secret_key, key.api_key, key.access_key, key.secret_key[:-1], "x" * 43):
+        assert code(signed(key, secret=secret), table) == 1002
+    assert code(signed(key, alg="HS512", headers={"alg": "HS512"}), table) == 1002
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_mutated_tokens(table: TaskTable, key: auth.IssuedKey, data: st.DataObject) -> None:
+    token = signed(key)
+    at = data.draw(st.integers(0, len(token) - 1))
+    piece = data.draw(st.text(min_size=0, max_size=3))
+    mutant = token[:at] + piece + token[at + data.draw(st.integers(0, 2)) :]
+    if decoded(mutant) != decoded(token):
+        assert code(f"Bearer {mutant}", table) in (1001, 1002)
+
+
+def decoded(token: str) -> Any:
+    """What a token says: base64url leaves spare bits in the last character of a part, which say nothing."""
+    try:
+        signed_part, _, signature = token.strip().rpartition(".")
+        return signed_part, base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    except ValueError:
+        return token
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(max_size=60) | st.text(alphabet="kr_.Bearer aA0\x00\ud800", max_size=60))
+def test_any_header(table: TaskTable, text: str) -> None:
+    assert code(text, table) in (1001, 1002)

@@ -1,0 +1,139 @@
+"""Header reading against real structures, broken ones, and any bytes at all."""
+
+import io
+import struct
+import time
+from fractions import Fraction
+
+import av
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kling_relay.images import MAX_BYTES, ImageError, ImageHeader, check, read_header
+
+from tests.unit.pictures import jpeg, png, segment
+
+
+def encoded(codec: str, width: int, height: int) -> bytes:
+    """A picture from a real encoder."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="image2pipe") as container:
+        stream = container.add_stream(codec, rate=Fraction(1))
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "rgb24"
+        for packet in [*stream.encode(av.VideoFrame(width, height, stream.pix_fmt)), *stream.encode(None)]:
+            container.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("codec", "name"), [("mjpeg", "jpeg"), ("png", "png")])
+def test_files_of_a_real_encoder(codec: str, name: str) -> None:
+    assert check(encoded(codec, 640, 360)) == ImageHeader(name, 640, 360)
+
+
+THUMBNAIL = jpeg(160, 120)  # with a frame header of its own, which must not be taken for the picture's
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        *(jpeg(800, 600, frame=frame) for frame in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)),  # baseline, progressive, arithmetic
+        jpeg(800, 600, before=segment(0xE1, b"Exif\0\0MM\0*" + THUMBNAIL)),
+        jpeg(800, 600, before=segment(0xE1, bytes(65_000)) + segment(0xE2, bytes(65_000)) + segment(0xFE, b"")),
+        jpeg(800, 600, before=b"\xff\xff\xff" + b"\xff\x01" + b"\xff\xd0"),  # fill bytes and bare markers
+        jpeg(800, 600) + b"PK\3\4 <script>",
+        png(800, 600),
+        png(800, 600) + jpeg(10, 10),
+    ],
+)
+def test_sides_are_found(picture: bytes) -> None:
+    header = check(picture)
+    assert (header.width, header.height) == (800, 600)
+    assert header.extension == ("png" if picture.startswith(b"\x89") else "jpg")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "limit"),
+    [
+        (300, 300, ""),
+        (299, 300, "at least 300 px, the image has 299x300"),
+        (300, 299, "at least 300 px"),
+        (0, 0, "at least 300 px"),
+        (750, 300, ""),
+        (300, 750, ""),
+        (751, 300, "between 1:2.5 and 2.5:1, the image has 751x300"),
+        (300, 751, "between 1:2.5"),
+        (50_000, 50_000, ""),  # Kling names no upper limit, and nothing here decodes a pixel
+    ],
+)
+@pytest.mark.parametrize("make", [jpeg, png])
+def test_rules_for_the_sides(make, width: int, height: int, limit: str) -> None:
+    picture = make(width, height)
+    if limit:
+        with pytest.raises(ImageError, match=limit):
+            check(picture)
+    else:
+        assert check(picture).width == width
+
+
+def test_ten_megabytes_and_no_more() -> None:
+    at_most = png(padding=MAX_BYTES - len(png(padding=1)) + 1)
+    assert len(at_most) == MAX_BYTES
+    assert check(at_most).width == 640
+    with pytest.raises(ImageError, match=r"10485760 bytes \(10 MB\) are allowed, the image has 10485761"):
+        check(at_most + b"\0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        png()[:23],
+        png().replace(b"IHDR", b"CgBI", 1),
+        b"GIF89a" + bytes(40),
+        b"RIFF\0\0\0\0WEBPVP8 " + bytes(40),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7 " + png(),
+        b" " + jpeg(),
+        b"\xff\xd8\xff\xd9" + jpeg(),  # an end, and only then a picture
+        b"\xff\xd8" + segment(0xDA, bytes(6)) + segment(0xC0, struct.pack(">BHHB", 8, 600, 800, 1)),  # pixels first
+        b"\xff\xd8" + segment(0xC4, struct.pack(">BHHB", 8, 600, 800, 1)) * 3,  # tables only
+        b"\xff\xd8" + b"\xff\xe0\0\0" * 20,  # lengths that cannot be
+    ],
+)
+def test_no_picture(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        read_header(data)
+
+
+@pytest.mark.parametrize("picture", [jpeg(800, 600, before=segment(0xE1, bytes(300))), png(800, 600)])
+def test_no_cut_before_the_sides_is_accepted(picture: bytes) -> None:
+    sides = 24 if picture.startswith(b"\x89") else picture.index(b"\xff\xc0") + 9
+    for end in range(sides):
+        with pytest.raises(ImageError):
+            read_header(picture[:end])
+    assert read_header(picture[:sides]).width == 800
+
+
+@pytest.mark.parametrize("filler", [b"\xff", b"\xff\xe0\0\0", b"\xff\x01"])
+def test_a_file_made_to_keep_us_busy(filler: bytes) -> None:
+    started = time.monotonic()
+    with pytest.raises(ImageError):
+        check(b"\xff\xd8\xff" + filler * (4_000_000 // len(filler)))
+    assert time.monotonic() - started < 0.2
+
+
+SIGNATURES = st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", jpeg()[:60]])
+
+
+@settings(deadline=None, max_examples=300)
+@given(SIGNATURES, st.binary(max_size=200))
+def test_any_bytes_are_a_picture_or_an_image_error(start: bytes, rest: bytes) -> None:
+    try:
+        header = check(start + rest)
+    except ImageError as error:
+        assert str(error)
+    else:
+        assert min(header.width, header.height) >= 300

@@ -1,0 +1,143 @@
+"""Recording: images to the bucket, replays to their task, every other body refused."""
+
+import base64
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kling_relay import intake, request
+from kling_relay.errors import KlingError
+from kling_relay.task import Phase
+
+from tests.unit.world import BODY, Cloud, World
+
+
+def png(width: int = 512, tail: bytes = b"") -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II", width, 512) + b"\x08" + tail
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def parse(body: dict[str, Any], kind: str = "image2video") -> request.Request:
+    import json
+
+    return request.parse(kind, json.dumps(body).encode())
+
+
+MASKS = [{"mask": b64(png(300)), "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
+
+
+def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) -> None:
+    body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(400)), "prompt": "x"}
+    task = intake.record(world.relay, "acme", parse(body))
+    keys = [holder[key]["s3"] for _, holder, key in request.image_places(task.request)]
+    assert len(set(keys)) == 3 and all(key.startswith(f"inputs/acme/{task.id}/") for key in keys)
+    assert world.s3.get_object(Bucket="inputs", Key=keys[0])["Body"].read() == png()
+    for at_hand in ({}, {"image": png()}):
+        upstream = intake.upstream_body(world.relay, task, at_hand)
+        assert upstream["image"] == body["image"] and upstream["static_mask"] == body["static_mask"]
+        assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v3"
+    assert task.request["image"] == {"s3": keys[0]}, "the row keeps the reference"
+
+
+def test_urls_pass_through_and_lists_too(world: World) -> None:
+    body = {"image_list": [{"image": "https://i.example/1.png"}, {"image": b64(png())}], "prompt": "x"}
+    task = intake.record(world.relay, "acme", parse(body, "multi-image2video"))
+    upstream = intake.upstream_body(world.relay, task, {})
+    assert [one["image"] for one in upstream["image_list"]] == ["https://i.example/1.png", b64(png())]
+    assert upstream["model_name"] == "kling-v1-6"
+
+
+def test_model_names(cloud: Cloud) -> None:
+    world = World(cloud, default_model_image2video="kling-v2-1")
+    ours = intake.record(world.relay, "acme", parse({"image": "https://i.example/1.png"}))
+    theirs = intake.record(world.relay, "acme", parse(BODY))
+    assert intake.model_name(world.relay, ours) == "kling-v2-1"
+    assert intake.model_name(world.relay, theirs) == BODY["model_name"]
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"prompt": "other"},
+    {"duration": "10"},
+    {"mode": "pro"},
+    {"cfg_scale": 0.5},
+    {"image": "https://i.example/other.png"},
+    {"image": b64(png(tail=b"!"))},
+    {"callback_url": "https://client.example/hook"},
+    {"negative_prompt": "rain"},
+    {"model_name": "kling-v3"},
+]
+
+
+@pytest.mark.parametrize("image", ["https://i.example/cat.png", b64(png())])
+@pytest.mark.parametrize("way", ["external", "header"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_replays_and_changed_bodies(world: World, image: str, way: str, change: dict[str, Any]) -> None:
+    body = {**BODY, "image": image} | ({"external_task_id": "order-1"} if way == "external" else {})
+    key = "key-1" if way == "header" else None
+    first = intake.record(world.relay, "acme", parse(body), key)
+    assert intake.record(world.relay, "acme", parse(body), key).id == first.id
+    with pytest.raises(KlingError, match="another request body") as refusal:
+        intake.record(world.relay, "acme", parse({**body, **change}), key)
+    assert refusal.value.code == 1201
+    other = intake.record(world.relay, "umbrella", parse({**body, **change}), key)
+    assert other.id != first.id and len(world.tasks()) == 2
+
+
+def test_without_a_key_every_request_is_a_new_task(world: World) -> None:
+    assert intake.record(world.relay, "a", parse(BODY)).id != intake.record(world.relay, "a", parse(BODY)).id
+
+
+def test_a_burst_of_the_same_request_is_one_post(world: World) -> None:
+    body = {**BODY, "external_task_id": "order-1"}
+    answers = [world.post(body, **{"Idempotency-Key": "k"}) for _ in range(5)]
+    assert {status for status, _ in answers} == {200}
+    assert len({answer["data"]["task_id"] for _, answer in answers}) == 1 == len(world.provider.posts)
+
+
+def test_a_replay_drives_a_task_that_was_left_at_its_record(world: World) -> None:
+    """The first handler died right after the record: its client need not wait for the sweeper."""
+    body = {**BODY, "external_task_id": "order-1"}
+    world.key()
+    world.effects.crash_at = len(world.effects.names) + 1
+    with pytest.raises(BaseException, match="transact_write_items"):
+        world.post(body)
+    (left,) = world.tasks()
+    assert left.phase is Phase.ACCEPTED
+    task = world.create(body)
+    assert task.id == left.id and task.phase is Phase.SUBMITTED and len(world.provider.posts) == 1
+
+
+def test_a_replay_of_a_task_that_waits_for_room_does_not_jump_the_queue(world: World) -> None:
+    world.provider.submit_faults = ["no_room"]
+    world.create()
+    body = {**BODY, "external_task_id": "order-1"}
+    task = world.create(body)
+    assert task.attempt == 0
+    world.clock.tick(300)
+    assert world.create(body) == task and len(world.provider.posts) == 1
+
+
+def test_a_replay_after_the_end_shows_the_end(world: World) -> None:
+    body = {**BODY, "external_task_id": "order-1"}
+    task = world.until_closed(world.create(body).id)
+    _, answer = world.post(body)
+    assert answer["data"]["task_id"] == task.id and answer["data"]["task_status"] == "succeed"
+    assert len(world.provider.posts) == 1
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 20) | st.text(max_size=20), lambda inner: st.lists(inner, max_size=2)
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(extra=st.dictionaries(st.sampled_from(["prompt", "mode", "duration", "sound", "image_tail", "junk"]), values))
+def test_any_body_is_a_task_or_a_refusal(world: World, extra: dict[str, Any]) -> None:
+    status, answer = world.post({"image": "https://i.example/1.png", **extra})
+    assert (status, answer["code"]) in ((200, 0), (400, 1201))
+    assert (answer["data"]["task_id"] if status == 200 else answer["message"]) and answer["request_id"] == "gateway-1"

@@ -1,0 +1,204 @@
+"""What hostile servers and broken networks can do to a paid POST: one POST, one class of outcome, in time."""
+
+import gzip
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kling_relay import provider as module
+from kling_relay import wire
+from kling_relay.provider import Accepted, AccountTrouble, NoRoom, NotSent, Refused, Trouble, Unsure
+
+from tests.unit.loopback import Authority, Handler, drip, respond
+from tests.unit.provider_calls import KEY, answering, made, post
+
+pytestmark = pytest.mark.enable_socket
+
+ACCEPTED = {"code": 0, "message": "SUCCEED", "data": {"task_id": "7", "task_status": "submitted"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, ACCEPTED, Accepted),
+        (201, ACCEPTED, Accepted),
+        (200, {"id": "task_1", "object": "video", "status": "queued"}, Accepted),
+        (200, {"code": 0, "data": None}, Unsure),
+        (200, {"code": 0, "data": {"task_id": ""}}, Unsure),
+        (200, [], Unsure),
+        (200, b"", Unsure),
+        (200, b"\xff\xfe{}", Unsure),
+        (200, b"[" * 100_000, Unsure),
+        (200, {"code": 1303, "message": "full"}, NoRoom),
+        (200, {"code": 1301, "message": "policy"}, Refused),
+        (200, {"code": 1102, "message": "used up"}, AccountTrouble),
+        (500, {"code": 1201, "message": "bad"}, Refused),
+        (400, {"code": 5000, "message": "inside"}, Unsure),
+        (400, {"code": "invalid_request", "message": "bad"}, Refused),
+        (400, {"error": {"message": "bad", "type": "invalid_request_error"}}, Refused),
+        (400, {"code": 400, "message": "bad"}, Refused),
+        (500, {"code": "do_request_failed", "message": "bad"}, Unsure),
+        (429, {"code": 1100, "message": "account"}, AccountTrouble),
+        (429, {"code": 1304, "message": "address"}, AccountTrouble),
+        (429, b"slow down", NoRoom),
+        (401, b"", AccountTrouble),
+        (402, {}, AccountTrouble),
+        (403, b"<html>", AccountTrouble),
+        (404, b"<html>", Refused),
+        (408, b"", Unsure),
+        (409, {}, Unsure),
+        (413, b"", Refused),
+        (425, b"", Unsure),
+        (502, b"<html>", Unsure),
+        (524, ACCEPTED, Unsure),
+    ],
+)
+def test_what_an_answer_means(status: int, body: Any, kind: type) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with answering(lambda connection, *_: respond(connection, raw, status=status)) as (provider, seen):
+        outcome = post(provider)
+    assert isinstance(outcome, kind)
+    assert seen == [f"POST /v1/videos/image2video bearer {KEY}"]
+
+
+def test_the_words_of_a_refusal_are_bounded_and_can_be_stored() -> None:
+    raw = b'{"code":1201,"message":"' + b"x" * 499 + b'\\ud83d and more"}'
+    with answering(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):
+        assert post(provider).error.message == "x" * 499 + "?"
+    raw = b'{"code":1201,"message":{"deep":["est"]}}'
+    with answering(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):
+        assert post(provider).error.message == "no reason given"
+
+
+@pytest.mark.parametrize("location", ["/elsewhere", "http://127.0.0.1:1/", "http://[", "", "https://evil.example/%zz"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(status: int, location: str) -> None:
+    with answering(lambda connection, *_: respond(connection, status=status, Location=location)) as (provider, seen):
+        assert isinstance(post(provider), Unsure)
+        assert isinstance(provider.query("image2video", "1"), Trouble)
+    assert len(seen) == 2
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    with answering(lambda connection, *_: respond(connection, bomb, Content_Encoding="gzip")) as (provider, _):
+        assert isinstance(post(provider), Unsure)
+
+
+def test_a_huge_answer_is_read_in_part() -> None:
+    sent = 0
+
+    def flood(connection: socket.socket, *_: Any) -> None:
+        nonlocal sent
+        respond(connection, length=False)
+        while True:
+            sent += connection.send(b" " * 65536)
+
+    with answering(flood) as (provider, _):
+        assert isinstance(post(provider, seconds=10), Unsure)
+    assert sent < wire.MAX_ANSWER_BYTES * 8  # what was read, and the buffers of two sockets
+
+
+def header_drip(connection: socket.socket, *_: Any) -> None:
+    drip(connection, b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1000)
+
+
+def body_drip(connection: socket.socket, *_: Any) -> None:
+    respond(connection, length=False)
+    drip(connection, b" " * 1000)
+
+
+def goes_on_for_ever(connection: socket.socket, *_: Any) -> None:
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(0.01)
+
+
+def says_nothing(connection: socket.socket, *_: Any) -> None:
+    connection.recv(1)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("handler", [header_drip, body_drip, goes_on_for_ever, says_nothing])
+def test_a_server_that_takes_its_time(
+    handler: Handler, tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setattr(module, "QUERY_SECONDS", 0.4)
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr(wire, "CA_FILE", str(authority.pem))
+    with answering(handler, authority.server_context("127.0.0.1") if tls else None) as (provider, seen):
+        for ask, kind in ((lambda: post(provider, 0.4), Unsure), (lambda: provider.query("image2video", "1"), Trouble)):
+            started = time.monotonic()
+            assert isinstance(ask(), kind)
+            assert time.monotonic() - started < 1.5
+    assert len(seen) == 2
+    assert threading.active_count() < 50
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000,
+    ],
+)
+def test_what_is_no_http(raw: bytes) -> None:
+    with answering(lambda connection, *_: connection.sendall(raw)) as (provider, seen):
+        assert isinstance(post(provider), Unsure)
+    assert len(seen) == 1
+
+
+# -- networks: nothing was sent
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_connection_that_is_refused_was_not_sent() -> None:
+    provider = made(f"http://127.0.0.1:{closed_port()}")
+    assert isinstance(post(provider), NotSent)
+    assert isinstance(provider.query("image2video", "1"), Trouble)
+
+
+def test_a_name_that_does_not_resolve_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gai(*_: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", gai)
+    assert post(made("https://provider.example")) == NotSent("gaierror")
+
+
+def test_a_certificate_that_nobody_vouches_for_was_not_sent(tmp_path: Path) -> None:
+    with answering(says_nothing, Authority(tmp_path).server_context("127.0.0.1")) as (provider, seen):
+        outcome = post(provider)
+    assert isinstance(outcome, NotSent)
+    assert "SSLCertVerificationError" in outcome.reason
+    assert seen == []
+
+
+def test_a_handshake_that_drips_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hello = b"\x16\x03\x03\x3f\xff" + bytes(60)
+
+        def answer() -> None:
+            with suppress(OSError):
+                drip(listener.accept()[0], hello)
+
+        threading.Thread(target=answer, daemon=True).start()
+        started = time.monotonic()
+        assert isinstance(post(made(f"https://127.0.0.1:{listener.getsockname()[1]}")), NotSent)
+        assert time.monotonic() - started < 1.5

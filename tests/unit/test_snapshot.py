@@ -1,0 +1,193 @@
+"""Every answer that was captured in public, and any JSON at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kling_relay import snapshot
+from kling_relay.snapshot import Snapshot
+
+CAPTURES = json.loads((Path(__file__).parent / "provider_answers.json").read_text())
+KLING = "https://v16-kling-fdl.klingai.com/bs2/x/x.mp4?cacheKey=c&x-kcdn-pid=112781&ksSecret=s&ksTime=694fa816"
+
+
+def usable(found: Snapshot | None) -> bool:
+    """What the relay takes for the end of a render."""
+    return found is not None and found.status == "succeed" and bool(found.videos)
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_captured_answers(name: str) -> None:
+    capture = CAPTURES[name]
+    found = snapshot.read(capture["answer"])
+    if capture["expected"] is None:
+        assert found is None
+        assert snapshot.error_code(capture["answer"]) == capture.get("code", 0)
+    else:
+        assert found is not None
+        shown = {name: getattr(found, name) for name in capture["expected"]}
+        assert json.loads(json.dumps(shown)) == capture["expected"]
+
+
+def official(**data: object) -> dict[str, object]:
+    return {"code": 0, "message": "SUCCEED", "data": {"task_id": "7", "task_status": "succeed", **data}}
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *((word, "submitted") for word in ("submitted", "QUEUED", "pending", "NOT_START")),
+        *((word, "processing") for word in ("processing", "running", "IN_PROGRESS")),
+        *((word, "succeed") for word in ("succeed", "Succeeded", "SUCCESS", "completed")),
+        *((word, "failed") for word in ("failed", "FAILURE", "fail")),
+        *(
+            (word, None)
+            for word in ("UNKNOWN", "", "succeed ", "sucess", "done", "审核中", "0", 1, True, None, {}, ["succeed"])
+        ),
+    ],
+)
+def test_status_words(word: object, status: str | None) -> None:
+    found = snapshot.read(official(task_status=word))
+    assert found is not None
+    assert found.status == status
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        {},
+        [],
+        "https://a.b/c.mp4",
+        {"videos": None},
+        {"videos": []},
+        {"videos": {}},
+        {"videos": "https://a.b/c.mp4"},
+        {"videos": [None, 1, "x", [], {}]},
+        {"videos": [{"id": "1"}, {"url": None}, {"url": ""}, {"url": 5}, {"url": {"url": "https://a.b/c"}}]},
+        {"videos": [{"url": "ftp://a.b/c"}, {"url": "file:///etc/passwd"}, {"url": "//a.b/c"}, {"url": "HTTP"}]},
+        {"videos": [{"url": "https://a.b/\ud800"}, {"url": "https://a.b/\n"}, {"url": "https://a.b/" + "x" * 9000}]},
+        {"images": [{"url": "https://a.b/c.png"}]},
+    ],
+)
+def test_success_without_a_url_is_not_usable(result: object) -> None:
+    found = snapshot.read(official(task_result=result))
+    assert found is not None
+    assert found.status == "succeed"
+    assert not usable(found)
+
+
+def test_a_video_has_texts_only() -> None:
+    videos = [{"id": 5, "url": KLING, "duration": 5.1, "watermark_url": KLING + "&w"}, {"url": KLING}]
+    found = snapshot.read(official(task_result={"videos": videos}))
+    assert found is not None
+    assert found.videos == (
+        {"id": "5", "url": KLING, "duration": "5.1", "watermark_url": KLING + "&w"},
+        {"id": "1", "url": KLING, "duration": ""},
+    )
+
+
+def test_a_video_at_the_new_generation() -> None:
+    outputs = [{"type": "image", "url": "https://a.b/i"}, {"type": "video", "id": "9", "url": KLING, "duration": 5}]
+    found = snapshot.read(
+        {"code": 0, "data": {"id": "9", "status": "succeeded", "external_id": "r", "outputs": outputs}}
+    )
+    assert found is not None
+    assert usable(found)
+    assert (found.upstream_id, found.reference) == ("9", "r")
+    assert found.videos == ({"id": "9", "url": KLING, "duration": "5"},)
+
+
+@pytest.mark.parametrize("given_id", [None, "", {}, [], ["7"], {"id": 1}, True])
+def test_no_id_is_no_snapshot(given_id: object) -> None:
+    assert snapshot.read(official(task_id=given_id)) is None
+
+
+def test_what_is_kept_is_bounded_and_can_be_stored() -> None:
+    long = "\ud83d" + "x" * 100_000
+    videos = [{"id": long, "url": KLING, "duration": long}] * 1000
+    found = snapshot.read(
+        official(
+            task_id=long,
+            task_status=long,
+            task_status_msg=long,
+            final_unit_deduction=long,
+            task_info={"external_task_id": long},
+            task_result={"videos": videos},
+        )
+    )
+    assert found is not None
+    assert len(json.dumps([getattr(found, name) for name in Snapshot.__slots__]).encode()) < 20_000
+    assert all(isinstance(text.encode(), bytes) for text in (found.upstream_id, found.message, found.word))
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ({}, 0),
+        ({"code": 0}, 0),
+        ({"code": "0"}, 0),
+        ({"code": "SUCCESS"}, 0),
+        ({"code": 1303}, 1303),
+        ({"code": "1303"}, 1303),
+        ({"code": "task_not_exist"}, "task_not_exist"),
+        ({"code": None}, "unreadable"),
+        ({"code": True}, "unreadable"),
+        ({"code": 0.0}, "unreadable"),
+        ({"code": [0]}, "unreadable"),
+        ({"code": "9" * 5000}, "9" * 5000),
+    ],
+)
+def test_codes(answer: dict[str, object], code: object) -> None:
+    assert snapshot.error_code(answer) == code
+
+
+NAMES = st.sampled_from(
+    [
+        "code",
+        "data",
+        "task_id",
+        "id",
+        "task_status",
+        "status",
+        "task_info",
+        "external_task_id",
+        "task_result",
+        "videos",
+        "url",
+        "duration",
+        "outputs",
+        "type",
+        "message",
+        "error",
+        "created_at",
+        "final_unit_deduction",
+        "fail_reason",
+    ]
+)
+WORDS = st.sampled_from(["success", "succeed", "failed", KLING, 0])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | WORDS
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5))
+
+
+@settings(deadline=None, max_examples=300)
+@given(JSON)
+def test_any_json_is_read(answer: object) -> None:
+    found = snapshot.read(answer)
+    if isinstance(answer, dict):
+        assert isinstance(snapshot.error_code(answer), int | str)
+    if found is not None:
+        assert found.upstream_id
+        if found.status == "succeed":  # never without one of the four words
+            assert found.word.lower() in ("succeed", "succeeded", "success", "completed")
+        assert all(isinstance(text, str) for video in found.videos for text in video.values())
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text().filter(lambda word: word.lower() not in snapshot._STATUS_WORDS))
+def test_an_unknown_word_is_never_an_end(word: str) -> None:
+    found = snapshot.read(official(task_status=word, task_result={"videos": [{"url": KLING}]}))
+    assert found is not None
+    assert found.status is None

@@ -1,0 +1,165 @@
+"""The sweeper: what is overdue gets a new workflow, what waits gets its turn, one bad row stops nobody."""
+
+from typing import Any
+
+import pytest
+from kling_relay import sweeper, workflow
+from kling_relay.task import Phase, Task
+
+from tests.unit.world import Cloud, World, client_error
+
+
+def waiting_tasks(world: World, *tenants: str) -> list[Task]:
+    """One task of each tenant in this order, all of them waiting for room."""
+    world.provider.submit_faults = ["no_room"]
+    tasks = []
+    for tenant in tenants:
+        tasks.append(world.create(tenant=tenant))
+        world.clock.tick(0.1)
+    return tasks
+
+
+def test_nothing_to_do(world: World) -> None:
+    assert world.sweep() == {"overdue": 0, "waiting": 0}
+
+
+def test_a_killed_workflow_is_replaced(world: World) -> None:
+    task = world.create()
+    world.states.run()
+    world.states.kill()
+    world.run(400)
+    done = world.task(task.id)
+    assert done.phase is Phase.SUCCEEDED and done.execution == f"{task.id}-r1"
+
+
+def test_killed_again_and_again(world: World) -> None:
+    world.provider.seconds = 1200
+    task = world.create()
+    for _ in range(5):
+        world.run(300)
+        world.states.kill()
+    done = world.until_closed(task.id)
+    assert done.phase is Phase.SUCCEEDED and int(done.execution.rpartition("-r")[2]) >= 3
+
+
+def test_a_start_that_fails_comes_up_again(world: World) -> None:
+    world.states.fail_starts = 2
+    task = world.create()
+    assert task.phase is Phase.SUBMITTED and world.states.executions == {}
+    assert world.until_closed(task.id).phase is Phase.SUCCEEDED
+
+
+def test_one_bad_row_stops_nobody(world: World) -> None:
+    world.dynamodb.put_item(
+        TableName=world.table.rows.name,
+        Item={"pk": {"S": "task#bad"}, "tenant": {"S": "x"}, "queue": {"S": "open"}, "due_at": {"N": "1"}},
+    )
+    world.states.fail_starts = 1
+    task = world.create()
+    world.clock.tick(3600)
+    assert world.sweep()["overdue"] == 1
+    world.states.run()
+    assert world.task(task.id).phase is Phase.SUCCEEDED
+    world.dynamodb.delete_item(TableName=world.table.rows.name, Key={"pk": {"S": "task#bad"}})
+
+
+def test_a_healthy_task_is_left_alone(world: World) -> None:
+    task = world.create()
+    world.states.run()
+    assert world.sweep() == {"overdue": 0, "waiting": 0}
+    assert sweeper._restart(world.relay, task.id) is False, "the index may be behind; the row decides"
+    assert sweeper._restart(world.relay, "none") is False
+
+
+def test_two_sweeps_at_once_start_one_workflow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = world.create()
+    world.clock.tick(3600)
+    stale = world.task(task.id)
+    assert workflow.replace(world.relay, stale)
+    assert not workflow.replace(world.relay, stale)
+    assert [name for name in world.states.executions if "-r" in name] == [f"{task.id}-r1"]
+
+
+def test_in_turn() -> None:
+    waiting = [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("b2", "b")]
+    assert sweeper.in_turn(waiting) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert sweeper.in_turn([]) == []
+
+
+def test_waiting_tasks_go_in_turn_over_tenants(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = waiting_tasks(world, "acme", "acme", "acme", "umbrella")
+    monkeypatch.setattr(sweeper, "_STARTED_AT_ONCE", 2)
+    world.clock.tick(60)
+    assert world.sweep() == {"overdue": 0, "waiting": 2}
+    world.states.run()
+    phases = [world.task(task.id).phase for task in tasks]
+    assert phases == [Phase.SUBMITTED, Phase.ACCEPTED, Phase.ACCEPTED, Phase.SUBMITTED]
+
+
+def test_a_closed_gate_starts_nobody_and_a_stubborn_one_lets_one_probe(world: World) -> None:
+    waiting_tasks(world, "acme", "acme", "acme")
+    assert world.sweep()["waiting"] == 0
+    for _ in range(4):
+        gate = world.relay.gates.get("kling")
+        world.relay.gates.close("kling", gate, not_before=gate.not_before + 1, reason="full")
+    world.clock.tick(60)
+    assert world.sweep()["waiting"] == 1
+
+
+def test_who_leaves_the_provider_makes_room(world: World) -> None:
+    world.provider.slots = 1
+    first, second = world.create(), world.create()
+    world.states.run()
+    world.clock.tick(60)
+    world.callback(first)
+    world.states.run()
+    assert world.task(first.id).phase is Phase.SUCCEEDED
+    assert world.task(second.id).phase is Phase.SUBMITTED, "without waiting for the sweeper"
+
+
+def test_trouble_with_room_is_not_the_ended_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> Any:
+        raise client_error("ThrottlingException")
+
+    monkeypatch.setattr(world.table, "waiting", broken)
+    task = world.create()
+    world.clock.tick(100)
+    world.callback(task)
+    assert world.task(task.id).phase is Phase.RENDERED
+
+
+def test_tasks_past_their_deadline_go_even_without_room(cloud: Cloud) -> None:
+    world = World(cloud, deadline_seconds=900)
+    (task,) = waiting_tasks(world, "acme")
+    world.clock.tick(901)
+    gate = world.relay.gates.get("kling")
+    world.relay.gates.close("kling", gate, not_before=world.clock.now + 10**6, reason="full")
+    assert world.sweep()["waiting"] == 1
+    world.states.run()
+    assert world.task(task.id).phase is Phase.FAILED and len(world.provider.posts) == 1
+
+
+@pytest.mark.parametrize("code", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
+def test_nobody_to_wake_is_no_error(world: World, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(**_: Any) -> Any:
+        raise client_error(code)
+
+    task = world.create()
+    world.states.run()
+    monkeypatch.setattr(world.states, "send_task_success", gone)
+    from kling_relay.task import Step
+
+    workflow.wake(world.relay, Step(world.task(task.id), "archive"))
+    monkeypatch.setattr(world.states, "send_task_success", lambda **_: (_ for _ in ()).throw(client_error("Throttled")))
+    with pytest.raises(Exception, match="Throttled"):
+        workflow.wake(world.relay, Step(world.task(task.id), "archive"))
+
+
+def test_a_workflow_that_exists_is_no_error(world: World) -> None:
+    from kling_relay.task import Step
+
+    task = world.create()
+    workflow.start(world.relay, Step(task, "wait"))
+    world.states.fail_starts = 1
+    with pytest.raises(Exception, match="Throttling"):
+        workflow.start(world.relay, Step(task, "wait"))

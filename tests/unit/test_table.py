@@ -1,0 +1,315 @@
+"""Every condition of the table's writes, and what becomes of a write whose answer is lost on its way back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.endpoint import Endpoint
+from botocore.exceptions import ReadTimeoutError
+from kling_relay import rows
+from kling_relay.errors import KlingError
+from kling_relay.gate import Gate
+from kling_relay.rows import LostRace
+from kling_relay.table import TaskTable
+from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, new_task_id
+
+from tests.unit.world import START, Cloud, World, client_error
+
+DAY = 86_400
+
+
+def fresh(tenant: str = "acme", **fields: Any) -> Task:
+    known = {"kind": "image2video", "phase": Phase.ACCEPTED, "request": {"prompt": "x"}, "created_at": START}
+    task_id = new_task_id()
+    known |= {"updated_at": START, "due_at": START + 1, "execution": task_id}
+    return Task(id=task_id, tenant=tenant, **{**known, **fields})
+
+
+@pytest.fixture
+def table(world: World) -> TaskTable:
+    return world.table
+
+
+@pytest.fixture
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """The next call of that operation is carried out, its answer is lost, and the SDK repeats it."""
+    to_lose: list[str] = []
+    real = Endpoint._do_get_response
+
+    def lossy(self: Any, request: Any, model: Any, context: Any) -> Any:
+        answer = real(self, request, model, context)
+        if model.name in to_lose:
+            to_lose.remove(model.name)
+            return None, ReadTimeoutError(endpoint_url="https://lost.example")
+        return answer
+
+    monkeypatch.setattr(Endpoint, "_do_get_response", lossy)
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    return to_lose.append
+
+
+def recorded(table: TaskTable, **fields: Any) -> Task:
+    return table.record(fresh(**fields), body_hash="h")
+
+
+def in_phase(table: TaskTable, phase: Phase) -> Task:
+    return recorded(table, phase=phase)
+
+
+@pytest.mark.parametrize("to", Phase)
+@pytest.mark.parametrize("at", Phase)
+def test_only_allowed_moves_are_written(table: TaskTable, at: Phase, to: Phase) -> None:
+    task = in_phase(table, at)
+    if at in MOVES[to]:
+        moved = table.move(task, to, updated_at=START + 5)
+        assert moved == table.get(task.id) and moved.phase is to and moved.updated_at == START + 5
+        assert (moved.due_at is None) == (to in ENDED)
+        assert moved.wake_seq == (1 if to is Phase.RENDERED or to in CLOSED else 0)
+    else:
+        with pytest.raises(LostRace):
+            table.move(task, to, updated_at=START + 5)
+        assert table.get(task.id) == task
+
+
+def test_a_claimer_of_an_earlier_attempt_writes_nothing(table: TaskTable) -> None:
+    claimed = table.move(recorded(table), Phase.SUBMITTING, attempt=1, updated_at=START)
+    back = table.move(claimed, Phase.ACCEPTED, updated_at=START)
+    second = table.move(back, Phase.SUBMITTING, attempt=2, updated_at=START)
+    for late in (
+        lambda: table.move(claimed, Phase.FAILED, updated_at=START),
+        lambda: table.move(claimed, None, denials=9, updated_at=START),
+        lambda: table.adopt(claimed, Phase.SUBMITTED, "kling", "up-1", updated_at=START),
+    ):
+        with pytest.raises(LostRace):
+            late()
+    assert table.get(second.id) == second
+    assert table.owner("kling", "up-1") is None
+
+
+def test_two_claimers_one_claim(table: TaskTable) -> None:
+    task = recorded(table)
+    table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
+    with pytest.raises(LostRace):
+        table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
+
+
+def test_the_lost_answer_to_our_own_move_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+    task = recorded(table)
+    lose_answers("UpdateItem")
+    claimed = table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START + 1)
+    assert claimed == table.get(task.id) and claimed.phase is Phase.SUBMITTING
+
+
+def test_the_lost_answer_to_our_own_take_over_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+    task = recorded(table)
+    lose_answers("UpdateItem")
+    assert table.take_over(task, f"{task.id}-r1", START + 9).execution == f"{task.id}-r1"
+
+
+def test_the_lost_answer_to_our_own_record_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+    for idempotency_key in (None, "key-1"):
+        task = fresh(external_task_id=None)
+        lose_answers("TransactWriteItems")
+        assert table.record(task, body_hash="h", idempotency_key=idempotency_key) == task
+
+
+def test_the_lost_answer_to_our_own_adoption_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+    task = in_phase(table, Phase.SUBMITTING)
+    lose_answers("TransactWriteItems")
+    adopted = table.adopt(task, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
+    assert adopted.upstream_id == "up-1" and table.owner("kling", "up-1") == task.id
+
+
+def test_the_lost_answer_to_a_new_key_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+    lose_answers("PutItem")
+    table.put_key("k", {"tenant": "acme"})
+    assert (table.get_key("k") or {})["tenant"] == "acme"
+    with pytest.raises(Exception, match="ConditionalCheckFailed"):
+        table.put_key("k", {"tenant": "other"})
+
+
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError"])
+def test_two_transactions_at_once_are_repeated(world: World, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    reasons = [{"Code": "None"}, {"Code": code}]
+    busy = [client_error("TransactionCanceledException", CancellationReasons=reasons) for _ in range(3)]
+    pauses: list[float] = []
+    monkeypatch.setattr(rows.time, "sleep", pauses.append)
+    real = world.cloud.dynamodb
+
+    class Busy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def transact_write_items(self, **options: Any) -> Any:
+            if busy:
+                raise busy.pop()
+            return real.transact_write_items(**options)
+
+    table = TaskTable(Busy(), world.table.rows.name)
+    task = fresh(external_task_id="double-click")
+    assert table.record(task, body_hash="h") == task
+    assert len(pauses) == 3
+
+
+def test_a_transaction_that_never_gets_through_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows.time, "sleep", lambda _: None)
+    reasons = [{"Code": "TransactionConflict"}]
+
+    class Busy:
+        calls = 0
+
+        def transact_write_items(self, **_: Any) -> Any:
+            self.calls += 1
+            raise client_error("TransactionCanceledException", CancellationReasons=reasons)
+
+    busy = Busy()
+    with pytest.raises(Exception, match="TransactionCanceled"):
+        TaskTable(busy, "t").record(fresh(), body_hash="h")
+    assert busy.calls == 4
+
+
+@pytest.mark.parametrize("pointer", ["external", "idempotency", "both"])
+def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> None:
+    external = None if pointer == "idempotency" else "order-1"
+    key = None if pointer == "external" else "key-1"
+    first = table.record(fresh(external_task_id=external), body_hash="h", idempotency_key=key)
+    assert table.record(fresh(external_task_id=external), body_hash="h", idempotency_key=key).id == first.id
+    with pytest.raises(KlingError, match="another request body"):
+        table.record(fresh(external_task_id=external), body_hash="other", idempotency_key=key)
+    other = table.record(fresh("umbrella", external_task_id=external), body_hash="other", idempotency_key=key)
+    assert other.id != first.id and other.tenant == "umbrella"
+
+
+def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
+    recorded(table, external_task_id="order-1")
+    refused = fresh(external_task_id="order-1")
+    with pytest.raises(KlingError):
+        table.record(refused, body_hash="other", idempotency_key="key-9")
+    assert table.get(refused.id) is None
+    assert table.rows.get("idempotency#acme#key-9") is None
+
+
+def test_a_value_of_a_removed_task_stays_taken(table: TaskTable) -> None:
+    task = recorded(table, external_task_id="order-1")
+    table.rows.client.delete_item(TableName=table.rows.name, Key={"pk": {"S": f"task#{task.id}"}})
+    with pytest.raises(KlingError, match="removed task"):
+        recorded(table, external_task_id="order-1")
+
+
+def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> None:
+    task = table.record(fresh(external_task_id="o"), body_hash="h", idempotency_key="k")
+    submitted = table.adopt(
+        table.move(task, Phase.SUBMITTING, updated_at=START), Phase.SUBMITTED, "kling", "up", updated_at=START
+    )
+    last_end = START + 30 * DAY * 1000
+    table.move(submitted, Phase.FAILED, updated_at=last_end)
+    ends = int((table.rows.get(f"task#{task.id}") or {})["expires_at"]["N"])
+    assert ends == last_end // 1000 + 400 * DAY
+    for pk in ("external#acme#o", "idempotency#acme#k", "upstream#kling#up"):
+        assert ends < int((table.rows.get(pk) or {})["expires_at"]["N"]) < ends + 40 * DAY
+
+
+def test_find_is_the_tenants_own_only(table: TaskTable) -> None:
+    ours = recorded(table, external_task_id="order-1")
+    assert table.find("acme", ours.id) == table.find("acme", "order-1") == ours
+    assert table.find("umbrella", ours.id) is None and table.find("umbrella", "order-1") is None
+    assert table.find("acme", "x" * 5000) is None
+    theirs = recorded(table, tenant="umbrella", external_task_id=ours.id)
+    assert table.find("umbrella", ours.id) == theirs
+
+
+def test_an_upstream_task_has_one_owner(table: TaskTable) -> None:
+    first, second = in_phase(table, Phase.SUBMITTING), in_phase(table, Phase.SUBMITTING)
+    table.adopt(first, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
+    with pytest.raises(LostRace):
+        table.adopt(second, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
+    assert table.get(second.id) == second
+    assert table.owner("kling", "up-1") == first.id
+
+
+def test_callbacks_pass_once_in_a_gap_and_the_rest_brings_due_at_forward(table: TaskTable) -> None:
+    task = recorded(table, due_at=START + 60_000)
+    assert table.pass_callback(task, START, 5000)
+    assert not table.pass_callback(task, START + 4999, 5000)
+    after = table.get(task.id)
+    assert after is not None and after.due_at == START + 9999 and after.wake_seq == 1
+    assert not table.pass_callback(task, START + 4999, 5000)
+    assert table.get(task.id) == after, "it comes nearer once, not at every callback"
+    assert table.pass_callback(task, START + 5000, 5000)
+
+
+def test_a_callback_revives_no_ended_and_makes_no_new_row(table: TaskTable) -> None:
+    task = table.move(recorded(table), Phase.FAILED, updated_at=START)
+    table.pass_callback(task, START, 5000)
+    assert not table.pass_callback(task, START, 5000)
+    ended = table.get(task.id)
+    assert ended is not None and ended.due_at is None
+    assert not table.pass_callback(fresh(), START, 5000)
+    assert len(table.rows.client.scan(TableName=table.rows.name)["Items"]) == 1
+
+
+def test_take_over_needs_an_open_row_and_the_execution_that_was_read(table: TaskTable) -> None:
+    task = recorded(table)
+    taken = table.take_over(task, f"{task.id}-r1", START + 9)
+    assert (taken.execution, taken.due_at) == (f"{task.id}-r1", START + 9)
+    with pytest.raises(LostRace):
+        table.take_over(task, f"{task.id}-r1b", START + 9)
+    ended = table.move(taken, Phase.FAILED, updated_at=START)
+    with pytest.raises(LostRace):
+        table.take_over(ended, f"{task.id}-r2", START + 9)
+
+
+def test_queues(table: TaskTable) -> None:
+    late, later = recorded(table, due_at=START + 2), recorded(table, due_at=START + 1)
+    recorded(table, due_at=START + 1000)
+    assert table.due(START + 2, 10) == [later.id, late.id]
+    assert table.due(START + 2, 1) == [later.id]
+    table.move(late, None, queue="waiting", updated_at=START)
+    assert table.due(START + 2, 10) == [later.id]
+    assert table.waiting(10) == [(late.id, "acme")]
+    assert table.waiting_since(START + 1, 10) == [] and table.waiting_since(START + 2, 10) == [late.id]
+    table.take_over(late, f"{late.id}-r1", START + 50)
+    assert table.waiting(10) == []
+
+
+def test_gate(world: World) -> None:
+    gates = world.relay.gates
+    assert gates.get("kling") == Gate()
+    gates.open("kling", Gate())
+    assert gates.get("kling") == Gate()
+    gates.close("kling", Gate(), not_before=1000, reason="full")
+    closed = gates.get("kling")
+    assert closed == Gate(1000, 1, "full")
+    gates.close("kling", closed, not_before=900, reason="shorter")
+    assert gates.get("kling") == closed
+    gates.close("kling", closed, not_before=2000, reason="longer")
+    gates.open("kling", closed)
+    assert gates.get("kling") == Gate(2000, 2, "longer"), "closed anew since it was read"
+    gates.open("kling", gates.get("kling"))
+    assert gates.get("kling").not_before == gates.get("kling").failures == 0
+    assert gates.get("other") == Gate()
+
+
+def test_keys(table: TaskTable) -> None:
+    table.put_key("abc", {"tenant": "acme", "state": "active"})
+    assert table.revoke_key("abc") and table.revoke_key("abc")
+    assert (table.get_key("abc") or {})["state"] == "revoked"
+    assert not table.revoke_key("none") and table.get_key("none") is None
+
+
+def test_odd_texts_can_be_stored(table: TaskTable) -> None:
+    task = table.move(recorded(table), Phase.FAILED, reason="broken \ud800 text", updated_at=START)
+    assert task.reason == "broken ? text"
+
+
+def test_other_errors_of_aws_pass_through(cloud: Cloud) -> None:
+    table = TaskTable(cloud.dynamodb, "no-such-table")
+    for call in (
+        lambda: table.record(fresh(), body_hash="h"),
+        lambda: table.move(fresh(), None, updated_at=START),
+        lambda: table.adopt(fresh(phase=Phase.SUBMITTING), Phase.SUBMITTED, "kling", "u", updated_at=START),
+        lambda: table.pass_callback(fresh(), START, 1),
+        lambda: table.put_key("k", {}),
+    ):
+        with pytest.raises(Exception, match="ResourceNotFound"):
+            call()

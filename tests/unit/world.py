@@ -1,0 +1,359 @@
+"""The relay's own code around moto, a virtual clock, a provider with a ledger, and a small Step Functions.
+
+Handlers are the real ones of functions/*/app.py. What they do to the outside is counted, so that a test can kill the
+process before or after the n-th effect.
+"""
+
+import importlib.util
+import itertools
+import json
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import boto3
+import yaml
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from kling_relay import auth, webhooks
+from kling_relay.clock import Clock
+from kling_relay.relay import Cached, Relay
+from kling_relay.settings import Settings
+from kling_relay.table import TaskTable
+from kling_relay.table import _task as as_task
+from kling_relay.task import Phase, Task
+
+from tests.unit.ledger import LedgerProvider
+
+ROOT = Path(__file__).resolve().parents[2]
+START = 1_790_000_000_000
+BASE_URL = "https://relay.example"
+BODY = {"image": "https://images.example/cat.png", "prompt": "canary-prompt", "model_name": "kling-v2-5-turbo"}
+CLOSED = {Phase.SUCCEEDED, Phase.FAILED, Phase.EXPIRED}
+_EFFECTS = {"update_item", "transact_write_items", "put_item", "put_object", "start_execution", "send_task_success"}
+_numbers = itertools.count(1)
+
+
+class _Loader(yaml.SafeLoader):
+    """CloudFormation's short forms (!Ref, !Sub ...) become their plain argument."""
+
+
+def _argument(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    return loader.construct_scalar(node)  # type: ignore[arg-type]
+
+
+_Loader.add_multi_constructor("!", _argument)
+
+
+@cache
+def template() -> dict[str, Any]:
+    return yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+
+
+@cache
+def _sleep_parameters() -> dict[str, Any]:
+    """How the workflow stores its token: AwaitCallback's own expressions."""
+    asl = yaml.safe_load((ROOT / "statemachine" / "task_lifecycle.asl.yaml").read_text())
+    parameters: dict[str, Any] = asl["States"]["AwaitCallback"]["Parameters"]
+    return parameters
+
+
+def create_table(client: Any, name: str) -> None:
+    """The table exactly as template.yaml's TaskTable has it."""
+    wanted = {"BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
+    properties = template()["Resources"]["TaskTable"]["Properties"]
+    client.create_table(TableName=name, **{key: properties[key] for key in wanted})
+
+
+def client_error(code: str, operation: str = "Any", **response: Any) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": code}, **response}, operation)
+
+
+def load(function: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"app_{function}", ROOT / "functions" / function / "app.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Crash(BaseException):
+    """The process is gone: nothing that catches Exception can hide it."""
+
+
+class Effects:
+    """Counts what reaches the outside, and raises on either side of the n-th."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []  # what happened so far
+        self.crash_at, self.crash_before = 0, False
+        self.fired = False
+
+    def around(self, name: str, call: Callable[[], Any]) -> Any:
+        self.names.append(name)
+        here = len(self.names) == self.crash_at
+        if here and self.crash_before:
+            self.fired = True
+            raise Crash(name)
+        result = call()
+        if here:
+            self.fired = True
+            raise Crash(name)
+        return result
+
+    def watch(self, client: Any) -> Any:
+        return _Watched(client, self)
+
+
+class _Watched:
+    def __init__(self, client: Any, effects: Effects) -> None:
+        self._client, self._effects = client, effects
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in _EFFECTS:
+            return method
+        return lambda **options: self._effects.around(name, lambda: method(**options))
+
+
+class VirtualClock(Clock):
+    def __init__(self) -> None:
+        self.now = START
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def tick(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+
+
+class States:
+    """Step Functions: one execution a name, each driven by what its steps answer."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.executions: dict[str, SimpleNamespace] = {}
+        self.wait = _sleep_parameters()
+        self.fail_starts = 0
+
+    def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> dict[str, str]:
+        if self.fail_starts:
+            self.fail_starts -= 1
+            raise client_error("ThrottlingException")
+        if name in self.executions:
+            raise client_error("ExecutionAlreadyExists")
+        self.executions[name] = SimpleNamespace(name=name, state=json.loads(input), token=None, wakes=0, open=True)
+        return {}
+
+    def send_task_success(self, *, taskToken: str, output: str) -> dict[str, str]:
+        for execution in self.executions.values():
+            if execution.open and execution.token == taskToken:
+                execution.token, execution.state = None, json.loads(output)
+                return {}
+        raise client_error("TaskTimedOut")
+
+    def run(self) -> None:
+        """Drive every execution until it sleeps or ends."""
+        moved = True
+        while moved:
+            moved = any([self._step(one) for one in list(self.executions.values()) if one.open])
+
+    def _step(self, one: SimpleNamespace) -> bool:
+        if one.token is not None:
+            if self.world.clock.now < one.wakes:
+                return False
+            one.token = None
+            one.state["next"] = "advance"
+        following = one.state.get("next")
+        event = {"task_id": one.state["task_id"], "execution": one.name}
+        try:
+            if following == "done":
+                one.open = False
+            elif following == "wait":
+                self._sleep(one)
+            elif following == "archive":
+                one.state = self._archive(event)
+            else:
+                one.state = self.world.call("advance_task", event)
+        except (Exception, Crash):
+            one.open = False  # the execution is gone too: the sweeper has to notice
+        return True
+
+    def _archive(self, event: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self.world.call("archive_video", event)
+        except Exception:
+            return {**event, "next": "advance"}
+
+    def _sleep(self, one: SimpleNamespace) -> None:
+        token = f"token-{next(_numbers)}"
+        values = {":token": {"S": token}, ":execution": {"S": one.name}}
+        values |= {f":{name}": {"N": one.state[name]} for name in ("due_at", "wake_seq")}
+        expression = {name: self.wait[name] for name in ("UpdateExpression", "ConditionExpression")}
+        names = self.wait["ExpressionAttributeNames"]
+        table, key = self.world.table.rows.name, {"pk": {"S": f"task#{one.state['task_id']}"}}
+        try:
+            self.world.dynamodb.update_item(
+                TableName=table, Key=key, ExpressionAttributeNames=names, ExpressionAttributeValues=values, **expression
+            )
+        except ClientError:
+            one.state["next"] = "advance"
+            return
+        assert one.state["wait_seconds"] >= 1 and isinstance(one.state["wait_seconds"], int)
+        one.token, one.wakes = token, self.world.clock.now + one.state["wait_seconds"] * 1000
+
+    def kill(self) -> None:
+        for one in self.executions.values():
+            one.open = False
+
+
+class Cloud:
+    """What all worlds of a test module share: moto's clients and buckets. Made inside `mock_aws`."""
+
+    def __init__(self) -> None:
+        self.session = boto3.session.Session(region_name="us-east-1")
+        self.dynamodb = self.session.client("dynamodb")
+        self.s3 = self.session.client("s3", config=Config(signature_version="s3v4"))
+        for bucket in ("inputs", "videos"):
+            self.s3.create_bucket(Bucket=bucket)
+        self.apps = {
+            name: load(name)
+            for name in ("task_api", "kling_callback", "advance_task", "archive_video", "sweep_tasks", "operate_tasks")
+        }
+
+
+class World:
+    """One relay: a table of its own, its functions, its provider, its time."""
+
+    def __init__(self, cloud: Cloud, *, profile: dict[str, Any] | None = None, **settings: Any) -> None:
+        self.cloud, self.clock, self.effects = cloud, VirtualClock(), Effects()
+        self.dynamodb = cloud.dynamodb
+        name = f"tasks-{next(_numbers)}"
+        create_table(cloud.dynamodb, name)
+        given = {"input_bucket": "inputs", "video_bucket": "videos", "state_machine_arn": "arn", "provider": "kling"}
+        self.relay = Relay(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
+        self.table = self.relay.table = TaskTable(self.effects.watch(cloud.dynamodb), name)
+        self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)
+        self.states = States(self)
+        self.relay.workflows = self.effects.watch(self.states)
+        self.provider = LedgerProvider(self.clock, self.effects, **(profile or {}))
+        self.relay.provider = self.provider  # type: ignore[assignment]
+        self.relay._relay_secret = Cached(lambda: json.dumps({"k1": "canary-secret"}))
+        self.relay._base_url = Cached(lambda: BASE_URL)
+        self.keys: dict[str, auth.IssuedKey] = {}
+        self.copy_faults: list[str] = []
+        for app in cloud.apps.values():
+            app.current = lambda: self.relay  # type: ignore[attr-defined]
+        cloud.apps["archive_video"].copy_outputs = self._copy  # type: ignore[attr-defined]
+
+    # -- the functions
+
+    def call(self, function: str, event: dict[str, Any], *, left_ms: int = 28_000) -> Any:
+        context = SimpleNamespace(
+            function_name=function,
+            memory_limit_in_mb=512,
+            invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:x",
+            aws_request_id="request-1",
+            get_remaining_time_in_millis=lambda: left_ms,
+        )
+        return self.cloud.apps[function].handler(event, context)
+
+    def http(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
+        """A request through API Gateway: status and body."""
+        sent = body if isinstance(body, str) or body is None else json.dumps(body)
+        event = {"httpMethod": method, "path": path, "body": sent, "headers": headers, "isBase64Encoded": False}
+        event["requestContext"] = {"requestId": "gateway-1"}
+        answer = self.call("task_api", event)
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def key(self, tenant: str = "acme") -> str:
+        if tenant not in self.keys:
+            self.keys[tenant] = auth.issue(self.table, self.relay.keyring, tenant, self.clock.now)
+        return f"Bearer {self.keys[tenant].api_key}"
+
+    def post(self, body: Any = None, *, tenant: str = "acme", **headers: str) -> tuple[int, dict[str, Any]]:
+        return self.http(
+            "POST", "/kling/v1/videos/image2video", body or BODY, authorization=self.key(tenant), **headers
+        )
+
+    def create(self, body: Any = None, **options: str) -> Task:
+        status, answer = self.post(body, **options)
+        assert status == 200, answer
+        return self.task(answer["data"]["task_id"])
+
+    def callback(self, task: Task, body: Any = None) -> int:
+        token = webhooks.callback_url(BASE_URL, self.relay.keyring, task.id).rpartition("/")[2]
+        event = {"pathParameters": {"task_id": task.id, "token": token}, "body": json.dumps(body or {})}
+        status: int = self.call("kling_callback", event)["statusCode"]
+        return status
+
+    def sweep(self) -> dict[str, int]:
+        swept: dict[str, int] = self.call("sweep_tasks", {})
+        return swept
+
+    # -- time
+
+    def run(self, seconds: float, *, step: float = 60) -> None:
+        """Let time pass: workflows wake when their wait is over, the sweeper comes once in `step` seconds."""
+        ends, sweeps = self.clock.now + int(seconds * 1000), self.clock.now
+        while True:
+            self.states.run()
+            sleepers = [one.wakes for one in self.states.executions.values() if one.open and one.token is not None]
+            at = min([*sleepers, sweeps + int(step * 1000)])
+            if at > ends:
+                break
+            self.clock.now = max(self.clock.now, at)
+            if at >= sweeps + step * 1000:
+                sweeps = at
+                self.sweep()
+        self.clock.now = ends
+
+    def until_closed(self, task_id: str, *, most: float = 3600) -> Task:
+        for _ in range(int(most // 60)):
+            if self.task(task_id).phase in CLOSED:
+                break
+            self.run(60)
+        return self.task(task_id)
+
+    # -- looking inside
+
+    def task(self, task_id: str) -> Task:
+        row = self.row(f"task#{task_id}")
+        assert row, f"there is no task {task_id}"
+        return self.sound(row)
+
+    def tasks(self) -> list[Task]:
+        rows = self.dynamodb.scan(TableName=self.table.rows.name, ConsistentRead=True)["Items"]
+        return [self.sound(row) for row in rows if row["pk"]["S"].startswith("task#")]
+
+    def row(self, pk: str) -> dict[str, Any]:
+        row: dict[str, Any] = self.table.rows.get(pk) or {}
+        return row
+
+    def sound(self, row: dict[str, Any]) -> Task:
+        """The task of a row, and what holds of every row at any time."""
+        task = as_task(row)
+        ended = task.phase in (Phase.SUCCEEDED, Phase.FAILED) or (task.phase is Phase.EXPIRED and task.due_at is None)
+        assert ("due_at" in row) == ("queue" in row) == (not ended), row
+        assert ("expires_at" in row) == ended, row
+        assert self.provider.billed(task.id) <= 1, f"{task.id} was billed twice"
+        return task
+
+    def _copy(self, relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
+        from kling_relay.archive import ArchiveError
+
+        if self.copy_faults:
+            raise ArchiveError(self.copy_faults.pop(0))
+        key = f"videos/{task.tenant}/{task.id}/0.mp4"
+        self.s3.put_object(Bucket="videos", Key=key, Body=b"video")
+        return [{"id": task.outputs[0]["id"], "duration": "5", "key": key, "size": 5, "md5": "0" * 32}]
+
+
+logging.getLogger("boto3").setLevel(logging.WARNING)

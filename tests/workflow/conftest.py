@@ -1,0 +1,58 @@
+"""One stack a worker, wiped before each test: starting it takes some seconds, wiping it some milliseconds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from local.stack import Options, Stack
+from tests.workflow.driver import Driver
+
+FAST = {"port": 0, "wait_scale": 0.05, "render_seconds": 0.3, "render_size": 160}
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    state = tmp_path_factory.mktemp("state")
+    parameters = (("SubmitTimeoutSeconds", "2"), ("SettleSeconds", "60"))
+    with Stack(Options(**FAST, state=state, parameters=parameters)) as running:
+        _stop_the_clock(running)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kling_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same relay in front of the official API's dialect."""
+    state = tmp_path_factory.mktemp("state")
+    parameters = (("SubmitTimeoutSeconds", "2"),)
+    with Stack(Options(**FAST, provider="kling", state=state, parameters=parameters)) as running:
+        _stop_the_clock(running)
+        yield running
+
+
+def _stop_the_clock(stack: Stack) -> None:
+    """No sweep by the minute: the tests say themselves when a minute is over."""
+    assert stack.emulator is not None
+    events = stack.emulator.client("events")
+    (rule,) = events.list_rules()["Rules"]
+    assert rule["ScheduleExpression"] == "rate(1 minute)" and rule["State"] == "ENABLED"
+    (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    assert "SweepTasks" in target["Arn"]
+    events.disable_rule(Name=rule["Name"])
+
+
+@pytest.fixture
+def driver(stack: Stack) -> Iterator[Driver]:
+    yield from _fresh(stack)
+
+
+@pytest.fixture
+def kling(kling_stack: Stack) -> Iterator[Driver]:
+    yield from _fresh(kling_stack)
+
+
+def _fresh(stack: Stack) -> Iterator[Driver]:
+    driver = Driver(stack)
+    driver.clear()
+    yield driver
+    driver.emulator.check()
+    driver.clear()
