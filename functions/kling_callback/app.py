@@ -8,6 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.advance import on_callback
 from kling_relay.observability import logger
 from kling_relay.relay import current
+from kling_relay.snapshot import Snapshot, read
 from kling_relay.webhooks import is_callback_token
 
 _MAX_BODY_BYTES = 65_536
@@ -29,19 +30,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         return _NOT_FOUND
     logger.append_keys(task_id=task_id)
     try:
-        on_callback(relay, task_id, _hint(event))
+        on_callback(relay, task_id, _claim(event))
     except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
         logger.exception("callback_not_used", extra={"error": type(exc).__name__})
     return _DONE
 
 
-def _hint(event: dict[str, Any]) -> str | None:
-    """The task id that the body names (legacy `task_id`, newer `id`), or None where it names none."""
+def _claim(event: dict[str, Any]) -> Snapshot | None:
+    """What the body says of the task, in any dialect, or None where it says nothing that can be read."""
     body = event.get("body") or ""
     try:
         text = base64.b64decode(body) if event.get("isBase64Encoded") else body
-        said = json.loads(text) if len(text) <= _MAX_BODY_BYTES else None
+        return read(json.loads(text)) if len(text) <= _MAX_BODY_BYTES else None
     except (ValueError, RecursionError):
         return None
-    hint = (said.get("task_id") or said.get("id")) if isinstance(said, dict) else None
-    return hint if isinstance(hint, str) and 0 < len(hint) <= 128 and hint.isprintable() else None

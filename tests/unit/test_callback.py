@@ -67,6 +67,23 @@ def test_a_callback_inside_the_gap_while_the_workflow_sleeps_brings_the_sweeper(
     assert world.task(task.id).phase is Phase.SUCCEEDED
 
 
+def test_the_usual_notices_at_the_start_do_not_disturb_the_sleeping_workflow(world: World) -> None:
+    """Kling tells of submitted and processing within a second: one question, and nothing for the sweeper to replace."""
+    task = world.create()
+    world.states.run()
+    due_at = world.task(task.id).due_at
+    for status in ("submitted", "processing", "submitted", "processing", "processing"):
+        world.clock.tick(0.5)
+        assert world.callback(task, {"task_id": "up-1", "task_status": status}) == 200
+    assert len(world.provider.queries) == 1
+    assert world.task(task.id).phase is Phase.PROCESSING and world.task(task.id).due_at == due_at
+    world.clock.tick(61)
+    assert world.callback(task, {"task_id": "up-1", "task_status": "succeed"}) == 200
+    assert world.sweep()["overdue"] == 0
+    world.states.run()
+    assert world.task(task.id).phase is Phase.SUCCEEDED
+
+
 def test_a_flood_of_callbacks_asks_once_in_five_seconds(world: World) -> None:
     world.provider.seconds = 3600
     task = world.create()
@@ -101,9 +118,9 @@ def test_a_callback_neither_claims_nor_sends(cloud: Cloud, lease: str, monkeypat
     assert task.phase is Phase.UNCONFIRMED
     real = world.table.pass_callback
 
-    def meanwhile(*args: Any) -> bool:
+    def meanwhile(*args: Any, **options: Any) -> bool:
         world.table.move(world.task(task.id), Phase.ACCEPTED, retry_at=None, updated_at=world.clock.now)
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(world.table, "pass_callback", meanwhile)
     world.clock.tick(200 if lease == "over" else 1)

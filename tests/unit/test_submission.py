@@ -237,7 +237,7 @@ def test_no_room_waits_its_turn(world: World) -> None:
 def test_many_tasks_few_slots(cloud: Cloud) -> None:
     world = World(cloud)
     world.provider.slots = 3
-    tasks = [world.create() for _ in range(30)]
+    tasks = [world.create() for _ in range(15)]
     for task in tasks:
         assert world.until_closed(task.id, most=6 * 3600).phase is Phase.SUCCEEDED
     assert len(world.provider.posts) <= 2.5 * len(tasks)

@@ -10,7 +10,7 @@ from kling_relay.relay import Relay
 from kling_relay.rows import LostRace
 from kling_relay.snapshot import Snapshot
 from kling_relay.submission import deadline, wait, watch
-from kling_relay.task import ENDED, Phase, Step, Task
+from kling_relay.task import ENDED, TASK_STATUS, Phase, Step, Task
 
 _MOST_MOVES = 20  # a task has nine phases: more than this in one call means that somebody is fighting with us
 
@@ -52,20 +52,25 @@ def advance(relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: st
     raise RuntimeError(f"task {task_id} did not come to rest in {_MOST_MOVES} moves")
 
 
-def on_callback(relay: Relay, task_id: str, hint: str | None) -> None:
+def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
     """A callback with a valid token came: ask the provider, and wake the workflow where the task has ended there.
 
-    At most one query per task in a few seconds, whoever has the URL; one that comes sooner brings `due_at` forward.
+    `claim` is what the body says. It is never believed, only used to save questions: at most one query per task in a
+    few seconds, whoever has the URL, and none for a claim that tells less than the row knows. A claim of an end that
+    comes sooner brings `due_at` forward; one of mere progress is not worth that.
     """
     task = relay.table.get(task_id)
     if task is None or task.phase in ENDED or task.phase in (Phase.ACCEPTED, Phase.RENDERED):
         return  # nothing that the provider could tell us now
     if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > relay.clock.now_ms():
         return  # the sender is still at it, and its workflow will ask
-    gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
-    if not relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms):
+    progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in _AT_THE_PROVIDER
+    if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
         return
-    step = advance(relay, task_id, Facts(hint=hint))
+    gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
+    if not relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms, urgent=not progress):
+        return
+    step = advance(relay, task_id, Facts(hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
         workflow.wake(relay, step)
 

@@ -122,15 +122,16 @@ class TaskTable:
         item = self.rows.get(f"upstream#{provider}#{upstream_id}")
         return None if item is None else str(plain(item["task_id"]))
 
-    def pass_callback(self, task: Task, now: int, gap_ms: int) -> bool:
-        """Whether a callback may ask the provider now: once per `gap_ms`, whoever knows the URL. Otherwise `due_at` is
-        brought forward, and a workflow that is about to sleep looks again, so that nothing it told is lost."""
+    def pass_callback(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
+        """Whether a callback may ask the provider now: once per `gap_ms`, whoever knows the URL. Otherwise, where it is
+        `urgent`, `due_at` is brought forward, and a workflow that is about to sleep looks again: nothing it told is
+        lost."""
         pk = f"task#{task.id}"
         condition = "attribute_exists(#pk) AND (attribute_not_exists(#asked_at) OR #asked_at <= :before)"
         if self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
             return True
-        # only an open row has due_at, and it only ever comes nearer
-        self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
+        if urgent:  # only an open row has due_at, and it only ever comes nearer
+            self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
 
     # -- the sweeper's side

@@ -1,0 +1,65 @@
+"""The same code with the real provider client and the real copier, against the simulator on loopback."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from kling_relay import copying
+from kling_relay.advance import advance
+from kling_relay.facts import Facts
+from kling_relay.provider import Provider, profile
+from kling_relay.task import Phase, Task
+
+from local.simulator import Simulator
+from tests.unit.test_intake import b64
+from tests.unit.world import ROOT, World
+
+pytestmark = pytest.mark.enable_socket
+BODY = {"image": b64((ROOT / "local" / "sample.jpg").read_bytes()), "model_name": "kling-v2-5-turbo"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Simulator]:
+    with Simulator(key="a-key", render_seconds=0.2, render_size=160) as simulator:
+        yield simulator
+
+
+@pytest.fixture(params=["kling", "cometapi"])
+def sim(running: Simulator, world: World, request: pytest.FixtureRequest) -> Simulator:
+    running.reset()
+    real = Provider(profile(request.param, running.url), lambda refresh: "a-key")
+    world.relay.provider = real
+    world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
+    return running
+
+
+def finished(world: World, sim: Simulator, task: Task) -> Task:
+    ends_at = time.monotonic() + 20
+    while (task := world.task(task.id)).phase is not Phase.SUCCEEDED:
+        assert time.monotonic() < ends_at, task
+        world.clock.tick(31)
+        if advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next == "archive":
+            state = {"task_id": task.id, "execution": task.execution}
+            world.states._archive(state)
+        time.sleep(0.1)
+    return task
+
+
+@pytest.mark.parametrize("fault", [{}, {"drop_after": 1}, {"garbage_answer": {"value": "html", "times": 1}}])
+@pytest.mark.parametrize("later", [{}, {"expired_url": 1}, {"truncate": {"value": 0.5, "times": 1}}])
+def test_one_payment_one_video(world: World, sim: Simulator, fault: dict, later: dict) -> None:
+    sim.faults.set(**fault, **later)
+    task = finished(world, sim, world.create(BODY))
+    (entry,) = sim.ledger.entries.values()
+    assert entry.external_task_id == task.id and entry.billed
+    stored = world.s3.get_object(Bucket="videos", Key=task.videos[0]["key"])["Body"].read()
+    assert len(stored) == task.videos[0]["size"] and stored[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize(
+    ("fault", "phase"), [("no_room", Phase.ACCEPTED), ("arrears", Phase.ACCEPTED), ("drop_before", Phase.UNCONFIRMED)]
+)
+def test_what_was_not_sold(world: World, sim: Simulator, fault: str, phase: Phase) -> None:
+    sim.faults.set(**{fault: 1})
+    assert world.create(BODY).phase is phase
+    assert not sim.ledger.entries
