@@ -141,7 +141,7 @@ def test_every_provider_profile_can_be_chosen(template: Template) -> None:
 
 
 def test_the_paid_post_fits_into_the_api_functions_time(template: Template) -> None:
-    from kling_relay.provider import CONNECT_SECONDS
+    from kling_relay.wire import CONNECT_SECONDS
 
     longest = template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + CONNECT_SECONDS
     assert longest + 2 < template["Resources"]["TaskApiFunction"]["Properties"]["Timeout"]

@@ -72,6 +72,7 @@ def test_the_usual_notices_at_the_start_do_not_disturb_the_sleeping_workflow(wor
     task = world.create()
     world.states.run()
     due_at = world.task(task.id).due_at
+    world.clock.tick(1)
     for status in ("submitted", "processing", "submitted", "processing", "processing"):
         world.clock.tick(0.5)
         assert world.callback(task, {"task_id": "up-1", "task_status": status}) == 200

@@ -121,7 +121,7 @@ def test_clients_that_sign_tokens(driver: Driver, signed_with: str) -> None:
 
 def test_a_callback_saves_transitions(driver: Driver) -> None:
     """What an ordinary task costs: six state transitions, one Lambda invocation of the workflow's own."""
-    driver.account(render_seconds=1.0)
+    driver.account(render_seconds=2.5)  # as far apart as Kling's own notices, in scaled time
     task_id = driver.post(**QUIET)["task_id"]
     driver.delivered(task_id)
     history = driver.finished(task_id)

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.xdist_group("stack-kling")
 
 
 def test_an_image_becomes_a_video(kling: Driver) -> None:
-    kling.account(render_seconds=1.0)
+    kling.account(render_seconds=2.5)  # well after the notice of processing, well before the first poll
     task = kling.post(**QUIET, external_task_id="order-1")
     task_id = task["task_id"]
     assert play(kling.delivered(task_id))[:2] == (160, 90)
