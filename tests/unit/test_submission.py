@@ -3,6 +3,7 @@
 import pytest
 from kling_relay.advance import advance
 from kling_relay.facts import Facts
+from kling_relay.relay import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.task import Phase, Task
 
@@ -30,6 +31,13 @@ def test_the_post_carries_our_reference_and_not_the_clients(world: World) -> Non
     assert sent["external_task_id"] == task.id and sent["model_name"] == "kling-v3"
     assert sent["callback_url"].startswith(f"https://relay.example/hooks/kling/{task.id}/k1.")
     assert "order-1" not in str(sent) and "c.example" not in str(sent)
+
+
+def test_a_laptop_before_the_real_provider_names_no_address_that_it_cannot_reach(world: World) -> None:
+    world.relay._base_url = Cached(lambda: "http://127.0.0.1:8080")
+    world.create()
+    (sent,) = world.provider.posts
+    assert world.provider.profile.base_url.startswith("https://") and "callback_url" not in sent
 
 
 def test_refused(world: World) -> None:

@@ -47,7 +47,8 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         return _close_gate(relay, task, AccountTrouble(str(exc)))
     body = intake.upstream_body(relay, task, facts.images)
     body["external_task_id"] = task.id
-    body["callback_url"] = webhooks.callback_url(relay.base_url, relay.keyring, task.id)
+    if _can_be_called(relay):
+        body["callback_url"] = webhooks.callback_url(relay.base_url, relay.keyring, task.id)
     # The lease outlives this Lambda: when it is over, no POST under this claim can still begin.
     lease = must_end_by + _LEASE_MARGIN_MS
     due_at = lease + _ms(schedule.GRACE_SECONDS)
@@ -69,6 +70,11 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if isinstance(outcome, Accepted) and gate.failures:
         relay.gates.open(relay.settings.provider, gate)
     return step
+
+
+def _can_be_called(relay: Relay) -> bool:
+    """Whether a callback can reach us: not on a laptop before the real provider, which would refuse the address."""
+    return relay.base_url.startswith("https://") or relay.provider.profile.base_url.startswith("http://")
 
 
 def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
