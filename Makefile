@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test check format lock build deploy rehearse provider-key key doctor smoke clean
+.PHONY: help run serve test check format lock build deploy rehearse provider-key key doctor smoke openapi viewer clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,18 @@ lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
 	@for list in layers/dependencies/requirements requirements/run requirements/test requirements/sam; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header $$list.in --output-file $$list.txt || exit 1; done
+
+openapi: $(VENV)/run.done ## docs/openapi.yaml as the JSON that /docs serves
+	@$(VENV)/bin/python -m local.openapi
+
+viewer: ## fetch another version of the viewer that /docs serves (VERSION=5.35.0; needs npm)
+	@test -n "$(VERSION)" || { echo "which one? make viewer VERSION=5.35.0" >&2; exit 1; }
+	@set -e; got=$$(mktemp -d); to=functions/api_docs/viewer; npm pack --silent --pack-destination $$got swagger-ui-dist@$(VERSION); \
+	  tar xzf $$got/*.tgz -C $$got; cd $$got/package; \
+	  for file in swagger-ui-bundle.js swagger-ui.css; do \
+	    sed -E 's@/[/*]# sourceMappingURL=[^ *]*( ?\*/)?@@' $$file > "$(CURDIR)/$$to/$$file"; done; \
+	  cp swagger-ui-bundle.js.LICENSE.txt "$(CURDIR)/$$to/"; \
+	  for file in LICENSE NOTICE; do cp $$file "$(CURDIR)/$$to/$$file.txt"; done; rm -rf $$got
 
 clean: ## remove everything that was installed or built here
 	@rm -rf $(VENV) .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
