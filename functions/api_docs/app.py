@@ -1,4 +1,4 @@
-"""The interactive documentation: a page, the viewer's files, and the API's description. Public: nothing in it is secret."""
+"""The interactive documentation: a page, the viewer's files, the API's description. Public: nothing in it is secret."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from kling_relay.observability import logger
 from kling_relay.relay import current
 
 _FOLDER = Path(__file__).parent
-_PLACEHOLDER = "https://your-api.example"  # the API's address in the description and in the page
+_PLACEHOLDER = "https://your-api.example"  # the API's address in the description
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -33,7 +33,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         error = KlingError(1202)
         return _answer(error.http, ".json", json.dumps(envelope(request_id, code=error.code, message=error.message)))
     if name == "openapi.json":
-        return _answer(200, ".json", _files()[name].replace(_PLACEHOLDER, current().base_url))
+        relay = current()
+        return _answer(200, ".json", _files()[name].replace(_PLACEHOLDER, relay.base_url))
     asked_for = (event.get("queryStringParameters") or {}).get("v")
     return _answer(200, Path(name).suffix, _files()[name], for_ever=asked_for == _version())
 

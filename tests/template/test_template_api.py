@@ -107,7 +107,8 @@ def test_its_routes_are_these(template: Template) -> None:
         for prefix in ("", "/kling")
         for method, more in (("POST", ""), ("GET", "/{reference}"))
     }
-    assert routes == videos | {("POST", "/hooks/kling/{task_id}/{token}")}
+    docs = {("GET", "/docs"), ("GET", "/docs/{file}")}
+    assert routes == videos | docs | {("POST", "/hooks/kling/{task_id}/{token}")}
 
 
 def test_every_route_is_a_proxy_to_a_function(template: Template) -> None:

@@ -42,6 +42,7 @@ RIGHTS = {
     },
     "SweepTasksFunctionRole": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query", "states:StartExecution"},
     "OperateTasksFunctionRole": {"dynamodb:PutItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue"},
+    "ApiDocsFunctionRole": {"ssm:GetParameter"},
     "TaskLifecycleRole": {"dynamodb:UpdateItem", "lambda:InvokeFunction", *(action for _, action in ON_EVERYTHING)},
 }
 
