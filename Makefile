@@ -69,7 +69,7 @@ openapi: $(VENV)/run.done ## docs/openapi.yaml as the JSON that /docs serves
 
 viewer: ## fetch another version of the viewer that /docs serves (VERSION=5.35.0; needs npm)
 	@test -n "$(VERSION)" || { echo "which one? make viewer VERSION=5.35.0" >&2; exit 1; }
-	@set -e; got=$$(mktemp -d); to=functions/api_docs/viewer; npm pack --silent --pack-destination $$got swagger-ui-dist@$(VERSION); \
+	@set -e; got=$$(mktemp -d); to=functions/api_docs/viewer; npm pack --silent --pack-destination $$got swagger-ui-dist@$(VERSION) >/dev/null; \
 	  tar xzf $$got/*.tgz -C $$got; cd $$got/package; \
 	  for file in swagger-ui-bundle.js swagger-ui.css; do \
 	    sed -E 's@/[/*]# sourceMappingURL=[^ *]*( ?\*/)?@@' $$file > "$(CURDIR)/$$to/$$file"; done; \
