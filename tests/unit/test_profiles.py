@@ -207,15 +207,16 @@ def succeeded(task: Task) -> bool:
 @pytest.mark.parametrize("name", ROWS)
 def test_from_the_post_to_the_video(start: Start, sim: Simulator, name: str) -> None:
     world = start(name)
-    task = drive(world, world.create({**BODY, "dynamic_masks": [MASK]}), succeeded)
+    model = "kling-v1"  # the one that takes masks in the plainest mode
+    task = drive(world, world.create({**BODY, "model_name": model, "dynamic_masks": [MASK]}), succeeded)
     (entry,) = sim.ledger.entries.values()
     assert (entry.dialect, entry.billed) == (DIALECT.get(name, name), True)
     assert (task.upstream_id, entry.external_task_id) == (entry.task_id, task.id)
     assert entry.task_id.startswith("task_") == (name in ("powertokens", "relay"))
     assert task.videos and world.s3.head_object(Bucket="videos", Key=task.videos[0]["key"])["ContentLength"] > 1000
     sent = entry.request
-    assert (sent["model_name"], sent["prompt"]) == ("kling-v2-6", BODY["prompt"])
-    assert sent.get("model") == ("kling-v2-6" if name == "relay" else None)
+    assert (sent["model_name"], sent["prompt"]) == (model, BODY["prompt"])
+    assert sent.get("model") == (model if name == "relay" else None)
     masks = sent["dynamic_masks"]
     assert isinstance(masks, dict if name == "cometapi-2026-03" else list)
     if name == "relay":
