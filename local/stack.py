@@ -17,6 +17,18 @@ from local.front import Front
 
 TENANTS = ("demo", "second")
 SIMULATOR_KEY = "kling-simulator-key"
+_ACCESS_KEY, _SECRET_KEY = "kling-simulator-access-key", "kling-simulator-secret-key-of-at-least-32-bytes"
+# Profile -> what the simulator has to be for it, where that is not what it is anyway.
+SIMULATED: dict[str, dict[str, Any]] = {
+    "cometapi-2026-03": {"dynamic_masks": {"cometapi": "object"}},
+    "kling-aksk": {"access_key": _ACCESS_KEY, "secret_key": _SECRET_KEY},
+    **{name: {"kling_path": name} for name in ("yutoai", "powertokens", "relay")},
+}
+
+
+def simulated_key(provider: str) -> str:
+    """What the profile `provider` shows the simulator."""
+    return f"{_ACCESS_KEY}:{_SECRET_KEY}" if "access_key" in SIMULATED.get(provider, {}) else SIMULATOR_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,8 @@ class Stack:
         upstream, key = options.upstream, options.key
         if not upstream:
             self.say("starting the Kling simulator")
-            upstream, key = self._start_simulator(), SIMULATOR_KEY
+            upstream = self._start_simulator()
+            key = simulated_key(options.provider)
         self.say("deploying template.yaml")
         outputs = deployment.deploy(
             self.emulator,
@@ -155,6 +168,7 @@ class Stack:
         command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY]
         command += ["--render-seconds", f"{self.options.render_seconds:g}"]
         command += ["--render-size", str(self.options.render_size)]
+        command += ["--account", json.dumps(SIMULATED.get(self.options.provider, {}))]
         self._simulator = subprocess.Popen(command, cwd=packaging.REPOSITORY, stdout=subprocess.PIPE, text=True)
         if self._simulator.stdout is None:
             raise deployment.DeploymentError("the simulator has no output")

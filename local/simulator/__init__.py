@@ -1,10 +1,11 @@
-"""A Kling provider on this machine: both dialects, a billing ledger, switches for every misbehaviour, real videos.
+"""A Kling provider on this machine: several dialects, a billing ledger, switches for every misbehaviour, real videos.
 
 ``python -m local.simulator --port 8787`` runs it as a process of its own, which ends on SIGTERM, and by itself when the
 process that started it is gone. In a test: ``with Simulator(render_seconds=0.3, render_size=160) as sim: sim.url``.
 It binds to 127.0.0.1 only, sends callbacks to loopback addresses only, and writes nothing to the disk.
 
-Official dialect: ``{url}/v1/videos/{kind}``; CometAPI's: ``{url}/kling/v1/videos/{kind}``. The control API:
+Official dialect: ``{url}/v1/videos/{kind}``. A relay's: ``{url}/kling/v1/videos/{kind}``, CometAPI's unless the
+account's ``kling_path`` names another one. The control API:
 
 GET  /_sim/ledger        posts, tasks, counts
 GET  /_sim/tasks/{id}    one task by task_id or external_task_id, with progress 0..1

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--render-seconds", type=float, default=8.0, help="from submitted to the end of a task")
     parser.add_argument("--render-size", type=int, default=1280, help="longest side of a video in pixels")
     parser.add_argument("--slots", type=int, default=0, help="parallel tasks; 0 = no limit")
+    parser.add_argument("--account", type=json.loads, default={}, help="more of its settings, as JSON")
     options = parser.parse_args()
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -34,6 +35,7 @@ def main() -> None:
         render_seconds=options.render_seconds,
         render_size=options.render_size,
         slots=options.slots,
+        **options.account,
     ).start()
     print(json.dumps({"url": simulator.url, "pid": os.getpid()}), flush=True)
     end_with_parent(parent)

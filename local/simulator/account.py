@@ -13,18 +13,28 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from local.simulator.dialects import DIALECTS, Refusal
+from local.simulator.dialects import DIALECTS, RELAYS, Refusal
 
 
-def both(value: Any) -> Any:
-    """A setting that each dialect has for itself."""
-    return field(default_factory=lambda: dict.fromkeys(DIALECTS, value))
+def each(value: Any, **others: Any) -> Any:
+    """A setting that each dialect has for itself: `value`, but for the `others`."""
+    return field(default_factory=lambda: {**dict.fromkeys(DIALECTS, value), **others})
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "kling_path": RELAYS,
+    "retired_models": ("served", "refused"),
+    "duplicate_external_id": ("second_task", "refuse"),
+    "dynamic_masks": ("array", "object", "either"),
+}
 
 
 @dataclass
 class Account:
-    """Standing settings (``POST /_sim/account``). One account stands behind both dialects."""
+    """Standing settings (``POST /_sim/account``). One account stands behind all dialects."""
 
+    kling_path: str = "cometapi"
+    """Which relay answers under /kling/v1: cometapi, yutoai, powertokens, or relay for those of the new-api family."""
     key: str = "kling-simulator-key"
     """The API key that ``Authorization: Bearer`` has to carry."""
     access_key: str = ""
@@ -43,20 +53,22 @@ class Account:
     """Life of a result address in seconds (Kling: 30 days)."""
     extra_models: list[str] = field(default_factory=list)
     """Model names that are known beside the published ones, for every kind."""
-    retired_models: dict[str, str] = both("served")
+    retired_models: dict[str, str] = each("served")
     """served or refused (404, 1203): the models that Kling retired on 2026-09-15."""
-    query_by_external_id: dict[str, bool] = both(True)
+    query_by_external_id: dict[str, bool] = each(True, yutoai=False, powertokens=False, relay=False)
     """Whether a query finds a task by its external_task_id."""
-    echo_external_id: dict[str, bool] = both(True)
+    echo_external_id: dict[str, bool] = each(True, yutoai=False)
     """Whether answers and callbacks carry external_task_id in task_info."""
-    duplicate_external_id: dict[str, str] = both("second_task")
+    duplicate_external_id: dict[str, str] = each("second_task")
     """What a repeated external_task_id does: second_task (accepted and billed again) or refuse (400, 1201)."""
+    dynamic_masks: dict[str, str] = each("either", official="array")
+    """The form that is understood: array, object or either; another one is refused (400, 1201)."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
 
     def set(self, **settings: Any) -> None:
-        """Change settings, all or none. A setting per dialect takes one value for both, or ``{"cometapi": value}``."""
+        """Change settings, all or none. A setting per dialect takes one value for all, or ``{"cometapi": value}``."""
         with self._lock:
             self.__dict__.update({name: self._checked(name, value) for name, value in settings.items()})
 
@@ -66,14 +78,13 @@ class Account:
         old = getattr(self, name)
         if isinstance(old, dict):
             new = {**old, **(value if isinstance(value, dict) else dict.fromkeys(old, value))}
-            choices = {"retired_models": ("served", "refused"), "duplicate_external_id": ("second_task", "refuse")}
-            allowed = choices.get(name, (True, False))
+            allowed = CHOICES.get(name, (True, False))
             if set(new) != set(old) or any(one not in allowed for one in new.values()):
                 raise ValueError(f"{name}: per dialect ({', '.join(old)}), one of {allowed}")
             return new
         if isinstance(old, float) and isinstance(value, int):
             value = float(value)
-        if type(value) is not type(old):
+        if type(value) is not type(old) or value not in CHOICES.get(name, (value,)):
             raise ValueError(f"{name}: a {type(old).__name__}")
         return value
 

@@ -1,4 +1,4 @@
-"""The two dialects of the simulated provider: ids, envelopes and errors, as the public captures show them."""
+"""The dialects of the simulated provider: ids, envelopes and errors, as documents and public captures show them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from local.simulator.ledger import Entry
 
 KINDS = ("image2video", "multi-image2video", "text2video", "omni-video")
-DIALECTS = ("official", "cometapi")
-PREFIXES = {"/v1/": "official", "/kling/v1/": "cometapi"}
+RELAYS = ("cometapi", "yutoai", "powertokens", "relay")  # "relay": those of the new-api family
+DIALECTS = ("official", *RELAYS)
+OWN_IDS = ("powertokens", "relay")  # they give ids of their own; the callbacks, which come from Kling, name Kling's
 
 # Milliseconds since 1970 at which the two kinds of id start counting: an id is (now - start) << 22, plus 22 low bits.
 # Both follow from captured pairs of task_id and created_at.
@@ -91,19 +92,26 @@ class Ids:
 
     def task(self, dialect: str, kind: str) -> str:
         """CometAPI has been seen to give ids of its own for image2video, and Kling's ids for the rest."""
+        if dialect in OWN_IDS:
+            return f"task_{secrets.token_hex(16)}"
         return self.new(COMETAPI_IDS_START if (dialect, kind) == ("cometapi", "image2video") else KLING_IDS_START)
 
 
 def submitted(entry: Entry) -> Answer:
-    """The answer to an accepted submit."""
-    data = {
+    """The answer to an accepted submit. Relays of the new-api family answer with OpenAI's video object instead."""
+    if entry.dialect == "relay":
+        video = {"id": entry.task_id, "task_id": entry.task_id, "object": "video", "model": entry.model_name}
+        return as_json({**video, "status": "queued", "progress": 0, "created_at": entry.accepted_at // 1000})
+    data: dict[str, Any] = {
         "task_id": entry.task_id,
         "task_status": "submitted",
         "task_info": entry.task_info(),
         "created_at": entry.accepted_at,
         "updated_at": entry.accepted_at,
     }
-    if entry.dialect == "official":
+    if entry.dialect == "yutoai":
+        del data["task_info"]
+    if entry.dialect != "cometapi":
         return as_json({"code": 0, "message": "SUCCEED", "request_id": str(uuid.uuid4()), "data": data})
     message = "SUCCEED" if entry.kind == "multi-image2video" else "success"
     return as_json({"code": 0, "message": message, "data": data})
@@ -112,8 +120,8 @@ def submitted(entry: Entry) -> Answer:
 def task_object(entry: Entry, videos: list[dict[str, str]]) -> dict[str, Any]:
     """One task as a query shows it; the key order differs with dialect and status, as captured."""
     result = {"videos": videos} if entry.status == "succeed" else {}
-    shown: dict[str, Any] = {"task_id": entry.task_id}
-    if entry.dialect == "official" and entry.status != "failed":
+    shown: dict[str, Any] = {"task_id": entry.kling_id if entry.dialect == "relay" else entry.task_id}
+    if entry.dialect != "cometapi" and entry.status != "failed":
         shown |= {"task_status": entry.status, "task_info": entry.task_info(), "task_result": result}
         shown |= {"task_status_msg": "", "created_at": entry.accepted_at, "updated_at": entry.updated_at}
         if entry.status == "succeed":
@@ -131,18 +139,52 @@ def envelope(data: Any) -> Answer:
     return as_json({"code": 0, "message": "SUCCEED", "request_id": str(uuid.uuid4()), "data": data})
 
 
+WRAPPERS_WORDS = {
+    "submitted": ("SUBMITTED", "10%"),
+    "processing": ("IN_PROGRESS", "30%"),
+    "succeed": ("SUCCESS", "100%"),
+    "failed": ("FAILURE", "100%"),
+}
+
+
 def wrapped(task: dict[str, Any]) -> Answer:
     """The same task in the wrapper of new-api relays, which hides Kling's answer two levels down."""
-    status, progress = {
-        "submitted": ("SUBMITTED", "10%"),
-        "processing": ("IN_PROGRESS", "30%"),
-        "succeed": ("SUCCESS", "100%"),
-        "failed": ("FAILURE", "100%"),
-    }.get(task["task_status"], ("UNKNOWN", "30%"))
+    status, progress = WRAPPERS_WORDS.get(task["task_status"], ("UNKNOWN", "30%"))
     outer = {"task_id": task["task_id"], "status": status, "progress": progress}
     if status == "FAILURE":
         outer["fail_reason"] = task["task_status_msg"]
     return as_json({"code": "success", "message": "", "data": {**outer, "data": {"code": 0, "data": task}}})
+
+
+def relayed(entry: Entry, task: dict[str, Any]) -> Answer:
+    """The answer of the new-api family to a query: the relay's own row with its own id and seconds, and in it what
+    Kling answered when it was last asked (nothing yet for a task that has only been submitted)."""
+    status, progress = WRAPPERS_WORDS.get(task["task_status"], ("UNKNOWN", "30%"))
+    videos = task["task_result"].get("videos") or [{"url": ""}]
+    row = {
+        "id": 1,
+        "task_id": entry.task_id,
+        "platform": "50",
+        "action": "generate",
+        "status": status,
+        "fail_reason": entry.status_msg,
+        "result_url": videos[0]["url"],
+        "submit_time": entry.accepted_at // 1000,
+        "start_time": 0 if status == "SUBMITTED" else entry.updated_at // 1000,
+        "finish_time": (entry.ended_at or 0) // 1000,
+        "progress": progress,
+        "data": None if status == "SUBMITTED" else {"code": 0, "message": "SUCCEED", "data": task},
+    }
+    return as_json({"code": "success", "message": "", "data": row})
+
+
+def relay_refuses(refusal: Refusal) -> Answer:
+    """Errors of the new-api family: OpenAI's for a bad key, else words in place of Kling's codes, and HTTP 400."""
+    if refusal.status == 401:
+        error = {"message": refusal.message, "type": "new_api_error", "param": "", "code": None}
+        return as_json({"error": error}, 401)
+    word = "task_not_exist" if refusal.message == "task not found" else "task_failed"
+    return as_json({"code": word, "message": refusal.message, "data": None}, 400)
 
 
 def callback_body(entry: Entry, task_id: str, videos: list[dict[str, str]]) -> bytes:

@@ -35,6 +35,8 @@ class Entry:
     render_seconds: float
     """Seconds from submitted to the end."""
     echo_external_id: bool = True
+    kling_id: str = ""
+    """What Kling calls the task, and its callbacks with it: another name than task_id with relays of their own ids."""
     billed: bool = True
     """True from the acceptance on; false again when the task fails and the units are refunded."""
     status: str = "submitted"

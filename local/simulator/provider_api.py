@@ -1,4 +1,4 @@
-"""The simulated provider's own API: submit, query, list, in both dialects. No sockets here."""
+"""The simulated provider's own API: submit, query, list, in every dialect. No sockets here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local.simulator.account import Account
 from local.simulator.delivery import Delivery
 from local.simulator.dialects import (
     KINDS,
-    PREFIXES,
+    OWN_IDS,
     Answer,
     Ids,
     Refusal,
@@ -20,6 +20,8 @@ from local.simulator.dialects import (
     garbage,
     now_ms,
     refuse,
+    relay_refuses,
+    relayed,
     server_error,
     submitted,
     task_object,
@@ -56,7 +58,7 @@ class ProviderApi:
         path = asked.path.rstrip("/")
         if method == "GET" and path in ("/account/costs", "/kling/account/costs"):
             return refuse(no) if (no := self.account.authorize(authorization)) else envelope({})
-        for prefix, dialect in PREFIXES.items():
+        for prefix, dialect in (("/v1/", "official"), ("/kling/v1/", self.account.kling_path)):
             parts = path.removeprefix(prefix).split("/") if path.startswith(prefix) else []
             if len(parts) in (2, 3) and parts[0] == "videos" and parts[1] in KINDS:
                 reference = unquote(parts[2]) if len(parts) == 3 else None
@@ -84,14 +86,14 @@ class ProviderApi:
         refusal = self._refusal(dialect, kind, authorization, body)
         if refusal:
             line["outcome"] = f"refused {refusal.status}/{refusal.code}"
-            return refuse(refusal)
+            return self._refuse(dialect, refusal)
         late = self.faults.take("late_accept")
         if late is not None:
             line["outcome"] = "dropped, to be accepted late"
             self.life.agenda.after(late, lambda: self._accept(dialect, kind, body, line, whatever=True))
             return DROPPED
         accepted = self._accept(dialect, kind, body, line)
-        return refuse(accepted) if isinstance(accepted, Refusal) else self._answer_to(accepted)
+        return self._refuse(dialect, accepted) if isinstance(accepted, Refusal) else self._answer_to(accepted)
 
     def _refusal(self, dialect: str, kind: str, authorization: str | None, body: Any) -> Refusal | None:
         refusal = self._not_allowed(authorization)
@@ -100,8 +102,13 @@ class ProviderApi:
                 refusal = simple
         if not refusal:
             retired = RETIRED if self.account.retired_models[dialect] == "refused" else set()
-            refusal = check(kind, body, set(self.account.extra_models), retired)
+            masks = self.account.dynamic_masks[dialect]
+            refusal = check(kind, body, set(self.account.extra_models), retired, masks)
         return refusal
+
+    @staticmethod
+    def _refuse(dialect: str, refusal: Refusal) -> Answer:
+        return relay_refuses(refusal) if dialect == "relay" else refuse(refusal)
 
     def _not_allowed(self, authorization: str | None) -> Refusal | None:
         if self.faults.take("auth_error"):
@@ -124,8 +131,10 @@ class ProviderApi:
                 line["outcome"] = f"refused {refusal.status}/{refusal.code}"
                 return refusal
             seconds = self.faults.take("render_seconds")
+            task_id = self.ids.task(dialect, kind)
             entry = Entry(
-                task_id=self.ids.task(dialect, kind),
+                task_id=task_id,
+                kling_id=self.ids.new() if dialect in OWN_IDS else task_id,
                 dialect=dialect,
                 kind=kind,
                 external_task_id=reference,
@@ -164,7 +173,7 @@ class ProviderApi:
     def look(self, dialect: str, kind: str, reference: str | None, authorization: str | None, query: str) -> Answer:
         refusal = self._not_allowed(authorization)
         if refusal:
-            return refuse(refusal)
+            return self._refuse(dialect, refusal)
         entry = self._find(dialect, kind, reference) if reference is not None else None
         self.stopping.wait(self.faults.take("query_slow") or 0)
         status = self.faults.take("query_5xx")
@@ -173,10 +182,13 @@ class ProviderApi:
         if reference is None:
             answer = self._list(dialect, kind, query)
         elif entry is None:
-            answer = self._unknown()
+            answer = self._unknown(dialect)
         else:
             shown = self._shown(entry)
-            answer = wrapped(shown) if self.faults.take("wrapped") else envelope(shown)
+            if dialect == "relay":
+                answer = relayed(entry, shown)
+            else:
+                answer = wrapped(shown) if self.faults.take("wrapped") else envelope(shown)
         broken = self.faults.take("query_garbage")
         return garbage(broken, answer) if broken else answer
 
@@ -197,12 +209,12 @@ class ProviderApi:
         word = self.faults.take("query_unknown_status")
         return {**shown, "task_status": word} if word else shown
 
-    def _unknown(self) -> Answer:
+    def _unknown(self, dialect: str) -> Answer:
         how = self.faults.take("unknown_id") or "404/1203"
         if how == "200/null":
             return as_json({"code": 0, "message": "SUCCEED", "data": None})
         status, code = how.split("/")
-        return refuse(Refusal(int(status), int(code), "task not found"))
+        return self._refuse(dialect, Refusal(int(status), int(code), "task not found"))
 
     def _list(self, dialect: str, kind: str, query: str) -> Answer:
         """Newest first. Kling's limits: pageNum 1..1000, pageSize 1..500, default 1 and 30; no total."""

@@ -30,6 +30,7 @@ DEFAULT_MODEL = {
 NO_TAIL = {"kling-v2-master", "kling-v2-1-master"}
 TAIL_IN_PRO_ONLY = {"kling-v1-5", "kling-v1-6", "kling-v2-1", "kling-v2-5-turbo", "kling-v2-6"}
 SECONDS = {"kling-v3": range(3, 16), "kling-v3-omni": range(3, 16), "kling-video-o1": range(3, 11)}  # others: 5 or 10
+MASK_FORMS: dict[str, type | tuple[type, ...]] = {"array": list, "object": dict, "either": (list, dict)}
 # Units a second by (model family, sound): std, pro, 4k. One unit lists at $0.14; unpublished models count as 2.5.
 UNITS = {
     ("kling-v3", "off"): ("0.6", "0.8", "3.0"),
@@ -70,8 +71,10 @@ def units_of(kind: str, body: dict[str, Any]) -> str:
     return f"{(price * seconds_of(body)).normalize():f}"
 
 
-def check(kind: str, body: Any, known_models: set[str], refused_models: set[str]) -> Refusal | None:
-    """Kling's refusal of a submit's body, or None."""
+def check(
+    kind: str, body: Any, known_models: set[str], refused_models: set[str], masks: str = "either"
+) -> Refusal | None:
+    """Kling's refusal of a submit's body, or None. `masks`: the form of dynamic_masks that is understood."""
     if not isinstance(body, dict):
         return Refusal(400, 1201, "Failed to resolve the request body")
     try:
@@ -79,6 +82,8 @@ def check(kind: str, body: Any, known_models: set[str], refused_models: set[str]
             rule(kind, body)
     except Invalid as broken:
         return Refusal(400, 1201, str(broken))
+    if body.get("dynamic_masks") and not isinstance(body["dynamic_masks"], MASK_FORMS[masks]):
+        return Refusal(400, 1201, f"dynamic_masks must be an {masks}")
     model = model_of(kind, body)
     if model in refused_models or model not in MODELS[kind] | known_models:
         return Refusal(404, 1203, f"model {model} not found")

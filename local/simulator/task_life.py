@@ -101,7 +101,7 @@ class TaskLife:
         """Start the life of a task that is in the ledger."""
         course = Course(
             entry,
-            callback_id=self.ids.new() if self.faults.take("callback_foreign_id") else entry.task_id,
+            callback_id=self.ids.new() if self.faults.take("callback_foreign_id") else entry.kling_id,
             callbacks=self.faults.take("callbacks") or "on",
             failure=self.faults.take("fail"),
         )

@@ -138,6 +138,10 @@ def test_every_provider_profile_can_be_chosen(template: Template) -> None:
 
     profiles = json.loads((REPOSITORY / "layers/relay/kling_relay/providers.json").read_text())
     assert set(template["Parameters"]["Provider"]["AllowedValues"]) == set(profiles)
+    rule = template["Rules"]["ProviderHasHost"]
+    without_host, _ = rule["RuleCondition"]["Fn::Contains"]
+    assert set(without_host) == {name for name, profile in profiles.items() if not profile["base_url"]}
+    assert "KlingBaseUrl" in json.dumps(rule["Assertions"])
 
 
 def test_the_paid_post_fits_into_the_api_functions_time(template: Template) -> None:

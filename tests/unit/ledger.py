@@ -6,6 +6,7 @@ from typing import Any
 
 from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
+from kling_relay.profiles import Profile
 from kling_relay.provider import (
     Accepted,
     AccountTrouble,
@@ -14,7 +15,6 @@ from kling_relay.provider import (
     NoRoom,
     NotSent,
     Outcome,
-    Profile,
     Refused,
     Trouble,
     Unknown,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kling_relay.provider import Provider, profile
+from kling_relay.profiles import profile
+from kling_relay.provider import Provider
 
 from tests.unit.loopback import Handler, serve
 from tests.unit.pictures import png, text

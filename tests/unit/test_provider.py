@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kling_relay.profiles import profile
 from kling_relay.provider import (
     Accepted,
     AccountTrouble,
@@ -15,7 +16,6 @@ from kling_relay.provider import (
     Trouble,
     Unknown,
     Unsure,
-    profile,
 )
 from kling_relay.settings import SettingsError
 

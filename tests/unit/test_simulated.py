@@ -7,7 +7,8 @@ import pytest
 from kling_relay import copying
 from kling_relay.advance import advance
 from kling_relay.facts import Facts
-from kling_relay.provider import Provider, profile
+from kling_relay.profiles import profile
+from kling_relay.provider import Provider
 from kling_relay.task import Phase, Task
 
 from local.simulator import Simulator

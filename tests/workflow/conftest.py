@@ -22,9 +22,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def kling_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The same relay in front of the official API's dialect."""
+    yield from _in_front_of("kling", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def relay_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same relay in front of another relay, of the new-api family."""
+    yield from _in_front_of("relay", tmp_path_factory)
+
+
+def _in_front_of(provider: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     state = tmp_path_factory.mktemp("state")
     parameters = (("SubmitTimeoutSeconds", "2"),)
-    with Stack(Options(**FAST, provider="kling", state=state, parameters=parameters)) as running:
+    with Stack(Options(**FAST, provider=provider, state=state, parameters=parameters)) as running:
         _stop_the_clock(running)
         yield running
 
@@ -48,6 +58,11 @@ def driver(stack: Stack) -> Iterator[Driver]:
 @pytest.fixture
 def kling(kling_stack: Stack) -> Iterator[Driver]:
     yield from _fresh(kling_stack)
+
+
+@pytest.fixture
+def relay(relay_stack: Stack) -> Iterator[Driver]:
+    yield from _fresh(relay_stack)
 
 
 def _fresh(stack: Stack) -> Iterator[Driver]:

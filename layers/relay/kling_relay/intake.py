@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from kling_relay import images
+from kling_relay.profiles import in_dialect
 from kling_relay.relay import Relay
 from kling_relay.request import Request, image_places
 from kling_relay.schedule import GRACE_SECONDS
 from kling_relay.task import Phase, Task, new_task_id
+
+_URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins to render
 
 
 def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None) -> Task:
@@ -41,17 +44,21 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
 
 
 def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dict[str, Any]:
-    """The recorded request as the provider takes it: images inline as bare base64, `model_name` always said.
+    """The recorded request as the provider takes it: in its dialect, `model_name` always said, images of ours as bare
+    base64 or as presigned URLs.
 
     `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
     """
+    profile = relay.provider.profile
     body: dict[str, Any] = json.loads(json.dumps(task.request))
     for name, holder, key in image_places(body):
         if isinstance(holder[key], dict):
-            data = at_hand.get(name) or _load(relay, holder[key]["s3"])
-            holder[key] = base64.b64encode(data).decode()
-    body["model_name"] = model_name(relay, task)
-    return body
+            stored = holder[key]["s3"]
+            if profile.image_form == "url":
+                holder[key] = _url(relay, stored)
+            else:
+                holder[key] = base64.b64encode(at_hand.get(name) or _load(relay, stored)).decode()
+    return in_dialect(profile, task.kind, {**body, "model_name": model_name(relay, task)})
 
 
 def model_name(relay: Relay, task: Task) -> str:
@@ -74,6 +81,12 @@ def _store(relay: Relay, prefix: str, data: bytes) -> str:
 def _load(relay: Relay, key: str) -> bytes:
     data: bytes = relay.s3.get_object(Bucket=relay.settings.need("input_bucket"), Key=key)["Body"].read()
     return data
+
+
+def _url(relay: Relay, key: str) -> str:
+    where = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
+    url: str = relay.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_URL_SECONDS)
+    return url
 
 
 def _hash(request: Request) -> str:

@@ -1,17 +1,14 @@
-"""Submits to and queries the provider. `providers.json` holds one profile each; nothing here moves a task."""
+"""Submits to and queries the provider that a profile describes; nothing here moves a task."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kling_relay import address, snapshot
-from kling_relay.address import AddressError
+from kling_relay import snapshot
 from kling_relay.errors import KlingError
+from kling_relay.profiles import Profile
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
 from kling_relay.wire import BrokenError, NotConnectedError, Wire
@@ -23,42 +20,6 @@ _NO_ROOM = {1302, 1303}
 _AUTHENTICATION = {1000, 1001, 1002, 1003, 1004}
 _ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1103, 1304}
 _UNCLEAR = {5000, 5001, 5002}
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One provider. `path` is the video path with {kind}; `default_model` is per kind.
-
-    `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
-    reference is refused. `hides_reference`: its answers do not repeat our reference.
-    """
-
-    name: str
-    base_url: str
-    path: str
-    default_model: dict[str, str]
-    ask_by_reference: bool
-    unique_reference: bool
-    hides_reference: bool
-
-
-@cache
-def _profiles() -> dict[str, dict[str, Any]]:
-    loaded: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "providers.json").read_text())
-    return loaded
-
-
-def profile(name: str, base_url: str = "") -> Profile:
-    """The profile `name`, at `base_url` where the operator gave one; raises SettingsError for an unknown name."""
-    if name not in _profiles():
-        raise SettingsError(f"PROVIDER: {name!r} is not known, there are {', '.join(_profiles())}")
-    row = _profiles()[name]
-    chosen = (base_url or row["base_url"]).rstrip("/")
-    try:
-        address.parse(chosen)
-    except AddressError:
-        raise SettingsError("KLING_BASE_URL: http(s)://host, with no blanks and no userinfo, is expected") from None
-    return Profile(name=name, **{**row, "base_url": chosen})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +90,8 @@ Answer = Found | Unknown | Trouble
 
 
 class Provider:
-    """Speaks to one provider. `key(refresh)` gives its API key, past any cache where `refresh` is true."""
+    """Speaks to one provider. `key(refresh)` gives its API key, or the token that stands for it, past any cache where
+    `refresh` is true."""
 
     def __init__(self, profile: Profile, key: Callable[[bool], str]) -> None:
         self.profile = profile

@@ -13,9 +13,11 @@ from botocore.exceptions import ClientError
 
 from kling_relay import archive
 from kling_relay.clock import Clock
+from kling_relay.credential import TokenSigner
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
-from kling_relay.provider import Provider, profile
+from kling_relay.profiles import profile
+from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.table import TaskTable
 
@@ -79,7 +81,10 @@ class Relay:
 
     @cached_property
     def provider(self) -> Provider:
-        return Provider(profile(self.settings.provider, self.settings.kling_base_url), self._provider_key.get)
+        chosen = profile(self.settings.provider, self.settings.kling_base_url)
+        stored = self._provider_key.get
+        signer = TokenSigner(stored, lambda: self.clock.now_ms() / 1000)
+        return Provider(chosen, signer if chosen.auth == "aksk" else stored)
 
     @cached_property
     def _provider_key(self) -> Cached:

@@ -11,6 +11,7 @@ Status = Literal["submitted", "processing", "succeed", "failed"]
 
 _MOST_VIDEOS = 8  # these two keep a row small, whatever the provider says
 _MOST_URL_CHARACTERS = 8192
+_LEAST_MILLISECONDS = 100_000_000_000  # in March 1973; as seconds in the year 5138
 
 _STATUS_WORDS: dict[str, Status] = {
     **dict.fromkeys(("submitted", "queued", "pending", "not_start"), "submitted"),
@@ -64,7 +65,7 @@ def read(answer: Any) -> Snapshot | None:
         message=_message(inside_out),
         videos=tuple(_videos(inside_out)),
         reference=_text(reference or _first(inside_out, "external_task_id", "external_id")),
-        created_at=_whole(_first(inside_out, "created_at", "create_time")),
+        created_at=_milliseconds(_first(inside_out, "created_at", "create_time", "submit_time")),
         units=_text(_first(inside_out, "final_unit_deduction")),
     )
 
@@ -93,8 +94,11 @@ def _text(value: Any, most: int = 256) -> str | None:
     return str(value)[:most].encode("utf-8", "replace").decode()
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _milliseconds(value: Any) -> int | None:
+    """A time since 1970 in milliseconds; relays that write seconds are known by their numbers, which are smaller."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value * 1000 if 0 < value < _LEAST_MILLISECONDS else value
 
 
 def _message(inside_out: list[dict[str, Any]]) -> str:

@@ -1,0 +1,74 @@
+"""What sets one provider apart from another, as `providers.json` has it, and a request in the provider's dialect."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from kling_relay import address
+from kling_relay.address import AddressError
+from kling_relay.settings import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One provider. `path` is the video path with {kind}; `default_model` is per kind.
+
+    `auth`: what the secret holds, an API key ("key") or a pair that signs tokens ("aksk").
+    `models`: a client's name of a model -> the provider's, where they differ.
+    `masks`: whether dynamic_masks goes out as the array that it is or as an "object".
+    `repeats_model`: `model` is sent beside `model_name`. `drops`: per kind, fields that the provider does not know.
+    `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
+    `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
+    reference is refused. `hides_reference`: its answers do not repeat our reference.
+    """
+
+    name: str
+    base_url: str
+    path: str
+    default_model: dict[str, str]
+    ask_by_reference: bool
+    unique_reference: bool
+    hides_reference: bool
+    auth: Literal["key", "aksk"] = "key"
+    models: dict[str, str] = field(default_factory=dict)
+    masks: Literal["array", "object"] = "array"
+    repeats_model: bool = False
+    drops: dict[str, list[str]] = field(default_factory=dict)
+    image_form: Literal["base64", "url"] = "base64"
+
+
+@cache
+def _profiles() -> dict[str, dict[str, Any]]:
+    loaded: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "providers.json").read_text())
+    return loaded
+
+
+def profile(name: str, base_url: str = "") -> Profile:
+    """The profile `name`, at `base_url` where the operator gave one; raises SettingsError for an unknown name, and
+    where neither the operator nor the profile names a host."""
+    if name not in _profiles():
+        raise SettingsError(f"PROVIDER: {name!r} is not known, there are {', '.join(_profiles())}")
+    row = _profiles()[name]
+    chosen = (base_url or row["base_url"]).rstrip("/")
+    if not chosen:
+        raise SettingsError(f"KLING_BASE_URL: {name} has no host of its own, say which one to use (https://host)")
+    try:
+        address.parse(chosen)
+    except AddressError:
+        raise SettingsError("KLING_BASE_URL: http(s)://host, with no blanks and no userinfo, is expected") from None
+    return Profile(name=name, **{**row, "base_url": chosen})
+
+
+def in_dialect(profile: Profile, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """`body`, which names its model, as the provider takes it; `body` itself stays as it is."""
+    dropped = profile.drops.get(kind, [])
+    spoken = {name: value for name, value in body.items() if name not in dropped}
+    spoken["model_name"] = profile.models.get(body["model_name"], body["model_name"])
+    if profile.repeats_model:
+        spoken["model"] = spoken["model_name"]
+    masks = spoken.get("dynamic_masks")
+    if profile.masks == "object" and masks and len(masks) == 1:  # no page shows how an object would hold several
+        spoken["dynamic_masks"] = masks[0]
+    return spoken
