@@ -103,6 +103,8 @@ DEFAULTS = {
     "KlingBaseUrl": "",
     "DefaultModelImage2Video": "",
     "DefaultModelMultiImage2Video": "",
+    "DefaultModelText2Video": "",
+    "DefaultModelOmniVideo": "",
     "DeadlineSeconds": 86_400,
     "SubmitTimeoutSeconds": 15,
     "TaskRetentionDays": 400,
@@ -140,10 +142,11 @@ def test_every_provider_profile_can_be_chosen(template: Template) -> None:
     assert set(template["Parameters"]["Provider"]["AllowedValues"]) == set(profiles)
 
 
-def test_the_paid_post_fits_into_the_api_functions_time(template: Template) -> None:
-    from kling_relay.provider import CONNECT_SECONDS
+def test_the_look_and_the_paid_post_fit_into_the_api_functions_time(template: Template) -> None:
+    from kling_relay.look import SECONDS
+    from kling_relay.wire import CONNECT_SECONDS
 
-    longest = template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + CONNECT_SECONDS
+    longest = template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + CONNECT_SECONDS + SECONDS
     assert longest + 2 < template["Resources"]["TaskApiFunction"]["Properties"]["Timeout"]
 
 

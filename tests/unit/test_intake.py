@@ -28,11 +28,12 @@ def parse(body: dict[str, Any], kind: str = "image2video") -> request.Request:
     return request.parse(kind, json.dumps(body).encode())
 
 
-MASKS = [{"mask": b64(png(300)), "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
+MASKS = [{"mask": b64(png(tail=b"m")), "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
 
 
 def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) -> None:
-    body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(400)), "prompt": "x"}
+    body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(tail=b"s")), "prompt": "x"}
+    body["model_name"] = "kling-v1"
     task = intake.record(world.relay, "acme", parse(body))
     keys = [holder[key]["s3"] for _, holder, key in request.image_places(task.request)]
     assert len(set(keys)) == 3 and all(key.startswith(f"inputs/acme/{task.id}/") for key in keys)
@@ -40,7 +41,7 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
     for at_hand in ({}, {"image": png()}):
         upstream = intake.upstream_body(world.relay, task, at_hand)
         assert upstream["image"] == body["image"] and upstream["static_mask"] == body["static_mask"]
-        assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v3"
+        assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v1"
     assert task.request["image"] == {"s3": keys[0]}, "the row keeps the reference"
 
 
