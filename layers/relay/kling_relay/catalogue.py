@@ -164,7 +164,9 @@ def _word(feature: str) -> str:
 
 
 def _where(model_name: str, patterns: list[str]) -> str:
-    return f"{model_name} has that with {', '.join(patterns)}" if patterns else f"{model_name} has that nowhere"
+    if not patterns:
+        return f"{model_name} has that nowhere"
+    return f"{model_name} has that with {', '.join(pattern.removeprefix('*/') for pattern in patterns)}"
 
 
 def _offer(model: Model) -> str:

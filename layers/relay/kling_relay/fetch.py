@@ -116,6 +116,8 @@ def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, 
             if not piece:
                 break
             data += piece
+        if length is not None and len(data) < min(size, length):
+            raise FetchError("truncated")
         return data, length
 
 
