@@ -82,7 +82,7 @@ def test_a_death_at_every_effect(cloud: Cloud, name: str) -> None:
                 break
         else:
             raise AssertionError("the crash never stopped firing")
-    assert lives >= 6
+    assert lives >= 5  # record, claim, POST, its outcome; and one life without a death
 
 
 def test_the_sweep_would_notice_a_second_payment(cloud: Cloud) -> None:
