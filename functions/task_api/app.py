@@ -29,6 +29,8 @@ def create(kind: str) -> Response:
     asked = request.parse(kind, _body())
     task = intake.record(relay, tenant, asked, _idempotency_key())
     logger.append_keys(task_id=task.id)
+    if asked.notes:
+        logger.warning("request_noted", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
         task = _submit(relay, task, asked)
     return _answer(200, envelope(_request_id(), data=client_view(task, delivery.video_urls(relay, task))))

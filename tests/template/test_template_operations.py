@@ -103,6 +103,8 @@ DEFAULTS = {
     "KlingBaseUrl": "",
     "DefaultModelImage2Video": "",
     "DefaultModelMultiImage2Video": "",
+    "DefaultModelText2Video": "",
+    "DefaultModelOmniVideo": "",
     "DeadlineSeconds": 86_400,
     "SubmitTimeoutSeconds": 15,
     "TaskRetentionDays": 400,
@@ -159,3 +161,10 @@ def test_profiles_deploy_what_the_makefile_looks_for() -> None:
         assert deploy["capabilities"].split() == ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
         assert deploy["fail_on_empty_changeset"] is False
     assert profiles["prod"]["deploy"]["parameters"]["confirm_changeset"] is True
+
+
+def test_the_look_at_images_leaves_time_for_the_paid_post(template: Template) -> None:
+    from kling_relay import look, wire
+
+    longest = look.SECONDS + template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + wire.CONNECT_SECONDS
+    assert longest + 2 < template["Resources"]["TaskApiFunction"]["Properties"]["Timeout"]

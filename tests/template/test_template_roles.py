@@ -30,14 +30,14 @@ RIGHTS = {
     },
     "KlingCallbackFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
-        *("secretsmanager:GetSecretValue", "states:StartExecution", "states:SendTaskSuccess"),
+        *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution", "states:SendTaskSuccess"),
     },
     "AdvanceTaskFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         *("s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
     },
     "ArchiveVideoFunctionRole": {
-        *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue"),
+        *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue", "ssm:GetParameter"),
         *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
     },
     "SweepTasksFunctionRole": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query", "states:StartExecution"},
@@ -93,6 +93,19 @@ def test_policies_have_a_version_and_managed_ones_are_known(template: Template) 
         documents = [policy["PolicyDocument"] for policy in role["Properties"]["Policies"]]
         assert [document.get("Version") for document in documents] == ["2012-10-17"], name
         assert set(role["Properties"]["ManagedPolicyArns"]) <= set(MANAGED), name
+
+
+def test_parameters_are_read_by_their_name_only(template: Template) -> None:
+    found: dict[str, set[str]] = {}
+    for role, actions, resources in statements(template):
+        if "ssm:GetParameter" in actions:
+            found.setdefault(role, set()).update(resource["Fn::Sub"].rpartition("/")[2] for resource in resources)
+    assert found == {
+        "TaskApiFunctionRole": {"base-url", "models"},
+        "AdvanceTaskFunctionRole": {"base-url", "models"},
+        "KlingCallbackFunctionRole": {"models"},
+        "ArchiveVideoFunctionRole": {"models"},
+    }
 
 
 def test_executions_and_functions_are_started_on_our_own_only(template: Template) -> None:

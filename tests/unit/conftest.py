@@ -1,6 +1,8 @@
 """Unit tests have no network: a forgotten fake fails at once. `@pytest.mark.enable_socket` lets a test use loopback."""
 
 import pytest
+from kling_relay import look
+from kling_relay.fetch import FetchError
 from pytest_socket import disable_socket, enable_socket
 
 from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
@@ -12,3 +14,14 @@ def _no_network(request: pytest.FixtureRequest):
         disable_socket(allow_unix_socket=True)
     yield
     enable_socket()
+
+
+@pytest.fixture(autouse=True)
+def _no_image_host_answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a resolver is asked; test_look.py puts the real thing back."""
+    if request.node.get_closest_marker("enable_socket") is None:
+        monkeypatch.setattr(look, "read_start", _refuse)
+
+
+def _refuse(url: str, **_: object) -> tuple[bytes, int | None]:
+    raise FetchError("network")

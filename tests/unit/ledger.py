@@ -40,6 +40,7 @@ class LedgerProvider:
     def __init__(self, clock: Clock, effects: Any, **profile: Any) -> None:
         known = {"ask_by_reference": True, "unique_reference": False, "hides_reference": False, **profile}
         model = {"image2video": "kling-v3", "multi-image2video": "kling-v1-6"}
+        model |= {"text2video": "kling-v3", "omni-video": "kling-video-o1"}
         self.profile = Profile("kling", "https://provider.example", "/v1/videos/{kind}", model, **known)
         self.clock, self.effects = clock, effects
         self.sold: list[Sold] = []

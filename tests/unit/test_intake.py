@@ -28,11 +28,12 @@ def parse(body: dict[str, Any], kind: str = "image2video") -> request.Request:
     return request.parse(kind, json.dumps(body).encode())
 
 
-MASKS = [{"mask": b64(png(300)), "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
+MASKS = [{"mask": b64(png(tail=b"m")), "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
 
 
 def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) -> None:
-    body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(400)), "prompt": "x"}
+    body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(tail=b"s")), "prompt": "x"}
+    body["model_name"] = "kling-v1"
     task = intake.record(world.relay, "acme", parse(body))
     keys = [holder[key]["s3"] for _, holder, key in request.image_places(task.request)]
     assert len(set(keys)) == 3 and all(key.startswith(f"inputs/acme/{task.id}/") for key in keys)
@@ -40,7 +41,7 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
     for at_hand in ({}, {"image": png()}):
         upstream = intake.upstream_body(world.relay, task, at_hand)
         assert upstream["image"] == body["image"] and upstream["static_mask"] == body["static_mask"]
-        assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v3"
+        assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v1"
     assert task.request["image"] == {"s3": keys[0]}, "the row keeps the reference"
 
 
@@ -58,6 +59,52 @@ def test_model_names(cloud: Cloud) -> None:
     theirs = intake.record(world.relay, "acme", parse(BODY))
     assert intake.model_name(world.relay, ours) == "kling-v2-1"
     assert intake.model_name(world.relay, theirs) == BODY["model_name"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "model"),
+    [
+        ("text2video", {"prompt": "p", "sound": "on"}, "kling-v3"),
+        ("omni-video", {"prompt": "p", "aspect_ratio": "1:1"}, "kling-video-o1"),
+        ("omni-video", {"prompt": "p", "image_list": [{"image_url": b64(png()), "type": "first_frame"}]}, ""),
+    ],
+)
+def test_the_newer_kinds_go_the_same_way(world: World, kind: str, body: dict[str, Any], model: str) -> None:
+    status, answer = world.http("POST", f"/v1/videos/{kind}", body, authorization=world.key())
+    assert status == 200, answer
+    (sent,) = world.provider.posts
+    assert {name: sent[name] for name in body} == body
+    assert model in ("", sent["model_name"])
+    assert world.http("GET", f"/v1/videos/{kind}/{answer['data']['task_id']}", authorization=world.key())[0] == 200
+
+
+def test_what_has_no_effect_is_left_out_and_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", logger="kling-relay")
+    body = {**BODY, "cfg_scale": 0.5, "aspect_ratio": "1:1"}
+    task = world.create(body, **{"Idempotency-Key": "k"})
+    (sent,) = world.provider.posts
+    assert not {"cfg_scale", "aspect_ratio"} & ({*sent} | {*task.request})
+    (record,) = [record for record in caplog.records if record.message == "request_noted"]
+    assert [note.split(" ")[0] for note in record.notes] == ["aspect_ratio", "cfg_scale"]
+    assert world.create(body, **{"Idempotency-Key": "k"}).id == task.id
+    world.create({**BODY, "model_name": "kling-v9"})
+    assert "kling-v9" in caplog.records[-1].notes[0]
+
+
+def test_what_a_model_cannot_do_is_neither_recorded_nor_paid(world: World) -> None:
+    status, answer = world.post({**BODY, "image_tail": "https://i.example/tail.png"})
+    assert (status, answer["code"]) == (400, 1201)
+    assert "(kling-v2-5-turbo/std/5) is not supported with image_tail" in answer["message"]
+    assert world.tasks() == [] and world.provider.posts == []
+
+
+def test_the_stacks_default_model_is_what_is_checked(cloud: Cloud) -> None:
+    world = World(cloud, default_model_image2video="kling-v2-1-master", default_model_text2video="kling-v2-6")
+    assert world.create({"image_tail": "https://i.example/1.png"}).request == {"image_tail": "https://i.example/1.png"}
+    status, answer = world.http(
+        "POST", "/v1/videos/text2video", {"prompt": "p", "mode": "4k"}, authorization=world.key()
+    )
+    assert status == 400 and "(kling-v2-6/4k/5) is not supported" in answer["message"]
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.catalogue import _catalogue, render_p5_seconds
+from kling_relay.catalogue import render_p5_seconds, shipped
 from kling_relay.schedule import backoff, poll_wait
 
 
@@ -50,9 +50,10 @@ def test_backoff_doubles_and_spreads() -> None:
 
 
 def test_the_catalogue_answers_for_every_model() -> None:
-    default = _catalogue()["default_render_p5_seconds"]
-    assert render_p5_seconds("a-model-of-next-year", "std", "5") == default
-    assert render_p5_seconds("kling-v3", "std", "14") == default
-    for name, model in _catalogue()["models"].items():
-        for kind, seconds in model["render_p5_seconds"].items():
-            assert render_p5_seconds(name, *kind.split("/")) == seconds > 0
+    known = shipped()
+    default = known.default_render_p5_seconds
+    assert render_p5_seconds(known, "a-model-of-next-year", "std", "5") == default
+    assert render_p5_seconds(known, "kling-v3", "std", "14") == default
+    for name, model in known.models.items():
+        for kind, seconds in model.render_p5_seconds.items():
+            assert render_p5_seconds(known, name, *kind.split("/")) == seconds > 0

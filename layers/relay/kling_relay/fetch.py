@@ -37,7 +37,7 @@ class FetchError(Exception):
 
     `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_address` (where it leads),
     `unresolved`, `network`, `tls`, `timeout`, `status` (not 200; the number is in `status`), `bad_response` (encoded,
-    malformed, too many redirects), `too_large`, `truncated`.
+    malformed, too many redirects, another range than asked for), `too_large`, `truncated`.
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
@@ -96,6 +96,29 @@ def open_url(
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
         yield Download(_follow(url, trusted_origin, deadline, stack), max_bytes, deadline)
+
+
+def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, int | None]:
+    """The first bytes behind `url`, up to `size`, and the length of the whole where the server says it.
+
+    By the same rules as `open_url`; no redirect is followed, and a server that knows no ranges is left after `size`
+    bytes. Raises FetchError.
+    """
+    with ExitStack() as stack:
+        deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
+        response = _get(url, False, deadline, stack, {"Range": f"bytes=0-{size - 1}"})
+        length = _announced_length(response) if response.status == 200 else _whole_length(response)
+        _check_plain(response, 200, 206)
+        data = b""
+        while len(data) < size:
+            with _as_classes(deadline, broken="truncated"):
+                piece = response.read(size - len(data))
+            if not piece:
+                break
+            data += piece
+        if length is not None and len(data) < min(size, length):
+            raise FetchError("truncated")
+        return data, length
 
 
 def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
@@ -176,26 +199,44 @@ def _follow(url: str, trusted_origin: str | None, deadline: Deadline, stack: Exi
     trusted = trusted_origin is not None
     for _ in range(MAX_REDIRECTS + 1):
         with _as_classes(deadline, broken="network"):
-            parsed = address.parse(url)
-            origin = address.origin(parsed)
             # Trust does not come back: a stranger may not redirect us into the trusted origin.
+            origin = address.origin(address.parse(url))
             trusted = trusted and origin == address.origin(address.parse(trusted_origin or ""))
-            ip_address = address.checked(parsed, trusted=trusted, seconds=deadline.seconds_left())
-            connection = stack.enter_context(closing(_PinnedConnection(origin, ip_address, deadline)))
-            connection.request("GET", parsed.request_uri, headers=_HEADERS)
-            response = stack.enter_context(closing(connection.getresponse()))
+        response = _get(url, trusted, deadline, stack, {})
         if response.status not in (301, 302, 303, 307, 308):
-            return _plain_200(response)
+            _check_plain(response, 200)
+            return response
         url = _redirected(url, response.headers.get("Location"))
     raise FetchError("bad_response")
 
 
-def _plain_200(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
-    if response.status != 200:
+def _get(
+    url: str, trusted: bool, deadline: Deadline, stack: ExitStack, headers: dict[str, str]
+) -> http.client.HTTPResponse:
+    """The answer to one GET, whatever its status."""
+    with _as_classes(deadline, broken="network"):
+        parsed = address.parse(url)
+        ip_address = address.checked(parsed, trusted=trusted, seconds=deadline.seconds_left())
+        connection = stack.enter_context(closing(_PinnedConnection(address.origin(parsed), ip_address, deadline)))
+        connection.request("GET", parsed.request_uri, headers={**_HEADERS, **headers})
+        return stack.enter_context(closing(connection.getresponse()))
+
+
+def _check_plain(response: http.client.HTTPResponse, *statuses: int) -> None:
+    if response.status not in statuses:
         raise FetchError("status", response.status)
     if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
         raise FetchError("bad_response")
-    return response
+
+
+def _whole_length(response: http.client.HTTPResponse) -> int | None:
+    """The length of what a 206 answer is the beginning of."""
+    if response.status != 206:
+        return None
+    span = re.fullmatch(r"bytes 0-[0-9]{1,18}/(?:([0-9]{1,18})|\*)", response.headers.get("Content-Range", "").strip())
+    if span is None:
+        raise FetchError("bad_response")
+    return int(span[1]) if span[1] else None
 
 
 def _redirected(url: str, location: str | None) -> str:

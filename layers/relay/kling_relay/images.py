@@ -22,6 +22,10 @@ class ImageError(ValueError):
     """The image cannot be used; the text says which limit it breaks and what it has."""
 
 
+class UnfinishedError(ImageError):
+    """The bytes end before the sides are said; with more of them they may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
     """`format` is "png" or "jpeg"; sides in pixels."""
@@ -47,7 +51,9 @@ def read_header(data: bytes) -> ImageHeader:
 def _jpeg_sides(data: bytes) -> tuple[int, int]:
     at = 2
     for _ in range(_JPEG_MOST_SEGMENTS):
-        if at + 9 > len(data) or data[at] != 0xFF or (marker := data[at + 1]) in _JPEG_BODY_MARKERS:
+        if at + 9 > len(data):
+            raise UnfinishedError("the JPEG ends before it says how large it is")
+        if data[at] != 0xFF or (marker := data[at + 1]) in _JPEG_BODY_MARKERS:
             break
         if marker in _JPEG_BARE_MARKERS:
             at += 1 if marker == 0xFF else 2
@@ -56,13 +62,19 @@ def _jpeg_sides(data: bytes) -> tuple[int, int]:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise ImageError("the JPEG ends before it says how large it is")
+    raise ImageError("the JPEG does not say how large it is")
 
 
 def check(data: bytes) -> ImageHeader:
-    """Apply Kling's rules (at most 10 MB, sides at least 300 px, ratio 1:2.5 to 2.5:1); raises ImageError."""
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"at most {MAX_BYTES} bytes (10 MB) are allowed, the image has {len(data)}")
+    """Apply Kling's rules to a whole image; raises ImageError."""
+    return check_start(data, len(data))
+
+
+def check_start(data: bytes, length: int | None) -> ImageHeader:
+    """Apply Kling's rules (at most 10 MB, sides at least 300 px, ratio 1:2.5 to 2.5:1) to the first bytes of an image
+    of `length` bytes, where that is known; raises ImageError."""
+    if length is not None and length > MAX_BYTES:
+        raise ImageError(f"at most {MAX_BYTES} bytes (10 MB) are allowed, the image has {length}")
     header = read_header(data)
     sides = f"the image has {header.width}x{header.height}"
     if min(header.width, header.height) < MIN_SIDE:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kling_relay import images
+from kling_relay import catalogue, images, look
 from kling_relay.profiles import in_dialect
 from kling_relay.relay import Relay
 from kling_relay.request import Request, image_places
@@ -19,11 +19,18 @@ _URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins t
 def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None) -> Task:
     """Record a task, or find the one that the same request made before. Nothing is paid here.
 
-    Raises KlingError where the same external id or Idempotency-Key came with another body.
+    Raises KlingError where the model cannot do it, where an image is seen to be wrong, and where the same external id
+    or Idempotency-Key came with another body.
     """
+    body_hash = _hash(request)
+    model = _model_name(relay, request.kind, request.body)
+    dropped, notes = catalogue.check(relay.catalogue, model, request.kind, request.body)
+    request.notes += notes
+    for name in dropped:
+        del request.body[name]
+    look.check(request)
     now = relay.clock.now_ms()
     task_id = new_task_id()
-    body_hash = _hash(request)
     for name, holder, key in image_places(request.body):
         if isinstance(holder[key], dict):
             holder[key] = {"s3": _store(relay, f"inputs/{tenant}/{task_id}/{name}", request.images[name])}
@@ -62,10 +69,13 @@ def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dic
 
 
 def model_name(relay: Relay, task: Task) -> str:
-    """The model of a task: the client's, the stack's default for the kind, or the provider's. Kling's own is
-    retired."""
-    default = getattr(relay.settings, f"default_model_{task.kind.replace('-', '_')}", "")
-    named: str = task.request.get("model_name") or default or relay.provider.profile.default_model[task.kind]
+    return _model_name(relay, task.kind, task.request)
+
+
+def _model_name(relay: Relay, kind: str, body: Mapping[str, Any]) -> str:
+    """The client's model, the stack's default for the kind, or the provider's. Kling's own is retired."""
+    default = getattr(relay.settings, f"default_model_{kind.replace('-', '_')}", "")
+    named: str = body.get("model_name") or default or relay.provider.profile.default_model[kind]
     return named
 
 

@@ -5,17 +5,19 @@ import os
 import time
 from collections.abc import Callable
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from kling_relay import archive
+from kling_relay import archive, catalogue
+from kling_relay.catalogue import Catalogue
 from kling_relay.clock import Clock
 from kling_relay.credential import TokenSigner
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
+from kling_relay.observability import logger
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
@@ -23,22 +25,24 @@ from kling_relay.table import TaskTable
 
 _SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or at the first authentication error
 _CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+# The overlay of the models is worth no waiting: without it there is still the catalogue that is shipped.
+_QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
+
+T = TypeVar("T")
 
 
-class Cached:
+class Cached(Generic[T]):
     """A value that is fetched again when it is older than `seconds`."""
 
-    def __init__(self, fetch: Callable[[], str], seconds: float = _SECRET_SECONDS) -> None:
+    def __init__(self, fetch: Callable[[], T], seconds: float = _SECRET_SECONDS) -> None:
         self._fetch = fetch
         self._seconds = seconds
-        self._value = ""
-        self._fetched_at: float | None = None
+        self._kept: tuple[T, float] | None = None
 
-    def get(self, refresh: bool = False) -> str:
-        stale = self._fetched_at is None or time.monotonic() - self._fetched_at > self._seconds
-        if refresh or stale:
-            self._value, self._fetched_at = self._fetch(), time.monotonic()
-        return self._value
+    def get(self, refresh: bool = False) -> T:
+        if refresh or self._kept is None or time.monotonic() - self._kept[1] > self._seconds:
+            self._kept = (self._fetch(), time.monotonic())
+        return self._kept[0]
 
 
 class Relay:
@@ -87,7 +91,7 @@ class Relay:
         return Provider(chosen, signer if chosen.auth == "aksk" else stored)
 
     @cached_property
-    def _provider_key(self) -> Cached:
+    def _provider_key(self) -> Cached[str]:
         return Cached(lambda: self._secret("provider_key_secret_id", "store it with `make provider-key`"))
 
     @property
@@ -95,7 +99,7 @@ class Relay:
         return Keyring(json.loads(self._relay_secret.get()))
 
     @cached_property
-    def _relay_secret(self) -> Cached:
+    def _relay_secret(self) -> Cached[str]:
         return Cached(lambda: self._secret("relay_secret_id", "it belongs to the stack: deploy it again"))
 
     @property
@@ -104,9 +108,35 @@ class Relay:
         return self._base_url.get()
 
     @cached_property
-    def _base_url(self) -> Cached:
+    def _base_url(self) -> Cached[str]:
         name = self.settings.need("base_url_parameter")
         return Cached(lambda: self.client("ssm").get_parameter(Name=name)["Parameter"]["Value"].rstrip("/"))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What the models can do, with the operator's overlay where there is one that can be used."""
+        return self._catalogue.get()
+
+    @cached_property
+    def _catalogue(self) -> Cached[Catalogue]:
+        return Cached(self._read_catalogue)
+
+    def _read_catalogue(self) -> Catalogue:
+        """Never fails: an overlay that is broken or out of reach is reported, and the shipped catalogue holds."""
+        if not (name := self.settings.models_parameter):
+            return catalogue.shipped()
+        try:
+            return catalogue.overlaid(self.client("ssm", _QUICK).get_parameter(Name=name)["Parameter"]["Value"])
+        except catalogue.OverlayError as exc:
+            logger.error("models_overlay_ignored", extra={"parameter": name, "reason": str(exc)[:300]})
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != "ParameterNotFound":
+                logger.error(
+                    "models_overlay_ignored", extra={"parameter": name, "reason": exc.response["Error"]["Code"]}
+                )
+        except BotoCoreError as exc:
+            logger.error("models_overlay_ignored", extra={"parameter": name, "reason": type(exc).__name__})
+        return catalogue.shipped()
 
     def _secret(self, setting: str, remedy: str) -> str:
         client = self.client("secretsmanager")

@@ -1,123 +1,28 @@
-"""The request bodies: schema, normalising, rules. Pure.
+"""A request body, checked and normalised. Pure.
 
-Sources: the CometAPI, YutoAI and PowerTokens pages; where they disagree, Kling's official legacy pages decide
-(prompts up to 2,500 characters; `image_list` up to four). What clients really send is forgiven: "", null, [] and {} are
-absent, unknown fields are left out, `duration` may be a number, a `data:` prefix is stripped, `model` counts where
-`model_name` is missing. Every text and list has a limit, so that a task always fits into its row.
+What clients really send is forgiven: "", null, [] and {} are absent, unknown fields are left out, `duration` may be a
+number, a `data:` prefix is stripped, `model` counts where `model_name` is missing. Fields and limits are in `schema`,
+rules between fields in `rules`, and what each model can do in `catalogue`.
 """
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from kling_relay import images
+from kling_relay import images, rules
 from kling_relay.errors import KlingError, bad_parameter
+from kling_relay.schema import FIELDS, KINDS
 
 MAX_BODY_BYTES = 5_500_000  # Lambda itself takes 6 MB with everything around the body
 
-Text = Annotated[str, Meta(max_length=2500)]
-Url = Annotated[str, Meta(max_length=2048, pattern=r"^(?i:https?)://[^\s/][^\s]*\Z")]
-Reference = Annotated[str, Meta(max_length=256)]
-Pixel = Annotated[int, Meta(ge=-100_000, le=100_000)]
-Duration = Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-OnOff = Literal["on", "off"]
-
-
-class Point(Struct, frozen=True):
-    """Pixels from the lower left corner."""
-
-    x: Pixel
-    y: Pixel
-
-
-class DynamicMask(Struct, omit_defaults=True):
-    mask: str
-    trajectories: Annotated[list[Point], Meta(min_length=2, max_length=77)]
-
-
-class CameraConfig(Struct, omit_defaults=True):
-    """Exactly one value may differ from zero."""
-
-    horizontal: Annotated[float, Meta(ge=-10, le=10)] = 0
-    vertical: Annotated[float, Meta(ge=-10, le=10)] = 0
-    pan: Annotated[float, Meta(ge=-10, le=10)] = 0
-    tilt: Annotated[float, Meta(ge=-10, le=10)] = 0
-    roll: Annotated[float, Meta(ge=-10, le=10)] = 0
-    zoom: Annotated[float, Meta(ge=-10, le=10)] = 0
-
-
-class CameraControl(Struct, omit_defaults=True):
-    type: Literal["simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward"]
-    config: CameraConfig | None = None
-
-
-class Shot(Struct):
-    index: Annotated[int, Meta(ge=0, le=100)]
-    prompt: Annotated[str, Meta(max_length=512)]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-
-
-class Element(Struct):
-    element_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] | Annotated[str, Meta(max_length=64)]
-
-
-class Voice(Struct):
-    voice_id: Annotated[str, Meta(max_length=128)]
-
-
-class Watermark(Struct):
-    enabled: bool
-
-
-class ListedImage(Struct):
-    image: str
-
-
-class Image2Video(Struct, omit_defaults=True):
-    model_name: Annotated[str, Meta(max_length=128)] | None = None
-    image: str | None = None
-    image_tail: str | None = None
-    prompt: Text | None = None
-    negative_prompt: Text | None = None
-    cfg_scale: Annotated[float, Meta(ge=0, le=1)] | None = None
-    mode: Literal["std", "pro", "4k"] | None = None
-    duration: Duration | None = None
-    sound: OnOff | None = None
-    static_mask: str | None = None
-    dynamic_masks: Annotated[list[DynamicMask], Meta(max_length=6)] | None = None
-    camera_control: CameraControl | None = None
-    multi_shot: bool = False
-    shot_type: Literal["customize", "intelligence"] | None = None
-    multi_prompt: Annotated[list[Shot], Meta(min_length=1, max_length=6)] | None = None
-    element_list: Annotated[list[Element], Meta(max_length=3)] | None = None
-    voice_list: Annotated[list[Voice], Meta(max_length=2)] | None = None
-    watermark_info: Watermark | None = None
-    callback_url: Url | None = None
-    external_task_id: Reference | None = None
-
-
-class MultiImage2Video(Struct, omit_defaults=True):
-    image_list: Annotated[list[ListedImage], Meta(min_length=1, max_length=4)]
-    prompt: Text
-    model_name: Annotated[str, Meta(max_length=128)] | None = None
-    negative_prompt: Text | None = None
-    mode: Literal["std", "pro"] | None = None
-    duration: Duration | None = None
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] | None = None
-    cfg_scale: Annotated[float, Meta(ge=0, le=1)] | None = None
-    watermark_info: Watermark | None = None
-    callback_url: Url | None = None
-    external_task_id: Reference | None = None
-
-
-KINDS: dict[str, type[Struct]] = {"image2video": Image2Video, "multi-image2video": MultiImage2Video}
+_MODES = {"std (high performance)": "std", "pro (high quality)": "pro"}  # YutoAI's page spells them so
+_MULTI_SHOT = {"true": True, "false": False}  # Kling's own sample writes it as a text
 
 
 @dataclass(slots=True)
@@ -125,7 +30,8 @@ class Request:
     """A body that passed every rule.
 
     `body`: what goes upstream, without the two fields that are the client's own affair with us (`callback_url`,
-    `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`.
+    `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`. `notes`:
+    what was let pass although it has no effect, for the log.
     """
 
     kind: str
@@ -133,6 +39,7 @@ class Request:
     images: dict[str, bytes] = field(default_factory=dict)
     callback_url: str | None = None
     external_task_id: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def parse(kind: str, raw: bytes) -> Request:
@@ -145,10 +52,12 @@ def parse(kind: str, raw: bytes) -> Request:
             f"body: at most {MAX_BODY_BYTES} bytes fit into a request, {len(raw)} were sent: give the image as a URL",
             http=413,
         )
-    body = _convert(_forgiven(_object(raw), KINDS[kind]), KINDS[kind])
-    if isinstance(body, Image2Video):
-        _check_image2video(body)
+    sent = _without_blanks(_known(_object(raw)))
+    body = _convert(_forgiven(sent, KINDS[kind]), KINDS[kind])
+    rules.check(body)
+    elsewhere = sorted(sent.keys() - {"model", *KINDS[kind].__struct_fields__})
     request = Request(kind, msgspec.to_builtins(body))
+    request.notes = [f"{name} is no field of {kind}: left out" for name in elsewhere if sent[name] is not False]
     request.callback_url = request.body.pop("callback_url", None)
     request.external_task_id = request.body.pop("external_task_id", None)
     for name, holder, key in image_places(request.body):
@@ -164,7 +73,8 @@ def image_places(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], st
     for index, item in enumerate(body.get("dynamic_masks", [])):
         yield f"dynamic_masks[{index}].mask", item, "mask"
     for index, item in enumerate(body.get("image_list", [])):
-        yield f"image_list[{index}].image", item, "image"
+        key = "image_url" if "image_url" in item else "image"
+        yield f"image_list[{index}].{key}", item, key
 
 
 def _object(raw: bytes) -> dict[str, Any]:
@@ -177,24 +87,31 @@ def _object(raw: bytes) -> dict[str, Any]:
             1201, f"body: a JSON object is expected, this is no JSON ({len(raw)} bytes were sent)"
         ) from exc
     if not isinstance(sent, dict):
-        raise KlingError(1201, f"body: a JSON object is expected, {_describe(sent)} was sent")
+        from kling_relay import wording
+
+        raise KlingError(1201, f"body: a JSON object is expected, {wording.describe(sent)} was sent")
     return sent
+
+
+def _known(sent: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sent.items() if name in FIELDS or name == "model"}
 
 
 def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
-    """`sent` as the schema wants it: without what is unknown or blank, and with what clients write in other ways."""
-    sent = _without_blanks({name: sent[name] for name in (*schema.__struct_fields__, "model") if name in sent})
+    """`sent` as the schema wants it: without what is not in it, and with what clients write in other ways."""
+    body = {name: sent[name] for name in schema.__struct_fields__ if name in sent}
     if "model" in sent:
-        sent.setdefault("model_name", sent.pop("model"))
-    if isinstance(sent.get("dynamic_masks"), dict):  # two pages of the same provider say object, two say array
-        sent["dynamic_masks"] = [sent["dynamic_masks"]]
-    shots = sent.get("multi_prompt")
-    for holder in (sent, *(shots if isinstance(shots, list) else ())):
+        body.setdefault("model_name", sent["model"])
+    if isinstance(body.get("dynamic_masks"), dict):  # two pages of the same provider say object, two say array
+        body["dynamic_masks"] = [body["dynamic_masks"]]
+    shots = body.get("multi_prompt")
+    for holder in (body, *(shots if isinstance(shots, list) else ())):
         if isinstance(holder, dict) and "duration" in holder:
             holder["duration"] = _digits(holder["duration"])
-    if sent.get("multi_shot") in ("true", "false"):  # Kling's own sample writes it so
-        sent["multi_shot"] = sent["multi_shot"] == "true"
-    return sent
+    for name, spellings in (("mode", _MODES), ("multi_shot", _MULTI_SHOT)):
+        if isinstance(body.get(name), str):
+            body[name] = spellings.get(body[name], body[name])
+    return body
 
 
 def _without_blanks(value: Any, depth: int = 3) -> Any:
@@ -227,103 +144,10 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     missing = re.match(r"Object missing required field `(\w+)`", problem)
     if missing:
         raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "this field is required; it was not sent, or is empty")
-    raise _refusal(path, sent, schema)
 
+    from kling_relay import wording  # only for refusals: nobody else pays for msgspec's inspection
 
-def _refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
-    """What the schema wants at `path`, and what was sent there."""
-    from msgspec import inspect  # only for refusals: nobody else pays for the import
-
-    expected: Any = inspect.type_info(schema)
-    for step in re.findall(r"\w+", path):
-        if isinstance(value, list):
-            value, expected = value[int(step)], expected.item_type
-        else:
-            value = value[step]
-            expected = next(field.type for field in expected.fields if field.name == step)
-        if isinstance(expected, inspect.UnionType) and expected.includes_none:
-            expected = expected.types[0]
-    sent = _describe(value, quote=isinstance(expected, inspect.LiteralType))
-    return bad_parameter(path, f"{_wanted(expected)} is expected; sent: {sent}")
-
-
-def _wanted(kind: Any) -> str:
-    """A type of the schema, with its limits, in a client's words."""
-    name = type(kind).__name__
-    if name == "UnionType":
-        return " or ".join(map(_wanted, kind.types))
-    if name == "LiteralType":
-        return f"one of {', '.join(sorted(kind.values, key=lambda word: (word.isdecimal() and len(word), word)))}"
-    if name == "ListType":
-        return f"a list of {kind.min_length or 0} to {kind.max_length} entries"
-    if name == "StrType":
-        what = "an http(s) URL" if kind.pattern else "a text"
-        return f"{what} of at most {kind.max_length} characters" if kind.max_length else what
-    if name == "IntType":
-        return f"a whole number from {kind.ge} to {kind.le}"
-    if name == "FloatType":
-        return f"a number from {kind.ge:g} to {kind.le:g}"
-    return "true or false" if name == "BoolType" else "an object"
-
-
-def _describe(value: Any, *, quote: bool = False) -> str:
-    """What was sent, in a few characters: a text itself only where it is no prompt, image or address (`quote`)."""
-    if isinstance(value, str):
-        return repr(value) if quote and len(value) <= 32 else f"a text of {len(value)} characters"
-    if isinstance(value, (list, dict)):
-        kind = "a list" if isinstance(value, list) else "an object"
-        return f"{kind} with {len(value)} entries"
-    if isinstance(value, int) and abs(value) >= 10**15:
-        return "a number of more than 15 digits"
-    return json.dumps(value)
-
-
-def _check_image2video(body: Image2Video) -> None:
-    if body.image is None and body.image_tail is None:
-        raise bad_parameter("image", "at least one of image and image_tail is required, neither was sent")
-    brushes = body.static_mask is not None or body.dynamic_masks is not None
-    groups = {
-        "image_tail": body.image_tail is not None,
-        "dynamic_masks/static_mask": brushes,
-        "camera_control": body.camera_control is not None,
-    }
-    used = [name for name, present in groups.items() if present]
-    if len(used) > 1:
-        raise bad_parameter(used[0], f"cannot be used together with {used[1]}: choose one of {', '.join(groups)}")
-    if body.camera_control is not None:
-        _check_camera(body.camera_control)
-    if body.multi_shot:
-        _check_shots(body)
-    if body.element_list and body.voice_list:
-        raise bad_parameter("voice_list", "cannot be used together with element_list")
-    if body.voice_list and body.sound != "on":
-        raise bad_parameter("voice_list", f'needs sound "on"; sent: {json.dumps(body.sound)}')
-
-
-def _check_camera(camera: CameraControl) -> None:
-    if camera.type != "simple":
-        if camera.config is not None:
-            raise bad_parameter("camera_control.config", f'is only for type "simple"; sent: type {camera.type!r}')
-        return
-    moves = [] if camera.config is None else [value for value in msgspec.structs.astuple(camera.config) if value]
-    if len(moves) != 1:
-        raise bad_parameter(
-            "camera_control.config", f'type "simple" needs exactly one value that is not zero; sent: {len(moves)}'
-        )
-
-
-def _check_shots(body: Image2Video) -> None:
-    if body.shot_type is None:
-        raise bad_parameter("shot_type", "is required when multi_shot is true")
-    if body.shot_type != "customize":
-        return
-    if not body.multi_prompt:
-        raise bad_parameter("multi_prompt", 'is required when shot_type is "customize" (1 to 6 shots)')
-    total, asked = sum(int(shot.duration) for shot in body.multi_prompt), int(body.duration or "5")
-    if total != asked:
-        raise bad_parameter(
-            "multi_prompt", f"the shots must last {asked} s together, as duration says; sent: {total} s"
-        )
+    raise wording.refusal(path, sent, schema)
 
 
 def _image(name: str, value: str, found: dict[str, bytes]) -> Any:

@@ -24,10 +24,13 @@ class Settings:
     relay_secret_id: str = ""
     provider_key_secret_id: str = ""
     base_url_parameter: str = ""
+    models_parameter: str = ""
     provider: str = "cometapi"
     kling_base_url: str = ""
     default_model_image2video: str = ""
     default_model_multi_image2video: str = ""
+    default_model_text2video: str = ""
+    default_model_omni_video: str = ""
     deadline_seconds: int = 86_400
     submit_timeout_seconds: int = 15
     settle_seconds: int = 120

@@ -15,6 +15,7 @@ from kling_relay.provider import (
     Unknown,
 )
 from kling_relay.relay import Relay
+from kling_relay.schema import default_mode
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
 from kling_relay.task import Phase, Step, Task
@@ -247,7 +248,8 @@ def age(relay: Relay, task: Task) -> float:
 def first_poll(relay: Relay, task: Task) -> float:
     """Seconds after submission at which the first query is worth making."""
     name = intake.model_name(relay, task)
-    return render_p5_seconds(name, task.request.get("mode", "std"), task.request.get("duration", "5"))
+    mode, duration = task.request.get("mode", default_mode(task.kind)), task.request.get("duration", "5")
+    return render_p5_seconds(relay.catalogue, name, mode, duration)
 
 
 def deadline(relay: Relay, task: Task) -> int:

@@ -1,0 +1,230 @@
+"""The look at image URLs before money: over real sockets, what is seen to be wrong is refused and all else passes.
+
+Public names lead to servers on loopback, as in test_fetch.py: every rule of the real fetch runs.
+"""
+
+# ruff: noqa: F811  (fixtures come from test_fetch.py by their names)
+import json
+import socket
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kling_relay import images, intake, look, request
+from kling_relay.catalogue import shipped
+from kling_relay.errors import KlingError
+
+from tests.unit.loopback import drip, respond
+from tests.unit.pictures import jpeg, png, segment, text
+from tests.unit.test_fetch import PUBLIC, World, authority, world  # noqa: F401
+
+pytestmark = pytest.mark.enable_socket
+
+URL = "https://cdn.example.com"
+POINTS = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
+FILES: dict[str, bytes] = {
+    "/good.png": png(400, 400),
+    "/good.jpg": jpeg(640, 400),
+    "/large.png": png(400, 400, padding=300_000),
+    "/other.png": png(500, 400),
+    "/small.png": png(299, 400),
+    "/wide.jpg": jpeg(1600, 400),
+    "/image.gif": b"GIF89a" + bytes(200_000),
+    "/page.html": b"<!doctype html><p>no image",
+    "/cut.png": png()[:20],
+    "/cut.jpg": jpeg()[:25],
+    "/late.jpg": jpeg(100, 100, before=segment(0xE1, bytes(65_000)) * 2),
+    "/empty.png": b"",
+}
+
+
+@pytest.fixture
+def seen(world: World) -> list[tuple[str, str | None]]:
+    """A host with FILES that knows ranges; what it was asked for."""
+    asked: list[tuple[str, str | None]] = []
+
+    def serve(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
+        asked.append((path, headers.get("range")))
+        body = FILES[path.partition("?")[0]]
+        if path.endswith("?plain"):
+            return respond(connection, body)
+        part = body[:65536]
+        return respond(connection, part, status=206, Content_Range=f"bytes 0-{len(part) - 1}/{len(body)}")
+
+    world.stand(serve)
+    return asked
+
+
+def parse(kind: str = "image2video", **fields: Any) -> request.Request:
+    return request.parse(kind, json.dumps(fields).encode())
+
+
+def refusal(kind: str = "image2video", **fields: Any) -> str:
+    with pytest.raises(KlingError) as caught:
+        look.check(parse(kind, **fields))
+    assert (caught.value.code, caught.value.http) == (1201, 400)
+    assert "example.com" not in caught.value.message
+    return caught.value.message
+
+
+@pytest.mark.parametrize("plain", ["", "?plain"])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("small.png", "both sides must have at least 300 px, the image has 299x400"),
+        ("wide.jpg", "the ratio of the sides must lie between 1:2.5 and 2.5:1, the image has 1600x400"),
+        ("image.gif", "the bytes are neither a JPEG nor a PNG image"),
+        ("page.html", "the bytes are neither a JPEG nor a PNG image"),
+        ("cut.png", "the bytes are neither a JPEG nor a PNG image"),
+        ("cut.jpg", "the JPEG ends before it says how large it is"),
+    ],
+)
+def test_what_is_seen_to_be_wrong_is_refused(name: str, problem: str, plain: str, seen: list[Any]) -> None:
+    sent = f"; sent: a URL of {len(URL) + 1 + len(name + plain)} characters"
+    assert refusal(image=f"{URL}/{name}{plain}") == f"image: {problem}{sent}"
+    assert seen == [(f"/{name}{plain}", "bytes=0-65535")]
+
+
+@pytest.mark.parametrize("plain", ["", "?plain"])
+@pytest.mark.parametrize("name", ["good.png", "good.jpg", "large.png", "late.jpg", "empty.png"])
+def test_what_is_right_or_not_in_the_first_bytes_passes(name: str, plain: str, seen: list[Any]) -> None:
+    look.check(parse(image=f"{URL}/{name}{plain}"))
+    assert len(seen) == 1
+
+
+def test_every_place_is_named(seen: list[Any]) -> None:
+    bad, good = f"{URL}/small.png", f"{URL}/good.png"
+    masks = [{"mask": good, "trajectories": POINTS}, {"mask": bad, "trajectories": POINTS}]
+    assert refusal(image_tail=bad, image=good).startswith("image_tail: ")
+    assert refusal(image=good, static_mask=bad).startswith("static_mask: ")
+    assert refusal(image=good, dynamic_masks=masks).startswith("dynamic_masks[1].mask: ")
+    listed = [{"image": good}, {"image": bad}]
+    assert refusal("multi-image2video", prompt="p", image_list=listed).startswith("image_list[1].image: ")
+    omni = [{"image_url": good}, {"image_url": bad}]
+    assert refusal("omni-video", prompt="p", aspect_ratio="1:1", image_list=omni).startswith("image_list[1].image_url:")
+
+
+def test_the_same_url_is_looked_at_once(seen: list[Any]) -> None:
+    look.check(parse("multi-image2video", prompt="p", image_list=[{"image": f"{URL}/good.png"}] * 4))
+    assert len(seen) == 1
+
+
+def test_more_than_ten_megabytes_are_refused_by_their_announcement(world: World) -> None:
+    span = f"bytes 0-65535/{images.MAX_BYTES + 1}"
+    world.stand(lambda connection, *_: respond(connection, png(padding=70_000)[:65536], status=206, Content_Range=span))
+    assert "at most 10485760 bytes (10 MB) are allowed, the image has 10485761" in refusal(image=f"{URL}/x")
+
+
+# -- what is not seen passes
+
+
+def _hang_up(connection: socket.socket, *_: Any) -> None:
+    connection.close()
+
+
+def _truncated(connection: socket.socket, *_: Any) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nGIF89a")
+
+
+BAD = png(9, 9)
+SILENT = {
+    "403": lambda connection, *_: respond(connection, BAD, status=403),
+    "404": lambda connection, *_: respond(connection, BAD, status=404),
+    "500": lambda connection, *_: respond(connection, BAD, status=500),
+    "416": lambda connection, *_: respond(connection, BAD, status=416),
+    "redirect": lambda connection, *_: respond(connection, BAD, status=302, Location="https://other.example.com/"),
+    "redirect inside": lambda connection, *_: respond(connection, status=302, Location="http://169.254.169.254/"),
+    "another range": lambda connection, *_: respond(connection, BAD, status=206, Content_Range="bytes 9-99/200"),
+    "no range said": lambda connection, *_: respond(connection, BAD, status=206),
+    "encoded": lambda connection, *_: respond(connection, BAD, Content_Encoding="gzip"),
+    "hang up": _hang_up,
+    "truncated": _truncated,
+    "no http": lambda connection, *_: connection.sendall(b"220 ftp ready\r\n"),
+}
+
+
+@pytest.mark.parametrize("way", SILENT)
+def test_a_host_that_shows_nothing_blocks_nothing(way: str, world: World) -> None:
+    world.stand(SILENT[way])
+    look.check(parse(image=f"{URL}/x.png"))
+    assert world.dialled == [(PUBLIC, 443)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/x.png",  # in the local stack: not looked at, not refused
+        "http://cdn.example.com/x.png",
+        "https://localhost/x.png",
+        "https://metadata.google.internal/x.png",
+        "https://two-faced.example.com/x.png",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[::1]/x.png",
+        "https://not-there.example.com/x.png",
+        "https://user:secret@cdn.example.com/x.png",
+    ],
+)
+def test_an_address_that_we_may_not_reach_is_not_looked_at(url: str, world: World) -> None:
+    look.check(parse(image=url))
+    assert world.dialled == []
+
+
+def test_all_looks_together_take_two_seconds(world: World) -> None:
+    def slow(connection: socket.socket, path: str, _: dict[str, str]) -> None:
+        if path == "/drip":
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            drip(connection, png(9, 9) * 5)
+        time.sleep(4)
+
+    world.stand(slow)
+    masks = [{"mask": f"{URL}/mask{number}", "trajectories": POINTS} for number in range(6)]
+    sent = parse(image=f"{URL}/drip", static_mask=f"{URL}/static", dynamic_masks=masks)
+    begins = time.monotonic()
+    look.check(sent)
+    assert 1 < time.monotonic() - begins < 2.2
+
+
+# -- masks beside their image
+
+
+@pytest.mark.parametrize(
+    ("image", "masks", "message"),
+    [
+        (png(400, 400), [png(400, 400)], None),
+        (png(400, 400), [jpeg(400, 400)], None),
+        (png(400, 400), [png(800, 800)], "static_mask: must have the size of image, 400x400 px; sent: 800x800 px"),
+        (png(400, 400), [png(400, 400), png(400, 401)], "dynamic_masks[0].mask: must have the size of image, 400x400 "),
+        (f"{URL}/good.png", [png(400, 400)], None),
+        (f"{URL}/good.png", [png(500, 400)], "static_mask: must have the size of image, 400x400 px; sent: 500x400"),
+        (f"{URL}/good.png", [f"{URL}/other.png"], "static_mask: must have the size of image, 400x400 px; sent: 500"),
+        (f"{URL}/late.jpg", [png(400, 400), png(400, 400)], None),
+        (f"{URL}/late.jpg", [png(400, 400), png(500, 400)], "dynamic_masks[0].mask: must have the size of static_mask"),
+        (png(400, 400), [f"{URL}/late.jpg"], None),
+    ],
+)
+def test_mask_and_image_are_alike(image: Any, masks: list[Any], message: str | None, seen: list[Any]) -> None:
+    sent = [one if isinstance(one, str) else text(one) for one in (image, *masks)]
+    fields: dict[str, Any] = {"image": sent[0], "static_mask": sent[1]}
+    if len(sent) > 2:
+        fields["dynamic_masks"] = [{"mask": sent[2], "trajectories": POINTS}]
+    if message is None:
+        look.check(parse(**fields))
+    else:
+        assert message in refusal(**fields)
+
+
+def test_inline_images_alone_ask_nobody(world: World) -> None:
+    look.check(parse(image=text(png(400, 400)), image_tail=text(png(900, 400))))
+    assert world.lookups == []
+
+
+def test_nothing_is_recorded_of_what_the_look_refuses(seen: list[Any]) -> None:
+    profile = SimpleNamespace(default_model={"image2video": "kling-v3"})
+    relay: Any = SimpleNamespace(  # nothing that could record
+        settings=SimpleNamespace(), catalogue=shipped(), provider=SimpleNamespace(profile=profile)
+    )
+    with pytest.raises(KlingError, match="299x400"):
+        intake.record(relay, "acme", parse(image=f"{URL}/small.png"))
+    with pytest.raises(KlingError, match="is not supported with"):
+        intake.record(relay, "acme", parse(image=f"{URL}/good.png", static_mask=f"{URL}/good.png"))
