@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kling_relay import catalogue, request
-from kling_relay.provider import profile
+from kling_relay.profiles import profile
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
 MODES = {"std (high performance)": "std", "pro (high quality)": "pro"}

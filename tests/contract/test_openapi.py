@@ -43,7 +43,7 @@ PENDING_ROUTES = {
 # The documentation does not describe itself.
 OWN_ROUTES = {("GET", "/docs"), ("GET", "/docs/{file}")}
 # Described, and not in request.KINDS yet: to be emptied when they are there.
-PENDING_KINDS = {"text2video", "omni-video"}
+PENDING_KINDS: set[str] = set()
 # The same pattern, as Python writes it and as JSON Schema (ECMA 262) does.
 PATTERNS = {r"^(?i:https?)://[^\s/][^\s]*\Z": r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/][^\s]*$"}
 SAYS_NOTHING = {"title", "description", "default", "examples"}  # what a schema tells people, not validators

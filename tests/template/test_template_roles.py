@@ -102,6 +102,7 @@ def test_parameters_are_read_by_their_name_only(template: Template) -> None:
             found.setdefault(role, set()).update(resource["Fn::Sub"].rpartition("/")[2] for resource in resources)
     assert found == {
         "TaskApiFunctionRole": {"base-url", "models"},
+        "ApiDocsFunctionRole": {"base-url"},
         "AdvanceTaskFunctionRole": {"base-url", "models"},
         "KlingCallbackFunctionRole": {"models"},
         "ArchiveVideoFunctionRole": {"models"},
