@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from kling_relay import catalogue, request
-from kling_relay.profiles import profile
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
+PROFILES = json.loads(Path(catalogue.__file__).with_name("providers.json").read_text())
 MODES = {"std (high performance)": "std", "pro (high quality)": "pro"}
 
 
@@ -21,12 +21,12 @@ def load(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("provider", ["cometapi", "kling"])
+@pytest.mark.parametrize("provider", PROFILES)
 def test_it_is_accepted_and_goes_on_as_it_is(path: Path, provider: str) -> None:
     example = load(path)
     kind, body = example["kind"], example["body"]
     parsed = request.parse(kind, json.dumps(body).encode())
-    model = parsed.body.get("model_name") or profile(provider).default_model[kind]
+    model = parsed.body.get("model_name") or PROFILES[provider]["default_model"][kind]
     dropped, _ = catalogue.check(catalogue.shipped(), model, kind, parsed.body)
     assert dropped == (["cfg_scale"] if model.startswith("kling-v2") and "cfg_scale" in body else [])
     own = {"callback_url": parsed.callback_url, "external_task_id": parsed.external_task_id}

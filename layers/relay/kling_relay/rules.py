@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from kling_relay.errors import bad_parameter
-from kling_relay.schema import CameraControl, Image2Video, OmniVideo, Text2Video
+from kling_relay.schema import CameraControl, FreeCameraControl, Image2Video, OmniVideo, Text2Video
 
 _MOST_REFERENCES = 7  # images and elements of an omni-video
 _MOST_BESIDE_A_VIDEO = 4
@@ -23,7 +23,7 @@ def check(body: Struct) -> None:
         _check_references(body)
     if isinstance(body, Image2Video | Text2Video):
         if body.camera_control is not None:
-            _check_camera(body.camera_control, needs_type=isinstance(body, Image2Video))
+            _check_camera(body.camera_control)
         if body.voice_list and body.sound != "on":
             raise bad_parameter("voice_list", f'needs sound "on"; sent: {json.dumps(body.sound)}')
     if isinstance(body, Image2Video | Text2Video | OmniVideo) and body.multi_shot:
@@ -52,9 +52,7 @@ def _check_prompt(body: Text2Video | OmniVideo) -> None:
         raise bad_parameter("prompt", 'this field is required unless multi_shot is true with shot_type "customize"')
 
 
-def _check_camera(camera: CameraControl, *, needs_type: bool) -> None:
-    if camera.type is None and needs_type:
-        raise bad_parameter("camera_control.type", "this field is required; it was not sent, or is empty")
+def _check_camera(camera: CameraControl | FreeCameraControl) -> None:
     if camera.type not in (None, "simple"):
         if camera.config is not None:
             raise bad_parameter("camera_control.config", f'is only for type "simple"; sent: type {camera.type!r}')

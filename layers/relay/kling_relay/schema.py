@@ -18,6 +18,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Duration = Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
 Mode = Literal["std", "pro", "4k"]
 OnOff = Literal["on", "off"]
+CameraMove = Literal["simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward"]
 ShotType = Literal["customize", "intelligence"]
 Ratio = Literal["16:9", "9:16", "1:1"]
 WideRatio = Literal["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3"]  # Kling lists three, CometAPI seven
@@ -47,9 +48,14 @@ class CameraConfig(Struct, omit_defaults=True):
 
 
 class CameraControl(Struct, omit_defaults=True):
-    """`type` may be missing in text2video alone."""
+    type: CameraMove
+    config: CameraConfig | None = None
 
-    type: Literal["simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward"] | None = None
+
+class FreeCameraControl(Struct, omit_defaults=True):
+    """text2video's: without a type it is a simple one."""
+
+    type: CameraMove | None = None
     config: CameraConfig | None = None
 
 
@@ -143,7 +149,7 @@ class Text2Video(Struct, omit_defaults=True):
     duration: Duration | None = None
     aspect_ratio: WideRatio | None = None
     sound: OnOff | None = None
-    camera_control: CameraControl | None = None
+    camera_control: FreeCameraControl | None = None
     multi_shot: bool = False
     shot_type: ShotType | None = None
     multi_prompt: Shots | None = None
