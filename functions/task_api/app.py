@@ -31,6 +31,8 @@ def create(kind: str) -> Response:
     logger.append_keys(task_id=task.id)
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
         task = _submit(relay, task, asked)
+    if task.refusal is not None:  # now, or when the same request came before
+        raise task.refusal
     return _answer(200, envelope(_request_id(), data=client_view(task, delivery.video_urls(relay, task))))
 
 
@@ -53,13 +55,11 @@ def _submit(relay: Relay, task: Task, asked: request.Request) -> Task:
     facts = Facts(must_end_by=relay.clock.now_ms() + left_ms, images=asked.images)
     try:
         step = advance(relay, task.id, facts)
-        if step.refusal is None and step.next != "done":
+        if step.next != "done":
             workflow.start(relay, step)
     except Exception as exc:
         logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
         return task
-    if step.refusal is not None:
-        raise step.refusal
     return step.task
 
 
