@@ -64,9 +64,11 @@ def _submit(relay: Relay, task: Task, asked: request.Request) -> Task:
 
 
 def _tenant() -> str:
-    relay = current()
-    header = app.current_event.headers.get("authorization")
-    return auth.authenticate(header, relay.table, relay.keyring, relay.clock.now_ms())
+    """Whose tasks this is about, if the caller's key may do what the method does."""
+    relay, event = current(), app.current_event
+    caller = auth.authenticate(event.headers.get("authorization"), relay.keys, relay.keyring, relay.clock.now_ms())
+    caller.need("read" if event.http_method == "GET" else "submit")
+    return caller.tenant
 
 
 def _body() -> bytes:

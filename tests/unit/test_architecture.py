@@ -41,7 +41,7 @@ FLOORS = [
         "intake",
         "gate",
     },
-    {"request", "archive", "table", "provider", "rows"},
+    {"request", "archive", "table", "keys", "provider", "rows"},
     {
         "catalogue",
         "images",

@@ -15,6 +15,7 @@ from kling_relay import archive
 from kling_relay.clock import Clock
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
+from kling_relay.keys import Keys
 from kling_relay.provider import Provider, profile
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.table import TaskTable
@@ -63,6 +64,10 @@ class Relay:
     @cached_property
     def gates(self) -> Gates:
         return Gates(self.table.rows)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.table.rows)
 
     @cached_property
     def s3(self) -> Any:

@@ -197,25 +197,6 @@ class TaskTable:
         )
         return _task(self.rows.update(update))
 
-    # -- API keys
-
-    def put_key(self, key_id: str, row: dict[str, str]) -> None:
-        """Store a new key's row (tenant, keyed hash, versions); an id is never used twice."""
-        item = {"pk": value(f"key#{key_id}"), **{name: value(text) for name, text in row.items()}}
-        try:
-            self.rows.client.put_item(**self.rows.put_new(item)["Put"])
-        except ClientError as exc:
-            if not condition_failed(exc) or self.get_key(key_id) != {"pk": f"key#{key_id}", **row}:
-                raise
-
-    def get_key(self, key_id: str) -> dict[str, str] | None:
-        item = self.rows.get(f"key#{key_id}")
-        return None if item is None else {name: plain(stored) for name, stored in item.items()}
-
-    def revoke_key(self, key_id: str) -> bool:
-        """Make a key useless; False where there is none of that id. Revoking twice is no error."""
-        return self.rows.update_if(f"key#{key_id}", "SET #state = :revoked", "attribute_exists(#pk)", revoked="revoked")
-
     # -- shared
 
     def _outliving(self, created_at: int) -> dict[str, Any]:
