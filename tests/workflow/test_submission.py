@@ -85,6 +85,11 @@ def test_what_the_provider_refuses_is_refused_to_the_client(
     shown = data_of(driver.get("refused"))
     assert (shown["task_id"], shown["task_status"], shown["task_status_msg"]) == (task_id, "failed", given[2])
     assert len(driver.posts(task_id)) == 1
+    assert refusal_of(driver.send({**BODY, **change, "external_task_id": "refused"})) == given
+    assert len(driver.posts(task_id)) == 1 == len(driver.ledger()["posts"])
+    corrected = data_of(driver.send({**BODY, "external_task_id": "refused"}))["task_id"]
+    assert corrected != task_id and driver.ended(corrected)["task_status"] == "succeed"
+    assert data_of(driver.get("refused"))["task_id"] == corrected
 
 
 @pytest.mark.parametrize("fault", ["arrears", "auth_error"])
