@@ -55,13 +55,9 @@ class TaskTable:
         key came with another body, unless the task of that one failed and cost nothing: then this one takes its place.
         One transaction: there is never a pointer without a task.
         """
-        pointers = []
-        if task.external_task_id is not None:
-            pointers.append(("external_task_id", f"external#{task.tenant}#{task.external_task_id}"))
-        if idempotency_key is not None:
-            pointers.append(("Idempotency-Key", f"idempotency#{task.tenant}#{idempotency_key}"))
+        pointers = _pointers(task.tenant, task.external_task_id, idempotency_key)
         item = {"task_id": value(task.id), "body_hash": value(body_hash), **self._outliving(task.created_at)}
-        failed: dict[str, str] = {}  # a pointer's pk: the task that it may be taken from
+        failed: dict[str, str] = {}
         for turn in range(_MOST_TURNS):
             puts = [self._pointer({"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
             try:
@@ -70,15 +66,13 @@ class TaskTable:
             except ClientError as exc:
                 if not condition_failed(exc):
                     raise
-                earlier = self._earlier(pointers, body_hash, failed)
-                if (
-                    earlier is None and not failed
-                ):  # nobody else drew the same 128 bits: our own write's answer was lost
-                    earlier = self.get(task.id)
+                earlier, failed = self._before(pointers, body_hash)
+                if not failed:  # nor can anybody else have drawn the same 128 bits: our own write's answer was lost
+                    earlier = earlier or self.get(task.id)
                     if earlier is None:
                         raise
-                if earlier is not None:
-                    return earlier
+            if earlier is not None:
+                return earlier
         raise KlingError(5001, "the same external_task_id or Idempotency-Key is in use just now", retry_after=1)
 
     def _pointer(self, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
@@ -89,10 +83,10 @@ class TaskTable:
             put["Put"]["ExpressionAttributeValues"] = {":failed": value(failed)}
         return put
 
-    def _earlier(self, pointers: list[tuple[str, str]], body_hash: str, failed: dict[str, str]) -> Task | None:
-        """The task of the same request, where there is one; else what the pointers may be taken from is in `failed`.
+    def _before(self, pointers: list[tuple[str, str]], body_hash: str) -> tuple[Task | None, dict[str, str]]:
+        """What came before: the task of the same request, or the failed tasks whose pointers may be taken (by pk).
         Raises KlingError where a pointer belongs to another request for good."""
-        failed.clear()
+        failed: dict[str, str] = {}
         for name, pk in pointers:
             pointer = self.rows.get(pk)
             if pointer is None:
@@ -101,11 +95,11 @@ class TaskTable:
             if plain(pointer["body_hash"]) == body_hash:
                 if earlier is None:
                     raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
-                return earlier
+                return earlier, failed
             if earlier is None or not earlier.cost_nothing:
                 raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
             failed[pk] = earlier.id
-        return None
+        return None, failed
 
     def move(self, task: Task, to: Phase | None, **changes: Any) -> Task:
         """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
@@ -223,6 +217,12 @@ class TaskTable:
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
         return self.rows.expression(f"task#{task.id}", update, condition, seen=task.attempt, **froms, **sets)
+
+
+def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> list[tuple[str, str]]:
+    """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
+    named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
+    return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
 
 
 def _item(task: Task) -> dict[str, Any]:
