@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test check format lock build deploy rehearse provider-key key doctor smoke openapi viewer clean
+.PHONY: help run serve test check format lock build deploy rehearse provider-key key keys revoke doctor smoke openapi viewer clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,15 @@ rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on
 provider-key: $(VENV)/run.done ## store the provider's API key of a deployed stack, from standard input (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed provider-key --stage $(STAGE)
 
-key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo)
-	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT)
+key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
+	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \
+	  $(if $(SCOPES),--scopes "$(SCOPES)") $(if $(DAYS),--days "$(DAYS)") $(if $(UNTIL),--until "$(UNTIL)")
+
+keys: $(VENV)/run.done ## list a tenant's API keys (STAGE=dev TENANT=demo)
+	@exec $(VENV)/bin/python -m local.deployed keys --stage $(STAGE) --tenant $(TENANT)
+
+revoke: $(VENV)/run.done ## end an API key at once (STAGE=dev KEY=its id)
+	@exec $(VENV)/bin/python -m local.deployed revoke --stage $(STAGE) --key "$(KEY)"
 
 doctor: $(VENV)/run.done ## check key, callback address and alarm subscription of a deployed stack (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed doctor --stage $(STAGE)

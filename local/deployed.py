@@ -2,6 +2,8 @@
 
 python -m local.deployed provider-key --stage dev      store the provider's API key, from standard input
 python -m local.deployed key --stage dev --tenant acme issue an API key
+python -m local.deployed keys --stage dev --tenant acme list a tenant's keys
+python -m local.deployed revoke --stage dev --key ID   end a key
 python -m local.deployed doctor --stage dev            check everything that can be wrong with it
 python -m local.deployed smoke --stage dev             send one real task, which costs money
 """
@@ -11,6 +13,7 @@ import getpass
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +47,44 @@ def provider_key(stack: DeployedStack, options: argparse.Namespace) -> int:
 
 
 def key(stack: DeployedStack, options: argparse.Namespace) -> int:
-    issued = stack.operate("create_key", tenant=options.tenant)
+    wanted = {"label": options.label, "expires_in_days": options.days, "expires_at": options.until}
+    if options.scopes is not None:
+        wanted["scopes"] = options.scopes.replace(",", " ").split()
+    issued = stack.operate("create_key", tenant=options.tenant, **wanted)
     print(f"A new key of tenant {options.tenant} (key id {issued['key_id']}). It is shown once: keep it now.\n")
     print(f"  api_key     {issued['api_key']}")
     print(f"  access_key  {issued['access_key']}      for clients that sign Kling's tokens: these two instead")
     print(f"  secret_key  {issued['secret_key']}")
     print(f"\nnext: give your client the base URL {stack.outputs['ApiUrl']} and the key")
     return 0
+
+
+def keys(stack: DeployedStack, options: argparse.Namespace) -> int:
+    listed = stack.operate("list_keys", tenant=options.tenant)["keys"]
+    if not listed:
+        print(f"tenant {options.tenant} has no keys\nnext: make key STAGE={stack.stage} TENANT={options.tenant}")
+        return 0
+    rows = [("key id", "state", "scopes", "created", "expires", "label")]
+    for one in listed:
+        dates = _day(one["created_at"]), _day(one["expires_at"])
+        rows.append((one["key_id"], one["state"], ",".join(one["scopes"]), *dates, one["label"]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def revoke(stack: DeployedStack, options: argparse.Namespace) -> int:
+    given: str = options.key
+    key_id = given.split("_")[1] if given.startswith("kr_") else given  # a whole key: its secret stays here
+    if not stack.operate("revoke_key", key_id=key_id)["revoked"]:
+        raise OperatorError(f"there is no key {key_id!r}", f"make keys STAGE={stack.stage} TENANT=... lists their ids")
+    print(f"key {key_id} is revoked: from now on it is refused")
+    return 0
+
+
+def _day(ms: int | None) -> str:
+    return "never" if ms is None else f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"
 
 
 def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
@@ -127,6 +161,8 @@ def _send(api: client.Client, body: dict[str, Any], options: argparse.Namespace)
 COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "provider-key": provider_key,
     "key": key,
+    "keys": keys,
+    "revoke": revoke,
     "doctor": doctor_,
     "smoke": smoke,
 }
@@ -140,8 +176,15 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("--stage", default="dev", help="of the stack kling-relay-STAGE")
-        if name == "key":
+        if name in ("key", "keys"):
             command.add_argument("--tenant", default="demo", help="whose tasks its owner sees")
+        if name == "key":
+            command.add_argument("--label", default="", help="what you will know it by in the list")
+            command.add_argument("--scopes", help="submit, read, or both (as without it)")
+            command.add_argument("--days", type=int, help="how long it works; without it for ever")
+            command.add_argument("--until", help="the same as a date: 2027-01-31")
+        if name == "revoke":
+            command.add_argument("--key", default="", help="its id, as the list shows it")
         if name == "smoke":
             command.add_argument("--yes", action="store_true", help="spend the money without asking")
             command.add_argument("--model", default="kling-v2-5-turbo")

@@ -92,7 +92,7 @@ class DeployedStack:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         return f"https://{self.resource('Api')}.execute-api.{region}.{suffix}/live"
 
-    def operate(self, action: str, **more: str) -> dict[str, Any]:
+    def operate(self, action: str, **more: Any) -> dict[str, Any]:
         """Have OperateTasksFunction do something; returns its answer."""
         function, payload = self.outputs["OperateTasksFunction"], json.dumps({"action": action, **more})
         answer = self.client("lambda").invoke(FunctionName=function, Payload=payload)

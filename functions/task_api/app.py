@@ -33,6 +33,8 @@ def create(kind: str) -> Response:
         logger.warning("request_noted", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
         task = _submit(relay, task, asked)
+    if task.refusal is not None:  # now, or when the same request came before
+        raise task.refusal
     return _answer(200, envelope(_request_id(), data=client_view(task, delivery.video_urls(relay, task))))
 
 
@@ -55,20 +57,20 @@ def _submit(relay: Relay, task: Task, asked: request.Request) -> Task:
     facts = Facts(must_end_by=relay.clock.now_ms() + left_ms, images=asked.images)
     try:
         step = advance(relay, task.id, facts)
-        if step.refusal is None and step.next != "done":
+        if step.next != "done":
             workflow.start(relay, step)
     except Exception as exc:
         logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
         return task
-    if step.refusal is not None:
-        raise step.refusal
     return step.task
 
 
 def _tenant() -> str:
-    relay = current()
-    header = app.current_event.headers.get("authorization")
-    return auth.authenticate(header, relay.table, relay.keyring, relay.clock.now_ms())
+    """Whose tasks this is about, if the caller's key may do what the method does."""
+    relay, event = current(), app.current_event
+    caller = auth.authenticate(event.headers.get("authorization"), relay.keys, relay.keyring, relay.clock.now_ms())
+    caller.need("read" if event.http_method == "GET" else "submit")
+    return caller.tenant
 
 
 def _body() -> bytes:

@@ -127,6 +127,63 @@ class TestKey:
         assert "tenant: 1 to 63" in said.err
         assert said.out == ""
 
+    def test_what_it_is_given_is_in_the_list(self, aws: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+        wishes = ("--label", "a shop", "--scopes", "read", "--until", "2099-01-31")
+        assert run("key", "--tenant", "lists", *wishes) == 0
+        assert run("key", "--tenant", "lists", "--scopes", "read, submit", "--days", "3650") == 0
+        capsys.readouterr()
+        assert run("keys", "--tenant", "lists") == 0
+        said = capsys.readouterr().out
+        head, first, second = (re.split(r"  +", line) for line in said.splitlines())
+        assert head == ["key id", "state", "scopes", "created", "expires", "label"]
+        assert first[1:3] == ["active", "read"] and first[4:] == ["2099-01-31", "a shop"]
+        assert second[1:3] == ["active", "submit,read"] and re.fullmatch(r"20\d\d-\d\d-\d\d", second[4])
+        assert "kr_" not in said
+
+    def test_a_tenant_without_keys(self, aws: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("keys", "--tenant", "nobody") == 0
+        assert f"make key STAGE={STAGE} TENANT=nobody" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_it_is_revoked_by_its_id_or_as_a_whole(
+        self, aws: Stack, capsys: pytest.CaptureFixture[str], whole: bool
+    ) -> None:
+        issued = DeployedStack(STAGE).operate("create_key", tenant="ends")
+        assert run("revoke", "--key", issued["api_key" if whole else "key_id"]) == 0
+        assert issued["api_key"] not in capsys.readouterr().out
+        with pytest.raises(ApiError, match="code 1002"):
+            Client(aws.endpoint["api_url"], issued["api_key"]).query("image2video", "missing")
+        assert run("keys", "--tenant", "ends") == 0
+        assert re.search(rf"{issued['key_id']}  revoked", capsys.readouterr().out)
+
+    @pytest.mark.parametrize("key", ["", "none", "kr_none_x_y", "kr_"])
+    def test_a_key_that_is_not_there(self, aws: Stack, capsys: pytest.CaptureFixture[str], key: str) -> None:
+        assert run("revoke", "--key", key) == 1
+        said = capsys.readouterr().err
+        assert "there is no key" in said and f"make keys STAGE={STAGE}" in said
+
+    @pytest.mark.parametrize(
+        ("wrong", "problem"),
+        [
+            (("--scopes", "admin"), "scopes: "),
+            (("--days", "0"), "expires_in_days: "),
+            (("--until", "x"), "expires_at: "),
+        ],
+    )
+    def test_wishes_that_cannot_be_met_are_explained(
+        self, aws: Stack, capsys: pytest.CaptureFixture[str], wrong: tuple[str, str], problem: str
+    ) -> None:
+        assert run("key", *wrong) == 1
+        assert problem in capsys.readouterr().err
+
+    def test_a_key_for_reading_only(self, aws: Stack) -> None:
+        issued = DeployedStack(STAGE).operate("create_key", tenant="reader", scopes=["read"])
+        api = Client(aws.endpoint["api_url"], issued["api_key"])
+        with pytest.raises(ApiError, match="code 1103"):
+            api.send("image2video", {"image": "https://images.example/cat.png"})
+        with pytest.raises(ApiError, match="code 1203"):
+            api.query("image2video", "missing")
+
 
 def problems() -> dict[str, doctor.Finding]:
     return {finding.check: finding for finding in doctor.examine(DeployedStack(STAGE)) if finding.problem}
@@ -209,7 +266,7 @@ class TestSmoke:
     def smoke_keys(self, aws: Stack) -> list[str]:
         items = DeployedStack(STAGE).client("dynamodb").scan(TableName=aws.endpoint["task_table"])["Items"]
         return [
-            item["state"]["S"]
+            "revoked" if "revoked_at" in item else "active"
             for item in items
             if item["pk"]["S"].startswith("key#") and item["tenant"]["S"] == "smoke"
         ]

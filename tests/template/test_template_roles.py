@@ -41,7 +41,10 @@ RIGHTS = {
         *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
     },
     "SweepTasksFunctionRole": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query", "states:StartExecution"},
-    "OperateTasksFunctionRole": {"dynamodb:PutItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue"},
+    "OperateTasksFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
+        "secretsmanager:GetSecretValue",
+    },
     "ApiDocsFunctionRole": {"ssm:GetParameter"},
     "TaskLifecycleRole": {"dynamodb:UpdateItem", "lambda:InvokeFunction", *(action for _, action in ON_EVERYTHING)},
 }

@@ -45,7 +45,7 @@ FLOORS = [
         "look",
         "gate",
     },
-    {"request", "archive", "table", "provider", "profiles", "rows"},
+    {"request", "archive", "table", "keys", "provider", "profiles", "rows"},
     {
         "catalogue",
         "schema",

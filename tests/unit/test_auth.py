@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kling_relay import auth
 from kling_relay.errors import KlingError
 from kling_relay.keyring import Keyring
-from kling_relay.table import TaskTable
+from kling_relay.keys import Keys
+from kling_relay.rows import Rows
 from moto import mock_aws
 
 from tests.unit.world import create_table
@@ -25,25 +26,25 @@ RING = Keyring({"k1": "the stack's secret"})
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[TaskTable]:
+def keys() -> Iterator[Keys]:
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
         create_table(client, "keys")
-        yield TaskTable(client, "keys")
+        yield Keys(Rows(client, "keys"))
 
 
 @pytest.fixture(scope="module")
-def key(table: TaskTable) -> auth.IssuedKey:
-    return auth.issue(table, RING, "acme", NOW_MS)
+def key(keys: Keys) -> auth.IssuedKey:
+    return auth.issue(keys, RING, "acme", NOW_MS)
 
 
-def who(header: str | None, table: TaskTable, keyring: Keyring = RING) -> str:
-    return auth.authenticate(header, table, keyring, NOW_MS)
+def who(header: str | None, keys: Keys, keyring: Keyring = RING) -> str:
+    return auth.authenticate(header, keys, keyring, NOW_MS).tenant
 
 
-def code(header: str | None, table: TaskTable, keyring: Keyring = RING) -> int:
+def code(header: str | None, keys: Keys, keyring: Keyring = RING) -> int:
     with pytest.raises(KlingError) as caught:
-        who(header, table, keyring)
+        who(header, keys, keyring)
     assert caught.value.http == 401
     return caught.value.code
 
@@ -61,23 +62,23 @@ def signed(
 # -- API keys
 
 
-def test_a_key_is_issued_and_known_again(table: TaskTable, key: auth.IssuedKey) -> None:
-    assert who(f"Bearer {key.api_key}", table) == "acme"
-    other = auth.issue(table, RING, "other", NOW_MS)
-    assert who(f"Bearer {other.api_key}", table) == "other"
-    assert who(f"Bearer {signed(other)}", table) == "other"
+def test_a_key_is_issued_and_known_again(keys: Keys, key: auth.IssuedKey) -> None:
+    assert who(f"Bearer {key.api_key}", keys) == "acme"
+    other = auth.issue(keys, RING, "other", NOW_MS)
+    assert who(f"Bearer {other.api_key}", keys) == "other"
+    assert who(f"Bearer {signed(other)}", keys) == "other"
     assert len({key.api_key, other.api_key, key.secret_key, other.secret_key}) == 4
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "  Bearer   ", ""])
-def test_the_scheme_is_read_kindly(scheme: str, table: TaskTable, key: auth.IssuedKey) -> None:
-    assert who(f"{scheme}{key.api_key} ", table) == "acme"
-    assert who(f"{scheme}{signed(key)}", table) == "acme"
+def test_the_scheme_is_read_kindly(scheme: str, keys: Keys, key: auth.IssuedKey) -> None:
+    assert who(f"{scheme}{key.api_key} ", keys) == "acme"
+    assert who(f"{scheme}{signed(key)}", keys) == "acme"
 
 
 @pytest.mark.parametrize("header", [None, "", "  ", "Bearer", "Bearer  ", "bearer"])
-def test_no_credential(header: str | None, table: TaskTable) -> None:
-    assert code(header, table) == 1001
+def test_no_credential(header: str | None, keys: Keys) -> None:
+    assert code(header, keys) == 1001
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,12 @@ def test_no_credential(header: str | None, table: TaskTable) -> None:
         *("Bearer kr_\u00e9_x_y", "Bearer kr_a_b_\ud800", "Bearer " + "k" * 100_000, "Bearer kr_" + "a" * 100_000),
     ],
 )
-def test_what_is_no_credential_of_ours(header: str, table: TaskTable) -> None:
-    assert code(header, table) == 1002
+def test_what_is_no_credential_of_ours(header: str, keys: Keys) -> None:
+    assert code(header, keys) == 1002
 
 
-def test_nothing_worth_stealing_is_stored(table: TaskTable, key: auth.IssuedKey) -> None:
-    row = json.dumps(table.get_key(key.key_id))
+def test_nothing_worth_stealing_is_stored(keys: Keys, key: auth.IssuedKey) -> None:
+    row = repr(keys.get(key.key_id))
     for secret in (key.api_key, key.api_key.split("_")[2], key.secret_key):
         assert secret not in row
 
@@ -107,46 +108,46 @@ def test_a_typing_mistake_is_refused_without_a_read(key: auth.IssuedKey) -> None
         assert code(f"Bearer {key.api_key[:at]}{wrong}{key.api_key[at + 1 :]}", None) == 1002  # type: ignore[arg-type]
 
 
-def test_a_wrong_secret_with_a_right_check(table: TaskTable, key: auth.IssuedKey) -> None:
+def test_a_wrong_secret_with_a_right_check(keys: Keys, key: auth.IssuedKey) -> None:
     _, key_id, secret, _ = key.api_key.split("_")
-    assert who(with_check(f"kr_{key_id}_{secret}"), table) == "acme"
+    assert who(with_check(f"kr_{key_id}_{secret}"), keys) == "acme"
     for wrong in (secret[:-1], secret + "0", secret.swapcase(), "", "0" * 43):
-        assert code(with_check(f"kr_{key_id}_{wrong}"), table) == 1002
+        assert code(with_check(f"kr_{key_id}_{wrong}"), keys) == 1002
     for unknown in ("0" * 12, key_id[::-1], key_id.lower(), "", "#", "0" * 1900):
-        assert code(with_check(f"kr_{unknown}_{secret}"), table) == 1002
+        assert code(with_check(f"kr_{unknown}_{secret}"), keys) == 1002
 
 
-def test_comparisons_take_constant_time(table: TaskTable, key: auth.IssuedKey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparisons_take_constant_time(keys: Keys, key: auth.IssuedKey, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[Any, Any]] = []
     right = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: (compared.append((a, b)), right(a, b))[1])
-    stored = (table.get_key(key.key_id) or {})["hash"]
-    assert who(key.api_key, table) == "acme"
+    stored = keys.get(key.key_id).hash
+    assert who(key.api_key, keys) == "acme"
     assert (stored, stored) in compared
     compared.clear()
-    assert code(with_check(f"kr_{'0' * 12}_{'0' * 43}"), table) == 1002
+    assert code(with_check(f"kr_{'0' * 12}_{'0' * 43}"), keys) == 1002
     assert len(compared) == 2  # an unknown key costs the same comparison
 
 
-def test_a_revoked_key_ends_at_once(table: TaskTable) -> None:
-    key = auth.issue(table, RING, "acme", NOW_MS)
-    assert who(key.api_key, table) == "acme"
-    assert table.revoke_key(key.key_id)
-    assert code(key.api_key, table) == 1002
-    assert code(signed(key), table) == 1002
+def test_a_revoked_key_ends_at_once(keys: Keys) -> None:
+    key = auth.issue(keys, RING, "acme", NOW_MS)
+    assert who(key.api_key, keys) == "acme"
+    assert keys.revoke(key.key_id, NOW_MS)
+    assert code(key.api_key, keys) == 1002
+    assert code(signed(key), keys) == 1002
 
 
-def test_keys_survive_a_rotation_and_end_with_their_secret(table: TaskTable, key: auth.IssuedKey) -> None:
+def test_keys_survive_a_rotation_and_end_with_their_secret(keys: Keys, key: auth.IssuedKey) -> None:
     both = Keyring({**RING.versions, "k2": "a newer secret"})
-    newer = auth.issue(table, both, "acme", NOW_MS)
+    newer = auth.issue(keys, both, "acme", NOW_MS)
     for ours in (key, newer):
-        assert who(ours.api_key, table, both) == "acme"
-        assert who(signed(ours), table, both) == "acme"
+        assert who(ours.api_key, keys, both) == "acme"
+        assert who(signed(ours), keys, both) == "acme"
     only_new = Keyring({"k2": "a newer secret"})
-    assert code(key.api_key, table, only_new) == 1002
-    assert code(signed(key), table, only_new) == 1002
-    assert who(newer.api_key, table, only_new) == "acme"
-    assert code(newer.api_key, table, Keyring({"k2": "another stack's secret"})) == 1002
+    assert code(key.api_key, keys, only_new) == 1002
+    assert code(signed(key), keys, only_new) == 1002
+    assert who(newer.api_key, keys, only_new) == "acme"
+    assert code(newer.api_key, keys, Keyring({"k2": "another stack's secret"})) == 1002
 
 
 # -- Kling's tokens
@@ -159,8 +160,8 @@ def test_keys_survive_a_rotation_and_end_with_their_secret(table: TaskTable, key
         *({"exp": NOW + 1860}, {"exp": NOW - 59}, {"exp": float(NOW + 10)}, {"exp": str(NOW + 10)}),
     ],
 )
-def test_tokens_that_pass(claims: dict[str, Any], table: TaskTable, key: auth.IssuedKey) -> None:
-    assert who(f"Bearer {signed(key, **claims)}", table) == "acme"
+def test_tokens_that_pass(claims: dict[str, Any], keys: Keys, key: auth.IssuedKey) -> None:
+    assert who(f"Bearer {signed(key, **claims)}", keys) == "acme"
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,8 @@ def test_tokens_that_pass(claims: dict[str, Any], table: TaskTable, key: auth.Is
         ({"iss": ""}, 1002),
     ],
 )
-def test_tokens_that_do_not(claims: dict[str, Any], expected: int, table: TaskTable, key: auth.IssuedKey) -> None:
-    assert code(f"Bearer {signed(key, **claims)}", table) == expected
+def test_tokens_that_do_not(claims: dict[str, Any], expected: int, keys: Keys, key: auth.IssuedKey) -> None:
+    assert code(f"Bearer {signed(key, **claims)}", keys) == expected
 
 
 def part(value: object) -> str:
@@ -210,11 +211,11 @@ def forged(key: auth.IssuedKey, header: object, payload: object | None = None, s
         *({"alg": "HS256", "crit": ["exp"]}, {"alg": "HS256", "b64": False}),
     ],
 )
-def test_the_header_chooses_nothing(header: object, table: TaskTable, key: auth.IssuedKey) -> None:
-    assert who(forged(key, {"alg": "HS256", "typ": "JWT"}), table) == "acme"
-    assert code(forged(key, header), table) == 1002
+def test_the_header_chooses_nothing(header: object, keys: Keys, key: auth.IssuedKey) -> None:
+    assert who(forged(key, {"alg": "HS256", "typ": "JWT"}), keys) == "acme"
+    assert code(forged(key, header), keys) == 1002
     unsigned = forged(key, header).rpartition(".")[0] + "."
-    assert code(unsigned, table) == 1002
+    assert code(unsigned, keys) == 1002
 
 
 @pytest.mark.parametrize(
@@ -224,29 +225,29 @@ def test_the_header_chooses_nothing(header: object, table: TaskTable, key: auth.
         *(b'{"iss":"krak#"}', b'{"exp":' + b"9" * 1300 + b"}", b'{"iss":' + b"[" * 1300),
     ],
 )
-def test_payloads_that_are_none(payload: bytes, table: TaskTable, key: auth.IssuedKey) -> None:
+def test_payloads_that_are_none(payload: bytes, keys: Keys, key: auth.IssuedKey) -> None:
     token = forged(key, {"alg": "HS256"}, payload)
     assert len(token) < 2048  # not refused for its length
-    assert code(token, table) == 1002
+    assert code(token, keys) == 1002
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
-def test_foreign_signatures(table: TaskTable, key: auth.IssuedKey) -> None:
-    other = auth.issue(table, RING, "other", NOW_MS)
+def test_foreign_signatures(keys: Keys, key: auth.IssuedKey) -> None:
+    other = auth.issue(keys, RING, "other", NOW_MS)
     for secret in (other.secret_key, key.api_key, key.access_key, key.secret_key[:-1], "x" * 43):
-        assert code(signed(key, secret=secret), table) == 1002
-    assert code(signed(key, alg="HS512", headers={"alg": "HS512"}), table) == 1002
+        assert code(signed(key, secret=secret), keys) == 1002
+    assert code(signed(key, alg="HS512", headers={"alg": "HS512"}), keys) == 1002
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_mutated_tokens(table: TaskTable, key: auth.IssuedKey, data: st.DataObject) -> None:
+def test_mutated_tokens(keys: Keys, key: auth.IssuedKey, data: st.DataObject) -> None:
     token = signed(key)
     at = data.draw(st.integers(0, len(token) - 1))
     piece = data.draw(st.text(min_size=0, max_size=3))
     mutant = token[:at] + piece + token[at + data.draw(st.integers(0, 2)) :]
     if decoded(mutant) != decoded(token):
-        assert code(f"Bearer {mutant}", table) in (1001, 1002)
+        assert code(f"Bearer {mutant}", keys) in (1001, 1002)
 
 
 def decoded(token: str) -> Any:
@@ -260,5 +261,5 @@ def decoded(token: str) -> Any:
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=60) | st.text(alphabet="kr_.Bearer aA0\x00\ud800", max_size=60))
-def test_any_header(table: TaskTable, text: str) -> None:
-    assert code(text, table) in (1001, 1002)
+def test_any_header(keys: Keys, text: str) -> None:
+    assert code(text, keys) in (1001, 1002)

@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from kling_relay.errors import KlingError
 from kling_relay.task import MOVES, TASK_STATUS, Phase, Step, Task, client_view, new_task_id
 
 VIDEO = {"id": "9", "duration": "5.1", "key": "acme/t/0.mp4", "size": 5, "md5": "x", "upstream_url": "canary"}
@@ -72,7 +71,7 @@ def test_ids() -> None:
 
 
 def test_a_step_as_the_workflow_sees_it() -> None:
-    step = Step(task(Phase.SUBMITTED, wake_seq=3), "wait", wait_seconds=5, due_at=9, refusal=KlingError(1201))
+    step = Step(task(Phase.SUBMITTED, wake_seq=3), "wait", wait_seconds=5, due_at=9)
     assert step.as_state() == {
         "task_id": "t" * 32, "next": "wait", "wait_seconds": 5, "wake_seq": "3", "due_at": "9"
     }  # fmt: skip

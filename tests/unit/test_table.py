@@ -1,6 +1,7 @@
 """Every condition of the table's writes, and what becomes of a write whose answer is lost on its way back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from botocore.exceptions import ReadTimeoutError
 from kling_relay import rows
 from kling_relay.errors import KlingError
 from kling_relay.gate import Gate
+from kling_relay.keys import KeyRow, Keys
 from kling_relay.rows import LostRace
 from kling_relay.table import TaskTable
 from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, new_task_id
@@ -120,12 +122,14 @@ def test_the_lost_answer_to_our_own_adoption_is_success(table: TaskTable, lose_a
     assert adopted.upstream_id == "up-1" and table.owner("kling", "up-1") == task.id
 
 
-def test_the_lost_answer_to_a_new_key_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
-    lose_answers("PutItem")
-    table.put_key("k", {"tenant": "acme"})
-    assert (table.get_key("k") or {})["tenant"] == "acme"
+def test_the_lost_answer_to_a_new_key_is_success(world: World, lose_answers: Callable[[str], None]) -> None:
+    keys, key = world.relay.keys, KeyRow("k", "acme", "hash", "k1", START)
+    lose_answers("TransactWriteItems")
+    keys.put(key)
+    assert keys.get("k") == key and keys.of("acme") == [key]
     with pytest.raises(Exception, match="ConditionalCheckFailed"):
-        table.put_key("k", {"tenant": "other"})
+        keys.put(replace(key, tenant="other"))
+    assert keys.get("k") == key and keys.of("other") == []
 
 
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError"])
@@ -290,13 +294,6 @@ def test_gate(world: World) -> None:
     assert gates.get("other") == Gate()
 
 
-def test_keys(table: TaskTable) -> None:
-    table.put_key("abc", {"tenant": "acme", "state": "active"})
-    assert table.revoke_key("abc") and table.revoke_key("abc")
-    assert (table.get_key("abc") or {})["state"] == "revoked"
-    assert not table.revoke_key("none") and table.get_key("none") is None
-
-
 def test_odd_texts_can_be_stored(table: TaskTable) -> None:
     task = table.move(recorded(table), Phase.FAILED, reason="broken \ud800 text", updated_at=START)
     assert task.reason == "broken ? text"
@@ -309,7 +306,7 @@ def test_other_errors_of_aws_pass_through(cloud: Cloud) -> None:
         lambda: table.move(fresh(), None, updated_at=START),
         lambda: table.adopt(fresh(phase=Phase.SUBMITTING), Phase.SUBMITTED, "kling", "u", updated_at=START),
         lambda: table.pass_callback(fresh(), START, 1),
-        lambda: table.put_key("k", {}),
+        lambda: Keys(table.rows).put(KeyRow("k", "acme", "hash", "k1", START)),
     ):
         with pytest.raises(Exception, match="ResourceNotFound"):
             call()

@@ -275,7 +275,7 @@ class World:
 
     def key(self, tenant: str = "acme") -> str:
         if tenant not in self.keys:
-            self.keys[tenant] = auth.issue(self.table, self.relay.keyring, tenant, self.clock.now)
+            self.keys[tenant] = auth.issue(self.relay.keys, self.relay.keyring, tenant, self.clock.now)
         return f"Bearer {self.keys[tenant].api_key}"
 
     def post(self, body: Any = None, *, tenant: str = "acme", **headers: str) -> tuple[int, dict[str, Any]]:

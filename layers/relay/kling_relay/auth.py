@@ -1,7 +1,8 @@
 """Who calls: API keys of ours, and Kling's AK/SK tokens made from them.
 
 A key is `kr_{key id}_{secret}_{check}`; the table holds a keyed hash of the secret. The same key is an AK/SK pair for
-clients that can only sign tokens: the secret half is derived from the stack's secret and stored nowhere.
+clients that can only sign tokens: the secret half is derived from the stack's secret and stored nowhere. Both end with
+the same row: expired, revoked, or without the scope.
 """
 
 import hmac
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from kling_relay.errors import KlingError
 from kling_relay.keyring import Keyring, base62
-from kling_relay.table import TaskTable
+from kling_relay.keys import SCOPES, KeyRow, Keys
 
 _KEY_ID_LENGTH = 12
 _SECRET_LENGTH = 43  # base62: 256 bits
@@ -30,19 +31,43 @@ class IssuedKey:
     secret_key: str
 
 
-def issue(table: TaskTable, keyring: Keyring, tenant: str, now_ms: int) -> IssuedKey:
-    """Create an API key of `tenant` and store what is needed to know it again."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and what they may do."""
+
+    tenant: str
+    scopes: tuple[str, ...]
+    key_id: str
+
+    def need(self, scope: str) -> None:
+        """Raises KlingError 1103 (HTTP 403) where this key is not made for that."""
+        if scope not in self.scopes:
+            has = ", ".join(self.scopes) or "none"
+            raise KlingError(1103, f"this needs a key with the scope {scope!r}; the scopes of yours: {has}")
+
+
+def issue(
+    keys: Keys,
+    keyring: Keyring,
+    tenant: str,
+    now_ms: int,
+    *,
+    label: str = "",
+    scopes: tuple[str, ...] = SCOPES,
+    valid_until: int | None = None,
+) -> IssuedKey:
+    """Create an API key of `tenant` and store what is needed to know it again. `valid_until` (ms): None is for ever."""
     key_id = base62(secrets.token_bytes(16), _KEY_ID_LENGTH)
     secret = base62(secrets.token_bytes(40), _SECRET_LENGTH)
     version = keyring.current
-    row = {"tenant": tenant, "hash": _hash(keyring, version, secret), "version": version, "created_at": str(now_ms)}
-    table.put_key(key_id, {**row, "state": "active"})
+    known_by = _hash(keyring, version, secret)
+    keys.put(KeyRow(key_id, tenant, known_by, version, now_ms, label, scopes, valid_until))
     body = f"kr_{key_id}_{secret}"
     return IssuedKey(key_id, f"{body}_{_check(body)}", f"krak{key_id}", _secret_key(keyring, version, key_id))
 
 
-def authenticate(authorization: str | None, table: TaskTable, keyring: Keyring, now_ms: int) -> str:
-    """The tenant behind an Authorization header; raises KlingError 1000-1004 (HTTP 401) as Kling does."""
+def authenticate(authorization: str | None, keys: Keys, keyring: Keyring, now_ms: int) -> Caller:
+    """Who is behind an Authorization header; raises KlingError 1000-1004 (HTTP 401) as Kling does."""
     if not authorization or not authorization.strip():
         raise KlingError(1001)
     credential = authorization.strip()
@@ -54,26 +79,30 @@ def authenticate(authorization: str | None, table: TaskTable, keyring: Keyring, 
     if len(credential) > _MAX_TOKEN_CHARACTERS or not credential.isascii():
         raise KlingError(1002)
     if credential.startswith("kr_"):
-        return _by_api_key(credential, table, keyring)
-    if credential.count(".") == 2:
-        return _by_token(credential, table, keyring, now_ms)
-    raise KlingError(1002)
+        row = _by_api_key(credential, keys, keyring)
+    elif credential.count(".") == 2:
+        row = _by_token(credential, keys, keyring, now_ms)
+    else:
+        raise KlingError(1002)
+    if row.state(now_ms) == "expired":  # told only to who has proved that the key is theirs
+        raise KlingError(1002, "this API key has expired: ask for a new one")
+    return Caller(row.tenant, row.scopes, row.key_id)
 
 
-def _by_api_key(credential: str, table: TaskTable, keyring: Keyring) -> str:
+def _by_api_key(credential: str, keys: Keys, keyring: Keyring) -> KeyRow:
     body, _, check = credential.rpartition("_")
     parts = body.split("_")
     if len(parts) != 3 or not hmac.compare_digest(_check(body), check):
         raise KlingError(1002)  # a typing mistake: refused without a read
-    row = _active_row(table, keyring, parts[1])
-    given = _hash(keyring, row["version"] if row else keyring.current, parts[2])
-    if not hmac.compare_digest(given, row["hash"] if row else given[::-1]):
+    row = _row(keys, keyring, parts[1])
+    given = _hash(keyring, row.version if row else keyring.current, parts[2])
+    if not hmac.compare_digest(given, row.hash if row else given[::-1]):
         raise KlingError(1002)
     assert row is not None  # noqa: S101  (for the type checker: the comparison above fails without a row)
-    return row["tenant"]
+    return row
 
 
-def _by_token(token: str, table: TaskTable, keyring: Keyring, now_ms: int) -> str:
+def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
     """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s."""
     import jwt  # only for clients that sign: nobody else pays for the import
 
@@ -81,10 +110,10 @@ def _by_token(token: str, table: TaskTable, keyring: Keyring, now_ms: int) -> st
         access_key = jwt.decode(token, options={"verify_signature": False}).get("iss")
         row = None
         if isinstance(access_key, str) and access_key.startswith("krak"):
-            row = _active_row(table, keyring, access_key[4:])
+            row = _row(keys, keyring, access_key[4:])
         if row is None or not isinstance(access_key, str):
             raise KlingError(1002)
-        secret = _secret_key(keyring, row["version"], access_key[4:])
+        secret = _secret_key(keyring, row.version, access_key[4:])
         claims = jwt.decode(
             token,
             secret,
@@ -102,12 +131,13 @@ def _by_token(token: str, table: TaskTable, keyring: Keyring, now_ms: int) -> st
         raise KlingError(1004)
     if expires - now > _MAX_LIFE_SECONDS + _LEEWAY_SECONDS:
         raise KlingError(1002, f"a token may live at most {_MAX_LIFE_SECONDS} s")
-    return row["tenant"]
+    return row
 
 
-def _active_row(table: TaskTable, keyring: Keyring, key_id: str) -> dict[str, str] | None:
-    row = table.get_key(key_id) if key_id.isalnum() else None
-    return row if row is not None and row["state"] == "active" and row["version"] in keyring.versions else None
+def _row(keys: Keys, keyring: Keyring, key_id: str) -> KeyRow | None:
+    """The row of a key, unless it was revoked or made with a secret that is gone: those are like unknown ones."""
+    row = keys.get(key_id) if key_id.isalnum() else None
+    return row if row is not None and row.revoked_at is None and row.version in keyring.versions else None
 
 
 def _hash(keyring: Keyring, version: str, secret: str) -> str:

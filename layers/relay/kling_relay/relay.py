@@ -17,6 +17,7 @@ from kling_relay.clock import Clock
 from kling_relay.credential import TokenSigner
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
+from kling_relay.keys import Keys
 from kling_relay.observability import logger
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
@@ -69,6 +70,10 @@ class Relay:
     @cached_property
     def gates(self) -> Gates:
         return Gates(self.table.rows)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.table.rows)
 
     @cached_property
     def s3(self) -> Any:

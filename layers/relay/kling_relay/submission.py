@@ -84,8 +84,8 @@ def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
         adopted = adopt(relay, task, outcome.snapshot)
         return wait(relay, adopted, first_poll(relay, adopted) - age(relay, adopted))
     if isinstance(outcome, Refused) and task.unsure_since is None:
-        failed = relay.table.move(task, Phase.FAILED, reason=outcome.error.message, updated_at=now)
-        return Step(failed, "done", refusal=outcome.error)
+        why = {"reason": outcome.error.message, "refusal_code": outcome.error.code}
+        return relay.table.move(task, Phase.FAILED, **why, updated_at=now)
     if isinstance(outcome, NotSent):
         pause = schedule.backoff(task.attempt, first=2, most=300)
         task = relay.table.move(

@@ -1,9 +1,9 @@
 """Every write of a task's row and of the rows around it, all of them conditional.
 
 One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` (both
-point to a task), `upstream#{provider}#{upstream_id}` (owned by one task), `key#{key_id}`; `gate#{provider}` is
-gate.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue` "waiting" (for
-room upstream) by age.
+point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate#` is gate.py's, `key#` and
+`tenant-keys#` are keys.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
+"waiting" (for room upstream) by age.
 """
 
 import json
@@ -20,6 +20,7 @@ _JSON_FIELDS = {"request", "outputs", "videos"}
 _TASK_FIELDS = [field.name for field in fields(Task)]
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
+_MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
 _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
@@ -51,41 +52,54 @@ class TaskTable:
         """Write a new task together with what makes it unique: the client's external id and Idempotency-Key.
 
         Returns the task, or the one that the same request made before; raises KlingError where the same external id or
-        key came with another body. One transaction: there is never a pointer without a task.
+        key came with another body, unless the task of that one failed and cost nothing: then this one takes its place.
+        One transaction: there is never a pointer without a task.
         """
-        pointers = []
-        if task.external_task_id is not None:
-            pointers.append(("external_task_id", f"external#{task.tenant}#{task.external_task_id}"))
-        if idempotency_key is not None:
-            pointers.append(("Idempotency-Key", f"idempotency#{task.tenant}#{idempotency_key}"))
-        pointer_item = {"task_id": value(task.id), "body_hash": value(body_hash), **self._outliving(task.created_at)}
-        puts = [self.rows.put_new({"pk": value(pk), **pointer_item}) for _, pk in pointers]
-        try:
-            self.rows.transact([self.rows.put_new(_item(task)), *puts], token=task.id)
-        except ClientError as exc:
-            if not condition_failed(exc):
-                raise
-            return self._earlier(exc, pointers, body_hash, task)
-        return task
+        pointers = _pointers(task.tenant, task.external_task_id, idempotency_key)
+        item = {"task_id": value(task.id), "body_hash": value(body_hash), **self._outliving(task.created_at)}
+        failed: dict[str, str] = {}
+        for turn in range(_MOST_TURNS):
+            puts = [self._pointer({"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
+            try:
+                self.rows.transact([self.rows.put_new(_item(task)), *puts], token=f"{task.id}-{turn}")
+                return task
+            except ClientError as exc:
+                if not condition_failed(exc):
+                    raise
+                earlier, failed = self._before(pointers, body_hash)
+                if not failed:  # nor can anybody else have drawn the same 128 bits: our own write's answer was lost
+                    earlier = earlier or self.get(task.id)
+                    if earlier is None:
+                        raise
+            if earlier is not None:
+                return earlier
+        raise KlingError(5001, "the same external_task_id or Idempotency-Key is in use just now", retry_after=1)
 
-    def _earlier(self, exc: ClientError, pointers: list[tuple[str, str]], body_hash: str, task: Task) -> Task:
-        """The task behind the pointer that was already there: the client is repeating itself, or it made a mistake."""
+    def _pointer(self, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
+        """The write of a pointer that is new, or that still points to the task `failed`."""
+        put = self.rows.put_new(item)
+        if failed is not None:
+            put["Put"]["ConditionExpression"] += " OR task_id = :failed"
+            put["Put"]["ExpressionAttributeValues"] = {":failed": value(failed)}
+        return put
+
+    def _before(self, pointers: list[tuple[str, str]], body_hash: str) -> tuple[Task | None, dict[str, str]]:
+        """What came before: the task of the same request, or the failed tasks whose pointers may be taken (by pk).
+        Raises KlingError where a pointer belongs to another request for good."""
+        failed: dict[str, str] = {}
         for name, pk in pointers:
             pointer = self.rows.get(pk)
             if pointer is None:
                 continue
-            if plain(pointer["body_hash"]) != body_hash:
-                raise KlingError(
-                    1201, f"{name}: must be unique, and this value came before with another request body"
-                ) from exc
             earlier = self.get(plain(pointer["task_id"]))
-            if earlier is None:
-                raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task") from exc
-            return earlier
-        ours = self.get(task.id)  # nobody else can have drawn the same 128 bits: the answer to our own write was lost
-        if ours is None:
-            raise exc
-        return ours
+            if plain(pointer["body_hash"]) == body_hash:
+                if earlier is None:
+                    raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
+                return earlier, failed
+            if earlier is None or not earlier.cost_nothing:
+                raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
+            failed[pk] = earlier.id
+        return None, failed
 
     def move(self, task: Task, to: Phase | None, **changes: Any) -> Task:
         """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
@@ -177,25 +191,6 @@ class TaskTable:
         )
         return _task(self.rows.update(update))
 
-    # -- API keys
-
-    def put_key(self, key_id: str, row: dict[str, str]) -> None:
-        """Store a new key's row (tenant, keyed hash, versions); an id is never used twice."""
-        item = {"pk": value(f"key#{key_id}"), **{name: value(text) for name, text in row.items()}}
-        try:
-            self.rows.client.put_item(**self.rows.put_new(item)["Put"])
-        except ClientError as exc:
-            if not condition_failed(exc) or self.get_key(key_id) != {"pk": f"key#{key_id}", **row}:
-                raise
-
-    def get_key(self, key_id: str) -> dict[str, str] | None:
-        item = self.rows.get(f"key#{key_id}")
-        return None if item is None else {name: plain(stored) for name, stored in item.items()}
-
-    def revoke_key(self, key_id: str) -> bool:
-        """Make a key useless; False where there is none of that id. Revoking twice is no error."""
-        return self.rows.update_if(f"key#{key_id}", "SET #state = :revoked", "attribute_exists(#pk)", revoked="revoked")
-
     # -- shared
 
     def _outliving(self, created_at: int) -> dict[str, Any]:
@@ -222,6 +217,12 @@ class TaskTable:
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
         return self.rows.expression(f"task#{task.id}", update, condition, seen=task.attempt, **froms, **sets)
+
+
+def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> list[tuple[str, str]]:
+    """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
+    named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
+    return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
 
 
 def _item(task: Task) -> dict[str, Any]:

@@ -88,9 +88,20 @@ class Task:
     copies: int = 0  # tries of the copy
     videos: list[dict[str, Any]] = field(default_factory=list)  # ours: id, duration, key, size, md5, watermark_key
     reason: str = ""  # task_status_msg
+    refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
     schema: int = 1
+
+    @property
+    def refusal(self) -> KlingError | None:
+        """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
+        return None if self.refusal_code is None else KlingError(self.refusal_code, self.reason)
+
+    @property
+    def cost_nothing(self) -> bool:
+        """Whether the task failed and surely never reached the provider's queue: no id, and no POST in doubt."""
+        return self.phase is Phase.FAILED and self.upstream_id is None and self.unsure_since is None
 
 
 def new_task_id() -> str:
@@ -103,15 +114,13 @@ class Step:
     """What the workflow does next with `task`; also the output of whoever wakes it.
 
     `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath); `due_at` (ms) is what the wait
-    writes into the row, so that the sweeper notices a workflow that did not come back from it. `refusal` is set where
-    the provider refused the task while its client was still on the line.
+    writes into the row, so that the sweeper notices a workflow that did not come back from it.
     """
 
     task: Task
     next: Literal["wait", "archive", "done"]
     wait_seconds: int = 1
     due_at: int = 0
-    refusal: KlingError | None = None
 
     def as_state(self) -> dict[str, Any]:
         """The state of the workflow. Numbers that DynamoDB is to store are strings there, as its JSON wants them."""
