@@ -40,6 +40,10 @@ FLOORS = [
         "relay",
         "intake",
         "gate",
+        "creation",
+        "listing",
+        "removal",
+        "uploads",
     },
     {"request", "archive", "table", "provider", "rows"},
     {

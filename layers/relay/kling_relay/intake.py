@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kling_relay import images
+from kling_relay import images, uploads
+from kling_relay.errors import KlingError
 from kling_relay.relay import Relay
 from kling_relay.request import Request, image_places
 from kling_relay.schedule import GRACE_SECONDS
@@ -21,9 +22,19 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
     now = relay.clock.now_ms()
     task_id = new_task_id()
     body_hash = _hash(request)
+    try:
+        uploaded = _uploaded(relay, tenant, request)
+    except KlingError:  # an upload ends sooner than a task: a repeated request does not need it any more
+        earlier = relay.table.earlier(tenant, request.external_task_id, idempotency_key, body_hash)
+        if earlier is None:
+            raise
+        return earlier
     for name, holder, key in image_places(request.body):
-        if isinstance(holder[key], dict):
-            holder[key] = {"s3": _store(relay, f"inputs/{tenant}/{task_id}/{name}", request.images[name])}
+        place = f"inputs/{tenant}/{task_id}/{name}"
+        if name in uploaded:
+            holder[key] = uploads.keep(relay, name, uploaded[name], place)
+        elif isinstance(holder[key], dict):
+            holder[key] = {"s3": _store(relay, place, request.images[name])}
     task = Task(
         id=task_id,
         tenant=tenant,
@@ -38,6 +49,13 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
         execution=task_id,
     )
     return relay.table.record(task, body_hash=body_hash, idempotency_key=idempotency_key)
+
+
+def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:
+    """The uploads that the request names, all of them checked before anything is stored."""
+    places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
+    references = {name: image["ref"] for name, image in places if isinstance(image, dict) and "ref" in image}
+    return {name: uploads.check(relay, tenant, name, reference) for name, reference in references.items()}
 
 
 def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` (both
 point to a task), `upstream#{provider}#{upstream_id}` (owned by one task), `key#{key_id}`; `gate#{provider}` is
 gate.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue` "waiting" (for
-room upstream) by age.
+room upstream) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by birth.
 """
 
 import json
@@ -17,6 +17,7 @@ from kling_relay.rows import LostRace, Rows, condition_failed, new_token, plain,
 from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task
 
 _JSON_FIELDS = {"request", "outputs", "videos"}
+_SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
 _TASK_FIELDS = [field.name for field in fields(Task)]
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
@@ -53,11 +54,7 @@ class TaskTable:
         Returns the task, or the one that the same request made before; raises KlingError where the same external id or
         key came with another body. One transaction: there is never a pointer without a task.
         """
-        pointers = []
-        if task.external_task_id is not None:
-            pointers.append(("external_task_id", f"external#{task.tenant}#{task.external_task_id}"))
-        if idempotency_key is not None:
-            pointers.append(("Idempotency-Key", f"idempotency#{task.tenant}#{idempotency_key}"))
+        pointers = _pointers(task.tenant, task.external_task_id, idempotency_key)
         pointer_item = {"task_id": value(task.id), "body_hash": value(body_hash), **self._outliving(task.created_at)}
         puts = [self.rows.put_new({"pk": value(pk), **pointer_item}) for _, pk in pointers]
         try:
@@ -65,27 +62,50 @@ class TaskTable:
         except ClientError as exc:
             if not condition_failed(exc):
                 raise
-            return self._earlier(exc, pointers, body_hash, task)
+            earlier = self.earlier(task.tenant, task.external_task_id, idempotency_key, body_hash)
+            if earlier is None:  # nobody else can have drawn the same 128 bits: the answer to our own write was lost
+                earlier = self.get(task.id)
+            if earlier is None:
+                raise
+            return earlier
         return task
 
-    def _earlier(self, exc: ClientError, pointers: list[tuple[str, str]], body_hash: str, task: Task) -> Task:
-        """The task behind the pointer that was already there: the client is repeating itself, or it made a mistake."""
-        for name, pk in pointers:
+    def earlier(self, tenant: str, external_task_id: str | None, key: str | None, body_hash: str) -> Task | None:
+        """The task behind a pointer that is already there: the client is repeating itself, or it made a mistake."""
+        for name, pk in _pointers(tenant, external_task_id, key):
             pointer = self.rows.get(pk)
             if pointer is None:
                 continue
             if plain(pointer["body_hash"]) != body_hash:
-                raise KlingError(
-                    1201, f"{name}: must be unique, and this value came before with another request body"
-                ) from exc
+                raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
             earlier = self.get(plain(pointer["task_id"]))
             if earlier is None:
-                raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task") from exc
+                raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
             return earlier
-        ours = self.get(task.id)  # nobody else can have drawn the same 128 bits: the answer to our own write was lost
-        if ours is None:
-            raise exc
-        return ours
+        return None
+
+    def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
+        """`size` tasks of a tenant and kind, newest first, after the first `skip`. Walks keys of the index, and reads
+        the rows of the page alone."""
+        walk: dict[str, Any] = {
+            "TableName": self.rows.name,
+            "IndexName": "by_owner",
+            "KeyConditionExpression": "#owner = :owner",
+            "ExpressionAttributeNames": {"#owner": "owner"},
+            "ExpressionAttributeValues": {":owner": value(_owner(tenant, kind))},
+            "ScanIndexForward": False,
+        }
+        pks: list[str] = []
+        while skip or len(pks) < size:
+            part = {"Select": "COUNT", "Limit": skip} if skip else {"Limit": size - len(pks)}  # counted, not sent
+            found = self.rows.client.query(**walk, **part)
+            skip = max(0, skip - found["Count"])
+            pks += [plain(item["pk"]) for item in found.get("Items", [])]
+            if "LastEvaluatedKey" not in found:
+                break
+            walk["ExclusiveStartKey"] = found["LastEvaluatedKey"]
+        rows = self.rows.get_all(pks)
+        return [_task(rows[pk]) for pk in pks if pk in rows]
 
     def move(self, task: Task, to: Phase | None, **changes: Any) -> Task:
         """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
@@ -133,6 +153,30 @@ class TaskTable:
         if urgent:  # only an open row has due_at, and it only ever comes nearer
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
+
+    def mark_deleted(self, task: Task, now: int) -> Task:
+        """End a closed task for good: an expired one is not watched any more. Raises LostRace."""
+        update = self.rows.expression(
+            f"task#{task.id}",
+            "SET #phase = :end, #deleted_at = :now, #expires_at = if_not_exists(#expires_at, :expires), "
+            "#write = :write REMOVE #due_at, #queue",
+            "#phase = :was AND #attempt = :seen",
+            end=Phase.FAILED if task.phase is Phase.EXPIRED else task.phase,
+            was=task.phase,
+            seen=task.attempt,
+            now=now,
+            expires=now // 1000 + self._retention_days * _DAY_SECONDS,
+            write=new_token(),
+        )
+        return _task(self.rows.update(update))
+
+    def scrub(self, task: Task) -> Task:
+        """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
+        update = "SET #request = :nothing, #write = :write REMOVE " + ", ".join(f"#{name}" for name in _SCRUBBED)
+        scrubbed = self.rows.expression(
+            f"task#{task.id}", update, "attribute_exists(#deleted_at)", nothing="{}", write=new_token()
+        )
+        return _task(self.rows.update(scrubbed))
 
     # -- the sweeper's side
 
@@ -224,10 +268,21 @@ class TaskTable:
         return self.rows.expression(f"task#{task.id}", update, condition, seen=task.attempt, **froms, **sets)
 
 
+def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> list[tuple[str, str]]:
+    """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
+    named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
+    return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
+
+
+def _owner(tenant: str, kind: str) -> str:
+    return f"{tenant}#{kind}"
+
+
 def _item(task: Task) -> dict[str, Any]:
     row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
     item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
-    return {"pk": value(f"task#{task.id}"), "queue": value("open"), **item}
+    owner = value(_owner(task.tenant, task.kind))
+    return {"pk": value(f"task#{task.id}"), "queue": value("open"), "owner": owner, **item}
 
 
 def _task(item: dict[str, Any]) -> Task:

@@ -90,6 +90,7 @@ class Task:
     reason: str = ""  # task_status_msg
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
+    deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
     schema: int = 1
 
 
