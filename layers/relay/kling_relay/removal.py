@@ -53,11 +53,12 @@ def _uploads(task: Task) -> Iterator[str]:
 
 def _remove_all(relay: Relay, bucket: str, prefix: str) -> None:
     """Every version and delete marker of every object under `prefix`."""
-    pages = relay.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
-    for found in pages:
+    while True:  # from the start each time: what was listed is gone then
+        found = relay.s3.list_object_versions(Bucket=bucket, Prefix=prefix)
         versions = [*found.get("Versions", []), *found.get("DeleteMarkers", [])]
+        if not versions:
+            return
         objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
-        if objects:
-            answer: dict[str, Any] = relay.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            if answer.get("Errors"):
-                raise RuntimeError(f"{len(answer['Errors'])} objects could not be removed: try again")
+        answer: dict[str, Any] = relay.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        if answer.get("Errors"):
+            raise RuntimeError(f"{len(answer['Errors'])} objects could not be removed: try again")

@@ -3,7 +3,7 @@
 One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` (both
 point to a task), `upstream#{provider}#{upstream_id}` (owned by one task), `key#{key_id}`; `gate#{provider}` is
 gate.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue` "waiting" (for
-room upstream) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by birth.
+room upstream) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by `birth`.
 """
 
 import json
@@ -281,8 +281,9 @@ def _owner(tenant: str, kind: str) -> str:
 def _item(task: Task) -> dict[str, Any]:
     row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
     item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
-    owner = value(_owner(task.tenant, task.kind))
-    return {"pk": value(f"task#{task.id}"), "queue": value("open"), "owner": owner, **item}
+    # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
+    listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(f"{task.created_at:013}#{task.id}")}
+    return {"pk": value(f"task#{task.id}"), "queue": value("open"), **listed, **item}
 
 
 def _task(item: dict[str, Any]) -> Task:
