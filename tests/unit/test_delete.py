@@ -96,6 +96,13 @@ def test_a_claim_that_comes_second_sends_nothing(world: World) -> None:
     assert advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 28_000)).next == "done"
 
 
+def test_a_task_that_ends_meanwhile_is_removed(world: World) -> None:
+    stale = waiting(world)
+    world.table.move(stale, Phase.FAILED, reason="not sent in time", updated_at=world.clock.now)
+    removed = removal.remove(world.relay, stale)
+    assert (removed.reason, removed.request) == ("not sent in time", {}) and removed.deleted_at is not None
+
+
 def test_two_deletes_at_once_are_one(world: World) -> None:
     task = waiting(world)
     first = removal.remove(world.relay, task)

@@ -37,9 +37,9 @@ def _end(relay: Relay, task: Task) -> Task:
         if task.phase in CLOSED:
             return relay.table.mark_deleted(task, now)
     except LostRace:
-        task = relay.table.get(task.id) or task
-        if task.deleted_at is not None:  # another DELETE
-            return task
+        moved = relay.table.get(task.id)
+        if moved is not None:  # claimed, ended, or deleted by another DELETE
+            return moved if moved.deleted_at is not None else _end(relay, moved)
     raise KlingError(
         1201, "the task is running and may have been charged: it can be deleted once it has ended", http=409
     )
