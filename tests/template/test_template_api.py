@@ -102,13 +102,18 @@ def test_it_is_regional_and_takes_bodies_as_they_are(template: Template) -> None
 
 def test_its_routes_are_these(template: Template) -> None:
     routes = {(method.upper(), path) for path, methods in body(template)["paths"].items() for method in methods}
-    videos = {
-        (method, f"{prefix}/v1/videos/{{kind}}{more}")
-        for prefix in ("", "/kling")
-        for method, more in (("POST", ""), ("GET", "/{reference}"))
+    both = {
+        *(
+            ("POST", "/v1/videos/{kind}"),
+            ("GET", "/v1/videos/{kind}"),
+            ("POST", "/v1/uploads"),
+            ("GET", "/account/costs"),
+        ),
+        *(("GET", "/v1/videos/{kind}/{reference}"), ("DELETE", "/v1/videos/{kind}/{reference}")),
     }
     docs = {("GET", "/docs"), ("GET", "/docs/{file}")}
-    assert routes == videos | docs | {("POST", "/hooks/kling/{task_id}/{token}")}
+    ours = {(method, f"{prefix}{path}") for prefix in ("", "/kling") for method, path in both}
+    assert routes == ours | docs | {("POST", "/hooks/kling/{task_id}/{token}")}
 
 
 def test_every_route_is_a_proxy_to_a_function(template: Template) -> None:

@@ -25,8 +25,9 @@ MACHINE = ":stateMachine:${AWS::StackName}-task-lifecycle"
 # What each role may do; a new right is a change to this list, which somebody reads.
 RIGHTS = {
     "TaskApiFunctionRole": {
-        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
-        *("s3:PutObject", "s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucketVersions"),
+        *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
     },
     "KlingCallbackFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
@@ -127,6 +128,20 @@ def test_executions_and_functions_are_started_on_our_own_only(template: Template
     assert checked == 6
     (machine,) = of_type(template, "AWS::StepFunctions::StateMachine").values()
     assert MACHINE.endswith(machine["Properties"]["StateMachineName"]["Fn::Sub"])
+
+
+def test_buckets_are_listed_below_known_folders_only(template: Template) -> None:
+    """A list without a prefix names the objects of every tenant."""
+    found = {}
+    for role in of_type(template, "AWS::IAM::Role").values():
+        for policy in role["Properties"].get("Policies", []):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if statement["Action"] == "s3:ListBucketVersions":
+                    found[statement["Resource"]["Fn::GetAtt"][0]] = statement["Condition"]
+    assert found == {
+        "InputBucket": {"StringLike": {"s3:prefix": ["inputs/*", "uploads/*"]}},
+        "VideoBucket": {"StringLike": {"s3:prefix": "videos/*"}},
+    }
 
 
 def test_functions_are_invoked_by_this_stacks_api_and_rules_only(template: Template) -> None:

@@ -79,8 +79,22 @@ def test_where_users_write_there_are_versions_and_both_end(template: Template) -
     properties = template["Resources"]["InputBucket"]["Properties"]
     assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
-    assert rules["inputs-end"]["ExpirationInDays"] == {"Ref": "InputRetentionDays"}
+    for name, folder in (("inputs-end", "inputs/"), ("uploads-end", "uploads/")):
+        assert rules[name]["ExpirationInDays"] == {"Ref": "InputRetentionDays"} and rules[name]["Prefix"] == folder
     assert rules["leftovers"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
+
+
+def test_browsers_may_upload_and_nothing_else(template: Template) -> None:
+    (rule,) = template["Resources"]["InputBucket"]["Properties"]["CorsConfiguration"]["CorsRules"]
+    assert (rule["AllowedMethods"], rule["AllowedOrigins"]) == (["POST"], ["*"])
+    assert "CorsConfiguration" not in template["Resources"]["VideoBucket"]["Properties"]
+
+
+def test_the_index_for_lists_holds_keys_only(template: Template) -> None:
+    (table,) = of_type(template, "AWS::DynamoDB::Table").values()
+    indexes = {index["IndexName"]: index for index in table["Properties"]["GlobalSecondaryIndexes"]}
+    assert set(indexes) == {"by_due", "by_owner"}
+    assert indexes["by_owner"]["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 
 def test_videos_stay_unless_somebody_says_otherwise(template: Template) -> None:

@@ -44,6 +44,10 @@ FLOORS = [
         "intake",
         "look",
         "gate",
+        "creation",
+        "listing",
+        "removal",
+        "uploads",
     },
     {"request", "archive", "table", "keys", "provider", "profiles", "rows"},
     {

@@ -58,6 +58,13 @@ def test_the_samples_in_the_order_of_a_life(world: World) -> None:
     assert body["data"]["task_status"] == "succeed"
     (video,) = body["data"]["task_result"]["videos"]
     assert f"videos/acme/{task.id}/0.mp4" in video["url"] and "Signature=" in video["url"]
+    _, listed = envelope(world.call("task_api", event("task_api_list", API_KEY=api_key)))
+    assert [one["task_id"] for one in listed["data"]] == [task.id]
+    _, offered = envelope(world.call("task_api", event("task_api_upload", API_KEY=api_key)))
+    assert offered["data"]["image"].startswith("s3://inputs/uploads/acme/")
+    assert envelope(world.call("task_api", event("task_api_costs", API_KEY=api_key)))[1]["data"]["code"] == 0
+    _, deleted = envelope(world.call("task_api", event("task_api_delete", API_KEY=api_key)))
+    assert deleted["data"]["task_result"] == {"videos": []}
     assert set(world.call("sweep_tasks", event("sweep_tasks"))) == {"overdue", "waiting"}
     issued = world.call("operate_tasks", event("operate_tasks"))
     assert issued["api_key"].startswith("kr_") and issued["access_key"].startswith("krak")

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import boto3
 import yaml
@@ -268,7 +269,9 @@ class World:
     def http(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
         """A request through API Gateway: status and body."""
         sent = body if isinstance(body, str) or body is None else json.dumps(body)
+        path, _, query = path.partition("?")
         event = {"httpMethod": method, "path": path, "body": sent, "headers": headers, "isBase64Encoded": False}
+        event["queryStringParameters"] = dict(parse_qsl(query, keep_blank_values=True)) or None
         event["requestContext"] = {"requestId": "gateway-1"}
         answer = self.call("task_api", event)
         return answer["statusCode"], json.loads(answer["body"])

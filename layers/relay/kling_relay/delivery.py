@@ -1,9 +1,16 @@
-"""The addresses at which clients get their videos."""
+"""A task as its client gets it, with the addresses of its videos."""
+
+from typing import Any
 
 from kling_relay.relay import Relay
-from kling_relay.task import Task
+from kling_relay.task import Task, client_view
 
 _URL_SECONDS = 12 * 3600  # a presigned URL ends with the session that signed it, whatever it says itself
+
+
+def task_object(relay: Relay, task: Task) -> dict[str, Any]:
+    """The task object of every answer about one task, and of every entry of a list."""
+    return client_view(task, video_urls(relay, task))
 
 
 def video_urls(relay: Relay, task: Task) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kling_relay import catalogue, images, look
+from kling_relay import catalogue, images, look, uploads
 from kling_relay.profiles import in_dialect
 from kling_relay.relay import Relay
 from kling_relay.request import Request, image_places
@@ -23,17 +23,24 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
     or Idempotency-Key came with another body.
     """
     body_hash = _hash(request)
+    earlier = relay.table.earlier(tenant, request.external_task_id, idempotency_key, body_hash)
+    if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
+        return earlier
     model = _model_name(relay, request.kind, request.body)
     dropped, notes = catalogue.check(relay.catalogue, model, request.kind, request.body)
     request.notes += notes
     for name in dropped:
         del request.body[name]
-    look.check(request)
+    uploaded = _uploaded(relay, tenant, request)
+    look.check(request, {name: upload.header for name, upload in uploaded.items()})
     now = relay.clock.now_ms()
     task_id = new_task_id()
     for name, holder, key in image_places(request.body):
-        if isinstance(holder[key], dict):
-            holder[key] = {"s3": _store(relay, f"inputs/{tenant}/{task_id}/{name}", request.images[name])}
+        place = f"inputs/{tenant}/{task_id}/{name}"
+        if name in uploaded:
+            holder[key] = uploads.keep(relay, name, uploaded[name], place)
+        elif isinstance(holder[key], dict):
+            holder[key] = {"s3": _store(relay, place, request.images[name])}
     task = Task(
         id=task_id,
         tenant=tenant,
@@ -48,6 +55,13 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
         execution=task_id,
     )
     return relay.table.record(task, body_hash=body_hash, idempotency_key=idempotency_key)
+
+
+def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:
+    """The uploads that the request names, all of them checked before anything is stored."""
+    places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
+    references = {name: image["ref"] for name, image in places if isinstance(image, dict) and "ref" in image}
+    return {name: uploads.check(relay, tenant, name, reference) for name, reference in references.items()}
 
 
 def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dict[str, Any]:

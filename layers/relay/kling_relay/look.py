@@ -5,6 +5,7 @@ passes: a host that does not answer us in time, refuses or redirects may still a
 """
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from kling_relay import images
@@ -18,12 +19,14 @@ _BYTES = 64 * 1024
 _AT_ONCE = 8
 
 
-def check(request: Request) -> None:
-    """Raises KlingError naming the field of the first image that is seen to be wrong."""
+def check(request: Request, uploaded: Mapping[str, ImageHeader] | None = None) -> None:
+    """Raises KlingError naming the field of the first image that is seen to be wrong. `uploaded`: headers by name."""
     places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
     seen = _looked_at({value for _, value in places if isinstance(value, str)})
-    headers: dict[str, ImageHeader] = {}
+    headers: dict[str, ImageHeader] = dict(uploaded or {})
     for name, value in places:
+        if name in headers:
+            continue
         found = seen.get(value) if isinstance(value, str) else images.read_header(request.images[name])
         if isinstance(found, ImageError):
             raise bad_parameter(name, f"{found}; sent: a URL of {len(value)} characters")

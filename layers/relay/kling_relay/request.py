@@ -30,8 +30,8 @@ class Request:
     """A body that passed every rule.
 
     `body`: what goes upstream, without the two fields that are the client's own affair with us (`callback_url`,
-    `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`. `notes`:
-    what was let pass although it has no effect, for the log.
+    `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`, an uploaded
+    one as {"ref": its s3:// reference}. `notes`: what was let pass although it has no effect, for the log.
     """
 
     kind: str
@@ -49,7 +49,8 @@ def parse(kind: str, raw: bytes) -> Request:
     if len(raw) > MAX_BODY_BYTES:
         raise KlingError(
             1201,
-            f"body: at most {MAX_BODY_BYTES} bytes fit into a request, {len(raw)} were sent: give the image as a URL",
+            f"body: at most {MAX_BODY_BYTES} bytes fit into a request, {len(raw)} were sent: give the image as a URL, "
+            "or upload it (POST /kling/v1/uploads)",
             http=413,
         )
     sent = _without_blanks(_known(_object(raw)))
@@ -151,13 +152,15 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
 
 
 def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
-    """A URL stays; base64 is decoded, checked and kept in `found`."""
+    """A URL stays; an s3:// reference is marked as one; base64 is decoded, checked and kept in `found`."""
     start = value[:8].lower()
     if start.startswith(("http://", "https://")):
         if len(value) > 8192 or not re.fullmatch(r"https?://[^\s/]\S*", value, re.IGNORECASE):
             problem = "a URL has a host, no blanks and at most 8192 characters"
             raise bad_parameter(name, f"{problem}; sent: a text of {len(value)} characters")
         return value
+    if start.startswith("s3://"):  # an upload, which intake looks at
+        return {"ref": value}
     text = value.partition(",")[2] if start.startswith("data:") else value
     try:
         data = base64.b64decode("".join(text.split()), validate=True)

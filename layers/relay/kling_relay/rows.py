@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 # Two transactions on one row at once: DynamoDB cancels one of them, and the SDK does not repeat it.
 _TRANSIENT = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _CONFLICT_PAUSES = (0.02, 0.1, 0.4, None)
+_BATCH_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, None)
+_MOST_KEYS = 100  # of one BatchGetItem
 
 
 class LostRace(Exception):
@@ -29,6 +31,22 @@ class Rows:
             TableName=self.name, Key={"pk": {"S": pk}}, ConsistentRead=True
         ).get("Item")
         return item
+
+    def get_all(self, pks: list[str]) -> dict[str, dict[str, Any]]:
+        """The items of `pks` as they are now, by pk; those that are gone are left out."""
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(pks), _MOST_KEYS):
+            keys = [{"pk": value(pk)} for pk in pks[start : start + _MOST_KEYS]]
+            for pause in _BATCH_PAUSES:
+                answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
+                found |= {plain(item["pk"]): item for item in answer["Responses"].get(self.name, [])}
+                keys = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+                if not keys:
+                    break
+                if pause is None:
+                    raise RuntimeError(f"{len(keys)} rows could not be read: the table is too busy")
+                time.sleep(pause)
+        return found
 
     def put_new(self, item: dict[str, Any]) -> dict[str, Any]:
         """The part of a transaction that writes `item` where there is none of its key."""

@@ -3,7 +3,8 @@
 One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` (both
 point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate#` is gate.py's, `key#` and
 `tenant-keys#` are keys.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
-"waiting" (for room upstream) by age.
+"waiting" (for room upstream) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
+`birth`.
 """
 
 import json
@@ -17,6 +18,7 @@ from kling_relay.rows import LostRace, Rows, condition_failed, new_token, plain,
 from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task
 
 _JSON_FIELDS = {"request", "outputs", "videos"}
+_SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
 _TASK_FIELDS = [field.name for field in fields(Task)]
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
@@ -101,6 +103,33 @@ class TaskTable:
             failed[pk] = earlier.id
         return None, failed
 
+    def earlier(self, tenant: str, external_task_id: str | None, key: str | None, body_hash: str) -> Task | None:
+        """The task that the same request made before. Raises KlingError where it was another request's value."""
+        return self._before(_pointers(tenant, external_task_id, key), body_hash)[0]
+
+    def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
+        """`size` tasks of a tenant and kind, newest first, after the first `skip`. Walks keys of the index, and reads
+        the rows of the page alone."""
+        walk: dict[str, Any] = {
+            "TableName": self.rows.name,
+            "IndexName": "by_owner",
+            "KeyConditionExpression": "#owner = :owner",
+            "ExpressionAttributeNames": {"#owner": "owner"},
+            "ExpressionAttributeValues": {":owner": value(_owner(tenant, kind))},
+            "ScanIndexForward": False,
+        }
+        pks: list[str] = []
+        while skip or len(pks) < size:
+            part = {"Select": "COUNT", "Limit": skip} if skip else {"Limit": size - len(pks)}  # counted, not sent
+            found = self.rows.client.query(**walk, **part)
+            skip = max(0, skip - found["Count"])
+            pks += [plain(item["pk"]) for item in found.get("Items", [])]
+            if "LastEvaluatedKey" not in found:
+                break
+            walk["ExclusiveStartKey"] = found["LastEvaluatedKey"]
+        rows = self.rows.get_all(pks)
+        return [_task(rows[pk]) for pk in pks if pk in rows]
+
     def move(self, task: Task, to: Phase | None, **changes: Any) -> Task:
         """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
 
@@ -147,6 +176,30 @@ class TaskTable:
         if urgent:  # only an open row has due_at, and it only ever comes nearer
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
+
+    def mark_deleted(self, task: Task, now: int) -> Task:
+        """End a closed task for good: an expired one is not watched any more. Raises LostRace."""
+        update = self.rows.expression(
+            f"task#{task.id}",
+            "SET #phase = :end, #deleted_at = :now, #expires_at = if_not_exists(#expires_at, :expires), "
+            "#write = :write REMOVE #due_at, #queue",
+            "#phase = :was AND #attempt = :seen",
+            end=Phase.FAILED if task.phase is Phase.EXPIRED else task.phase,
+            was=task.phase,
+            seen=task.attempt,
+            now=now,
+            expires=now // 1000 + self._retention_days * _DAY_SECONDS,
+            write=new_token(),
+        )
+        return _task(self.rows.update(update))
+
+    def scrub(self, task: Task) -> Task:
+        """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
+        update = "SET #request = :nothing, #write = :write REMOVE " + ", ".join(f"#{name}" for name in _SCRUBBED)
+        scrubbed = self.rows.expression(
+            f"task#{task.id}", update, "attribute_exists(#deleted_at)", nothing="{}", write=new_token()
+        )
+        return _task(self.rows.update(scrubbed))
 
     # -- the sweeper's side
 
@@ -225,10 +278,16 @@ def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> lis
     return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
 
 
+def _owner(tenant: str, kind: str) -> str:
+    return f"{tenant}#{kind}"
+
+
 def _item(task: Task) -> dict[str, Any]:
     row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
     item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
-    return {"pk": value(f"task#{task.id}"), "queue": value("open"), **item}
+    # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
+    listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(f"{task.created_at:013}#{task.id}")}
+    return {"pk": value(f"task#{task.id}"), "queue": value("open"), **listed, **item}
 
 
 def _task(item: dict[str, Any]) -> Task:

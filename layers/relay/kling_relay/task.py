@@ -91,6 +91,7 @@ class Task:
     refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
+    deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
     schema: int = 1
 
     @property

@@ -1,0 +1,36 @@
+"""A client's POST: record the task, then take its first step while the client waits."""
+
+from kling_relay import intake, workflow
+from kling_relay.advance import advance
+from kling_relay.facts import Facts
+from kling_relay.observability import logger
+from kling_relay.relay import Relay
+from kling_relay.request import Request
+from kling_relay.task import Phase, Task
+
+
+def create(relay: Relay, tenant: str, asked: Request, idempotency_key: str | None, left_ms: int) -> Task:
+    """The recorded and, if all goes well, submitted task. Raises KlingError where it is refused."""
+    must_end_by = relay.clock.now_ms() + left_ms
+    task = intake.record(relay, tenant, asked, idempotency_key)
+    logger.append_keys(task_id=task.id)
+    if asked.notes:
+        logger.warning("request_noted", extra={"notes": asked.notes})
+    if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
+        task = _submit(relay, task, Facts(must_end_by=must_end_by, images=asked.images))
+    if task.refusal is not None:  # now, or when the same request came before
+        raise task.refusal
+    return task
+
+
+def _submit(relay: Relay, task: Task, facts: Facts) -> Task:
+    """From here on the task is on record: whatever goes wrong now, the sweeper carries on with it, so the client gets
+    its id and never an error that makes it pay twice."""
+    try:
+        step = advance(relay, task.id, facts)
+        if step.next != "done":
+            workflow.start(relay, step)
+    except Exception as exc:
+        logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
+        return task
+    return step.task

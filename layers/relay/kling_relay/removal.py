@@ -1,0 +1,64 @@
+"""DELETE of a task: cancels what nothing was paid for, removes what has ended, and leaves alone what is running."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kling_relay.errors import KlingError
+from kling_relay.observability import logger
+from kling_relay.relay import Relay
+from kling_relay.request import image_places
+from kling_relay.rows import LostRace
+from kling_relay.task import CLOSED, Phase, Task
+
+_CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing was charged"
+
+
+def remove(relay: Relay, task: Task) -> Task:
+    """End and remove `task`: its objects in every version, then what its row tells. Every step can be repeated, and a
+    repeated DELETE does, so that a crash in between leaves nothing behind. Raises KlingError (409) for a running
+    task."""
+    if task.deleted_at is None:
+        task = _end(relay, task)
+        logger.info("task_deleted", extra={"task_id": task.id, "phase": task.phase})
+    _remove_all(relay, relay.settings.need("video_bucket"), f"videos/{task.tenant}/{task.id}/")
+    inputs = relay.settings.need("input_bucket")
+    _remove_all(relay, inputs, f"inputs/{task.tenant}/{task.id}/")
+    for key in _uploads(task):
+        _remove_all(relay, inputs, key)
+    return relay.table.scrub(task)
+
+
+def _end(relay: Relay, task: Task) -> Task:
+    """Mark the row in one conditional write: from here on nothing can move the task any more."""
+    now = relay.clock.now_ms()
+    try:
+        if task.phase is Phase.ACCEPTED and task.unsure_since is None:  # neither at the provider nor possibly there
+            return relay.table.move(task, Phase.FAILED, reason=_CANCELLED, deleted_at=now, updated_at=now)
+        if task.phase in CLOSED:
+            return relay.table.mark_deleted(task, now)
+    except LostRace:
+        moved = relay.table.get(task.id)
+        if moved is not None:  # claimed, ended, or deleted by another DELETE
+            return moved if moved.deleted_at is not None else _end(relay, moved)
+    raise KlingError(
+        1201, "the task is running and may have been charged: it can be deleted once it has ended", http=409
+    )
+
+
+def _uploads(task: Task) -> Iterator[str]:
+    for _, holder, key in image_places(task.request):
+        if isinstance(holder[key], dict) and "upload" in holder[key]:
+            yield holder[key]["upload"]
+
+
+def _remove_all(relay: Relay, bucket: str, prefix: str) -> None:
+    """Every version and delete marker of every object under `prefix`."""
+    while True:  # from the start each time: what was listed is gone then
+        found = relay.s3.list_object_versions(Bucket=bucket, Prefix=prefix)
+        versions = [*found.get("Versions", []), *found.get("DeleteMarkers", [])]
+        if not versions:
+            return
+        objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
+        answer: dict[str, Any] = relay.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        if answer.get("Errors"):
+            raise RuntimeError(f"{len(answer['Errors'])} objects could not be removed: try again")
