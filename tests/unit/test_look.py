@@ -222,7 +222,10 @@ def test_inline_images_alone_ask_nobody(world: World) -> None:
 def test_nothing_is_recorded_of_what_the_look_refuses(seen: list[Any]) -> None:
     profile = SimpleNamespace(default_model={"image2video": "kling-v3"})
     relay: Any = SimpleNamespace(  # nothing that could record
-        settings=SimpleNamespace(), catalogue=shipped(), provider=SimpleNamespace(profile=profile)
+        settings=SimpleNamespace(),
+        catalogue=shipped(),
+        provider=SimpleNamespace(profile=profile),
+        table=SimpleNamespace(earlier=lambda *_: None),
     )
     with pytest.raises(KlingError, match="299x400"):
         intake.record(relay, "acme", parse(image=f"{URL}/small.png"))

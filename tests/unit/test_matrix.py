@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from kling_relay.schema import KINDS
 
 from tests.unit.test_delete import objects
 from tests.unit.test_intake import b64, png
@@ -59,7 +60,11 @@ def owned(world: World) -> dict[str, str]:
     world.http("POST", "/v1/videos/multi-image2video", listed, authorization=world.key(OWNER))
     world.provider.submit_faults = ["no_room"]
     world.create({**BODY, "prompt": "canary-theirs", "external_task_id": "order-2"}, tenant=OWNER)
+    world.key(STRANGER)  # made now, so that what is there can be compared before and after the stranger's requests
     return {"task": task.id, "external": "order-1", "upload": reference}
+
+
+PAINTED = {**BODY, "model_name": "kling-v1"}  # takes an end frame and masks
 
 
 def body_with(place: str, reference: str) -> tuple[str, dict[str, Any]]:
@@ -68,8 +73,8 @@ def body_with(place: str, reference: str) -> tuple[str, dict[str, Any]]:
     if place == "image_list":
         return "multi-image2video", {"prompt": "p", "image_list": [{"image": reference}]}
     if place == "dynamic_masks":
-        return "image2video", {**BODY, "dynamic_masks": [{"mask": reference, "trajectories": points}]}
-    return "image2video", {**BODY, place: reference}
+        return "image2video", {**PAINTED, "dynamic_masks": [{"mask": reference, "trajectories": points}]}
+    return "image2video", {**PAINTED, place: reference}
 
 
 def ask(
@@ -88,7 +93,7 @@ def ask(
 CASES = [(method, path, place) for method, path in ROUTES for place in NAMES_OBJECTS.get((method, bare(path)), [])]
 
 
-@pytest.mark.parametrize("kind", ["image2video", "multi-image2video"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("method", "path", "place"), CASES)
 def test_foreign_is_like_missing(
     world: World, owned: dict[str, str], method: str, path: str, place: str, kind: str
@@ -100,7 +105,7 @@ def test_foreign_is_like_missing(
     assert everything(world) == before
 
 
-@pytest.mark.parametrize("kind", ["image2video", "multi-image2video"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_no_byte_of_it_is_in_any_answer(world: World, owned: dict[str, str], method: str, path: str, kind: str) -> None:
     theirs = {pk.partition("#")[2] for pk in everything(world)["rows"] if pk.startswith("task#")}

@@ -105,11 +105,17 @@ def test_an_upload_is_a_tasks_image(world: World, data: bytes) -> None:
 def test_every_place_of_an_image_takes_a_reference(world: World) -> None:
     points = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
     image, mask = upload(world), upload(world)
-    masked = {**BODY, "image": image, "static_mask": mask, "dynamic_masks": [{"mask": mask, "trajectories": points}]}
+    masked = {
+        **BODY,
+        "model_name": "kling-v1",
+        "image": image,
+        "static_mask": mask,
+        "dynamic_masks": [{"mask": mask, "trajectories": points}],
+    }
     listed = {"prompt": "p", "image_list": [{"image": image}, {"image": mask}]}
     for kind, body, places in (
         ("image2video", masked, ["image", "static_mask", "dynamic_masks[0].mask"]),
-        ("image2video", {**BODY, "image": image, "image_tail": mask}, ["image", "image_tail"]),
+        ("image2video", {**painted, "image_tail": mask}, ["image", "image_tail"]),
         ("multi-image2video", listed, ["image_list[0].image", "image_list[1].image"]),
     ):
         parsed = request.parse(kind, json.dumps(body).encode())
@@ -154,7 +160,7 @@ def test_everything_else_is_refused_in_the_same_words(world: World) -> None:
 
 @pytest.mark.parametrize("field", ["image_tail", "static_mask"])
 def test_a_refusal_names_its_field(world: World, field: str) -> None:
-    assert refused(world, {**BODY, field: FOREIGN_BUCKET}).startswith(f"{field}: ")
+    assert refused(world, {**BODY, "model_name": "kling-v1", field: FOREIGN_BUCKET}).startswith(f"{field}: ")
     two = {"prompt": "p", "image_list": [{"image": upload(world)}, {"image": FOREIGN_BUCKET}]}
     assert refused(world, two, kind="multi-image2video").startswith("image_list[1].image: ")
 
