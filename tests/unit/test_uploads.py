@@ -105,13 +105,8 @@ def test_an_upload_is_a_tasks_image(world: World, data: bytes) -> None:
 def test_every_place_of_an_image_takes_a_reference(world: World) -> None:
     points = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
     image, mask = upload(world), upload(world)
-    masked = {
-        **BODY,
-        "model_name": "kling-v1",
-        "image": image,
-        "static_mask": mask,
-        "dynamic_masks": [{"mask": mask, "trajectories": points}],
-    }
+    painted = {**BODY, "model_name": "kling-v1", "image": image}  # takes an end frame and masks
+    masked = {**painted, "static_mask": mask, "dynamic_masks": [{"mask": mask, "trajectories": points}]}
     listed = {"prompt": "p", "image_list": [{"image": image}, {"image": mask}]}
     for kind, body, places in (
         ("image2video", masked, ["image", "static_mask", "dynamic_masks[0].mask"]),
