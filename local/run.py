@@ -8,7 +8,6 @@ simulator RENDER_SECONDS (8). KLING_RELAY_STATE: the folder for endpoint.json, l
 import argparse
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -19,11 +18,19 @@ from typing import Any
 import requests
 
 from local import deployment, packaging, picture
+from local.client import Client, ClientError
 from local.deployment import DeploymentError
 from local.emulator import EmulatorError
 from local.stack import Options, PortTaken, Stack
 
-_GIVE_UP_SECONDS = 1800.0
+_FORESEEN = (
+    ClientError,
+    DeploymentError,
+    EmulatorError,
+    PortTaken,
+    packaging.PackagingError,
+    picture.PictureError,
+)
 _BAR = 30
 _LOOK_SECONDS = 0.2
 
@@ -94,28 +101,20 @@ def _number(environment: dict[str, str], name: str, default: str, *, most: int, 
 def send_sample(stack: Stack, console: Console, image: Path, prompt: str) -> Path:
     """Send one image through the stack, telling each step of its life; returns the path of the finished video."""
     endpoint = stack.endpoint
-    session = requests.Session()
-    session.trust_env = False
-    session.headers["Authorization"] = f"Bearer {endpoint['api_key']}"
-    videos = f"{endpoint['api_url']}/kling/v1/videos/image2video"
+    api = Client(endpoint["api_url"], endpoint["api_key"], direct=True)
     body = {"image": picture.as_base64(image), "prompt": prompt, "model_name": "kling-v2-6", "duration": "5"}
-    console.say(f"POST {videos}  ({image.name}, {prompt!r})")
-    task = _data(session.post(videos, json=body, timeout=60))
-    task_id = task["task_id"]
-    progress = Progress(stack, console, task_id)
-    ends_at = time.monotonic() + _GIVE_UP_SECONDS
-    while True:
-        progress.look(*_rendering(session, endpoint["simulator_url"], task_id))
-        if task["task_status"] in ("succeed", "failed"):
-            break
-        if time.monotonic() > ends_at:
-            raise SystemExit(f"Not finished after {_GIVE_UP_SECONDS:.0f} s; it goes on: GET {videos}/{task_id}")
-        time.sleep(_LOOK_SECONDS)
-        task = _data(session.get(f"{videos}/{task_id}", timeout=30))
-    if task["task_status"] == "failed":
-        raise SystemExit(f"The task failed: {task['task_status_msg']}")
+    console.say(f"POST {api.videos}/image2video  ({image.name}, {prompt!r})")
+    task = api.send("image2video", body)
+    progress = Progress(stack, console, task["task_id"])
+    simulator = requests.Session()
+    simulator.trust_env = False
+
+    def look(task: dict[str, Any]) -> None:
+        progress.look(*_rendering(simulator, endpoint["simulator_url"], task["task_id"]))
+
+    task = api.follow("image2video", task, look, every=_LOOK_SECONDS)
     console.say("succeed     downloading it as a client does")
-    return _download(session, task, stack.options.state / "videos" / f"{task_id}.mp4")
+    return api.download(task, stack.options.state / "videos" / f"{task['task_id']}.mp4")
 
 
 class Progress:
@@ -154,30 +153,11 @@ class Progress:
             self._console.say(line)
 
 
-def _data(response: requests.Response) -> dict[str, Any]:
-    answer: dict[str, Any] = response.json()
-    if response.status_code != 200:
-        raise SystemExit(f"HTTP {response.status_code}, code {answer.get('code')}: {answer.get('message')}")
-    data: dict[str, Any] = answer["data"]
-    return data
-
-
 def _rendering(session: requests.Session, simulator_url: str | None, task_id: str) -> tuple[bool, float]:
     """Whether the simulator is rendering the task, and how far it is; another provider does not say."""
     answer = session.get(f"{simulator_url}/_sim/tasks/{task_id}", timeout=5) if simulator_url else None
     said = answer.json() if answer is not None and answer.ok else {}
     return said.get("status") == "processing", float(said.get("progress", 0))
-
-
-def _download(session: requests.Session, task: dict[str, Any], path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without our own Authorization header: the URL is signed, and S3 refuses two kinds of authorisation at once.
-    url = task["task_result"]["videos"][0]["url"]
-    with session.get(url, stream=True, timeout=60, headers={"Authorization": None}) as response:
-        response.raise_for_status()
-        with path.open("wb") as file:
-            shutil.copyfileobj(response.raw, file)
-    return path
 
 
 def curl_lines(endpoint: dict[str, Any], task_id: str) -> list[str]:
@@ -227,7 +207,7 @@ def main() -> None:
         if end.code == 0:
             console.say("stopped")
         raise
-    except (DeploymentError, EmulatorError, PortTaken, packaging.PackagingError, picture.PictureError, OSError) as exc:
+    except (*_FORESEEN, OSError) as exc:
         raise SystemExit(f"{exc}") from exc
 
 
