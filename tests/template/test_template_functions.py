@@ -12,7 +12,6 @@ Template = dict[str, Any]
 
 # Settings that a function's code can read and is not given, with the reason why the default is right there.
 LEFT_TO_THE_DEFAULT = {
-    ("ArchiveVideoFunction", "max_video_bytes"): "the same everywhere; no parameter",
     ("SweepTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("OperateTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
 }

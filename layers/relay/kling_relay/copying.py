@@ -7,6 +7,8 @@ from kling_relay import archive
 from kling_relay.relay import Relay
 from kling_relay.task import Task
 
+MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, where one of unknown length goes first
+
 
 def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
     """Copy every output of `task`, the watermarked ones included, within `seconds`. Raises archive.ArchiveError.
@@ -33,7 +35,7 @@ def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVid
         bucket=relay.settings.need("video_bucket"),
         key=key,
         url=url,
-        max_bytes=relay.settings.max_video_bytes,
+        max_bytes=MAX_VIDEO_BYTES,
         deadline_seconds=max(1.0, ends_at - time.monotonic()),
         trusted_origin=relay.provider.profile.base_url,
     )

@@ -36,7 +36,6 @@ class Settings:
     settle_seconds: int = 120
     on_unconfirmed: str = "park"
     task_retention_days: int = 400
-    max_video_bytes: int = 2_000_000_000
     wait_scale: float = 1.0
 
     @classmethod
