@@ -45,8 +45,8 @@ def test_a_callback_before_the_answer_to_the_post(driver: Driver) -> None:
     driver.account(render_seconds=1.0)
     task_id = driver.post()["task_id"]
     driver.delivered(task_id)
-    early = next(one for one in driver.paid(task_id)["callbacks"] if one["task_status"] == "submitted")
-    assert early["result"] == "200"
+    early = until(lambda: [one for one in driver.paid(task_id)["callbacks"] if one["task_status"] == "submitted"])
+    assert early[0]["result"] == "200"
     assert driver.posts(task_id) == ["accepted"]
 
 
