@@ -91,6 +91,9 @@ class Task:
     refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
+    reserved: int | None = None  # under a cap: thousandths of a unit, committed in the tenant's `spend_month`
+    spend_month: str | None = None
+    settled: int | None = None  # the same once it is known, in place of `reserved`
     deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
     schema: int = 1
 
