@@ -58,13 +58,14 @@ class Rows:
 
     def expression(self, pk: str, update: str, condition: str, **values: Any) -> dict[str, Any]:
         """A conditional update. Attributes are `#name` in its texts, values `:name`."""
+        given = {f":{name}": value(one) for name, one in values.items()}
         return {
             "TableName": self.name,
             "Key": {"pk": {"S": pk}},
             "UpdateExpression": update,
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {f"#{name}": name for name in re.findall(r"#(\w+)", f"{update} {condition}")},
-            "ExpressionAttributeValues": {f":{name}": value(given) for name, given in values.items()},
+            **({"ExpressionAttributeValues": given} if given else {}),  # DynamoDB refuses an empty one
         }
 
     def update(self, expression: dict[str, Any]) -> dict[str, Any]:

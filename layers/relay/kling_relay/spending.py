@@ -83,14 +83,13 @@ def raised(rows: Rows, task: Task, cap: int, expires: Mapping[str, Any]) -> dict
 def corrected(rows: Rows, task: Task, settled: int) -> dict[str, Any]:
     """The part of a moving transaction that replaces what `task` has committed by `settled`. Without a condition of its
     own: that it happens once is the condition on the task's row."""
-    before = task.reserved if task.settled is None else task.settled
     return {
         "Update": {
             "TableName": rows.name,
             "Key": {"pk": value(_pk(task.tenant, task.spend_month))},
             "UpdateExpression": "ADD #committed :delta",
             "ExpressionAttributeNames": {"#committed": "committed"},
-            "ExpressionAttributeValues": {":delta": value(settled - (before or 0))},
+            "ExpressionAttributeValues": {":delta": value(settled - task.committed)},
         }
     }
 

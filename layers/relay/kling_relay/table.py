@@ -152,9 +152,9 @@ class TaskTable:
         Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
         """
         settled = spending.settlement(task, to, changes)
-        if settled is None:
-            return _task(self.rows.update(self._moving(task, to, changes)))
-        update = self._moving(task, to, {**changes, "settled": settled})
+        update = self._moving(task, to, changes if settled is None else {**changes, "settled": settled})
+        if settled is None or settled == task.committed:
+            return _task(self.rows.update(update))
         return self._together(update, spending.corrected(self.rows, task, settled))
 
     def adopt(self, task: Task, to: Phase | None, provider: str, upstream_id: str, **changes: Any) -> Task:

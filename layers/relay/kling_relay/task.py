@@ -103,6 +103,11 @@ class Task:
         return None if self.refusal_code is None else KlingError(self.refusal_code, self.reason)
 
     @property
+    def committed(self) -> int:
+        """What the task takes of its tenant's month: what it was settled with or, until that is known, reserved."""
+        return (self.reserved if self.settled is None else self.settled) or 0
+
+    @property
     def cost_nothing(self) -> bool:
         """Whether the task failed and surely never reached the provider's queue: no id, and no POST in doubt."""
         return self.phase is Phase.FAILED and self.upstream_id is None and self.unsure_since is None
