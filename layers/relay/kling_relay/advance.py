@@ -22,14 +22,17 @@ class NoSuchTask(Exception):
     """There is no row of that id."""
 
 
-def advance(relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: str | None = None) -> Step:
+def advance(
+    relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: str | None = None, known: Task | None = None
+) -> Step:
     """Move the task as far as it goes now, and say what comes next.
 
-    `execution`: the name of the workflow that asks; one that has been replaced is told to end. Raises NoSuchTask;
+    `execution`: the name of the workflow that asks; one that has been replaced is told to end. `known`: the row as the
+    caller has just read or written it, which spares reading it again. Raises NoSuchTask;
     errors of AWS pass through (the caller retries: everything here can be repeated). Trouble at the provider is no
     error.
     """
-    task: Task | None = None
+    task = known
     for _ in range(_MOST_MOVES):
         if task is None:
             task = relay.table.get(task_id)
