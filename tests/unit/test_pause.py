@@ -39,11 +39,13 @@ def test_what_is_under_way_goes_on(world: World) -> None:
     world.provider.submit_faults = ["accept", "lost", "no_room"]
     running, doubtful, waiting = world.create(), world.create(), world.create()
     operate(world, "pause")
+    started = set(world.states.executions)
     world.clock.tick(61)
     assert world.callback(running) == 200 and world.task(running.id).phase is Phase.RENDERED
     world.run(600)
     assert [world.task(task.id).phase for task in (running, doubtful)] == [Phase.SUCCEEDED] * 2
     assert world.task(waiting.id).phase is Phase.ACCEPTED and sent(world) == 3
+    assert not [name for name in set(world.states.executions) - started if name.startswith(waiting.id)]
 
 
 @pytest.mark.parametrize("fault", ["not_sent", "dropped"])

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from kling_relay import rows
 from kling_relay.errors import KlingError
 from kling_relay.rows import LostRace
-from kling_relay.spending import Spending
+from kling_relay.spending import Budget, Spending
 from kling_relay.task import Phase, Task
 
 from tests.unit.books import balanced
@@ -105,6 +105,14 @@ def test_without_a_cap_nothing_more_is_written(world: World) -> None:
     assert [row["pk"]["S"] for row in rows if row["pk"]["S"].startswith(("spend#", "cap#", "control"))] == []
     assert not {"reserved", "settled", "spend_month"} & set(world.row(f"task#{task.id}"))
     assert world.effects.names.count("transact_write_items") == 3, "a key, the record, the adoption"
+
+
+def test_the_transaction_alone_refuses_what_never_fits(world: World) -> None:
+    """More than the whole cap, in a month without a row: nobody has looked before."""
+    task = fresh(reserved=1500, spend_month=MONTH)
+    with pytest.raises(KlingError, match="1 units are allowed in 2026-09") as refused:
+        world.table.record(task, body_hash="h", budget=Budget(MONTH, 1000, 0))
+    assert refused.value.code == 1102 and world.tasks() == [] and balanced(world) == {}
 
 
 # -- whose cap
