@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test check format lock build deploy rehearse provider-key key keys revoke doctor smoke openapi viewer clean
+.PHONY: help run serve test check format lock build deploy rehearse provider-key key keys revoke cap pause resume doctor smoke openapi viewer clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,15 @@ keys: $(VENV)/run.done ## list a tenant's API keys (STAGE=dev TENANT=demo)
 
 revoke: $(VENV)/run.done ## end an API key at once (STAGE=dev KEY=its id)
 	@exec $(VENV)/bin/python -m local.deployed revoke --stage $(STAGE) --key "$(KEY)"
+
+cap: $(VENV)/run.done ## cap a tenant's month (STAGE=dev TENANT=demo UNITS=500, 0 or default); without UNITS show it
+	@exec $(VENV)/bin/python -m local.deployed cap --stage $(STAGE) --tenant $(TENANT) $(if $(UNITS),--units "$(UNITS)")
+
+pause: $(VENV)/run.done ## kill switch: nothing new goes to the provider, everything else goes on (STAGE=dev REASON="...")
+	@exec $(VENV)/bin/python -m local.deployed pause --stage $(STAGE) --reason "$(REASON)"
+
+resume: $(VENV)/run.done ## the end of a pause (STAGE=dev)
+	@exec $(VENV)/bin/python -m local.deployed resume --stage $(STAGE)
 
 doctor: $(VENV)/run.done ## check key, callback address and alarm subscription of a deployed stack (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed doctor --stage $(STAGE)

@@ -4,6 +4,9 @@ python -m local.deployed provider-key --stage dev      store the provider's API 
 python -m local.deployed key --stage dev --tenant acme issue an API key
 python -m local.deployed keys --stage dev --tenant acme list a tenant's keys
 python -m local.deployed revoke --stage dev --key ID   end a key
+python -m local.deployed cap --stage dev --tenant acme --units 500 cap a tenant's month; without --units show it
+python -m local.deployed pause --stage dev             stop new paid requests at once
+python -m local.deployed resume --stage dev            let them go on
 python -m local.deployed doctor --stage dev            check everything that can be wrong with it
 python -m local.deployed smoke --stage dev             send one real task, which costs money
 """
@@ -87,6 +90,45 @@ def _day(ms: int | None) -> str:
     return "never" if ms is None else f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"
 
 
+def cap(stack: DeployedStack, options: argparse.Namespace) -> int:
+    if options.units is None:
+        month = stack.operate("spend", tenant=options.tenant)
+    else:
+        month = stack.operate("set_cap", tenant=options.tenant, units=_units(options.units))
+    allowed = f"{month['cap_units']:g} units a month" if month["cap_units"] else "none"
+    print(f"tenant     {options.tenant}")
+    print(f"cap        {allowed}, {'its own' if month['own_cap'] else 'by the stack (MonthlyCapUnits)'}")
+    print(f"committed  {month['committed_units']:g} units in {month['month']} (UTC), by tasks that came under a cap")
+    return 0
+
+
+def _time(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _units(text: str) -> int | None:
+    if text == "default":
+        return None
+    if not text.isdecimal():
+        raise OperatorError(f"UNITS: a whole number, 0 for no cap, or 'default'; given: {text!r}", "correct it")
+    return int(text)
+
+
+def pause(stack: DeployedStack, options: argparse.Namespace) -> int:
+    held = stack.operate("pause", reason=options.reason)
+    because = f" ({held['reason']})" if held["reason"] else ""
+    print(f"paused since {_time(held['since'])}{because}: nothing new is sent to the provider")
+    print("What was sent goes on; new tasks are accepted and wait, up to their deadline.")
+    print(f"next: make resume STAGE={stack.stage}")
+    return 0
+
+
+def resume(stack: DeployedStack, options: argparse.Namespace) -> int:
+    resumed = stack.operate("resume")["resumed"]
+    print("sending goes on: the sweeper starts what waits, every minute some" if resumed else "sending was not paused")
+    return 0
+
+
 def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
     findings = doctor.examine(stack)
     for finding in findings:
@@ -163,6 +205,9 @@ COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "key": key,
     "keys": keys,
     "revoke": revoke,
+    "cap": cap,
+    "pause": pause,
+    "resume": resume,
     "doctor": doctor_,
     "smoke": smoke,
 }
@@ -176,13 +221,17 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("--stage", default="dev", help="of the stack kling-relay-STAGE")
-        if name in ("key", "keys"):
+        if name in ("key", "keys", "cap"):
             command.add_argument("--tenant", default="demo", help="whose tasks its owner sees")
         if name == "key":
             command.add_argument("--label", default="", help="what you will know it by in the list")
             command.add_argument("--scopes", help="submit, read, or both (as without it)")
             command.add_argument("--days", type=int, help="how long it works; without it for ever")
             command.add_argument("--until", help="the same as a date: 2027-01-31")
+        if name == "cap":
+            command.add_argument("--units", help="whole units a month, 0: none, default: as the stack has it")
+        if name == "pause":
+            command.add_argument("--reason", default="", help="what those who look will read")
         if name == "revoke":
             command.add_argument("--key", default="", help="its id, as the list shows it")
         if name == "smoke":

@@ -127,6 +127,13 @@ def _sweeper(stack: DeployedStack) -> None:
         raise Problem(f"the rule is {rule['State']}", remedy)
 
 
+def _sending(stack: DeployedStack) -> None:
+    held = stack.operate("status")
+    if held["paused"]:
+        because = f": {held['reason']}" if held["reason"] else ""
+        raise Problem(f"new tasks wait, the operator has paused sending{because}", f"make resume STAGE={stack.stage}")
+
+
 _CHECKS: dict[str, Callable[[DeployedStack], None]] = {
     "the provider's key is stored": _provider_key,
     "the base URL is the API's address": _base_url,
@@ -135,4 +142,5 @@ _CHECKS: dict[str, Callable[[DeployedStack], None]] = {
     "somebody is told about alarms": _subscription,
     "the state machine is active": _state_machine,
     "the sweeper comes every minute": _sweeper,
+    "sending is not paused": _sending,
 }

@@ -112,6 +112,7 @@ DEFAULTS = {
     "InputRetentionDays": 7,
     "LogRetentionDays": 30,
     "WaitScale": "1",
+    "MonthlyCapUnits": 0,
     "OnUnconfirmed": "park",
 }
 

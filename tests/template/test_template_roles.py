@@ -30,18 +30,21 @@ RIGHTS = {
         *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
     },
     "KlingCallbackFunctionRole": {
-        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution", "states:SendTaskSuccess"),
     },
     "AdvanceTaskFunctionRole": {
-        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         *("s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
     },
     "ArchiveVideoFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue", "ssm:GetParameter"),
         *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
     },
-    "SweepTasksFunctionRole": {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query", "states:StartExecution"},
+    "SweepTasksFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        "states:StartExecution",
+    },
     "OperateTasksFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
         "secretsmanager:GetSecretValue",

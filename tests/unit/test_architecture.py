@@ -48,8 +48,9 @@ FLOORS = [
         "listing",
         "removal",
         "uploads",
+        "operations",
     },
-    {"request", "archive", "table", "keys", "provider", "profiles", "rows"},
+    {"request", "archive", "table", "keys", "spending", "provider", "profiles", "rows"},
     {
         "catalogue",
         "schema",

@@ -155,8 +155,9 @@ def test_two_transactions_at_once_are_repeated(world: World, monkeypatch: pytest
     assert len(pauses) == 3
 
 
-def test_a_transaction_that_never_gets_through_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows.time, "sleep", lambda _: None)
+def test_a_record_that_never_gets_through_is_too_many_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(rows.time, "sleep", pauses.append)
     reasons = [{"Code": "TransactionConflict"}]
 
     class Busy:
@@ -167,9 +168,31 @@ def test_a_transaction_that_never_gets_through_is_an_error(world: World, monkeyp
             raise client_error("TransactionCanceledException", CancellationReasons=reasons)
 
     busy = Busy()
-    with pytest.raises(Exception, match="TransactionCanceled"):
+    with pytest.raises(KlingError) as refused:
         TaskTable(busy, "t").record(fresh(), body_hash="h")
-    assert busy.calls == 4
+    assert (refused.value.http, refused.value.code, refused.value.retry_after) == (429, 1302, 1)
+    assert busy.calls == 8 and len(set(pauses)) == 7, "jitter: those that met once do not meet again"
+    assert sum(pauses) < 4, "a client waits for this"
+
+
+def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows.time, "sleep", lambda _: None)
+    busy = [client_error("TransactionConflictException") for _ in range(3)]
+    real = world.cloud.dynamodb
+
+    class Busy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def update_item(self, **options: Any) -> Any:
+            if busy:
+                raise busy.pop()
+            return real.update_item(**options)
+
+    table = TaskTable(Busy(), world.table.rows.name)
+    task = table.record(fresh(), body_hash="h")
+    assert table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START).phase is Phase.SUBMITTING
+    assert not busy
 
 
 @pytest.mark.parametrize("pointer", ["external", "idempotency", "both"])

@@ -1,8 +1,9 @@
 """advance(task): the one function that moves a task forward. API, callback, workflow and archive all call this one."""
 
 from collections.abc import Callable
+from typing import Any
 
-from kling_relay import schedule, submission, sweeper, workflow
+from kling_relay import intake, schedule, submission, sweeper, workflow
 from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import logger
 from kling_relay.provider import Found
@@ -21,14 +22,17 @@ class NoSuchTask(Exception):
     """There is no row of that id."""
 
 
-def advance(relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: str | None = None) -> Step:
+def advance(
+    relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: str | None = None, known: Task | None = None
+) -> Step:
     """Move the task as far as it goes now, and say what comes next.
 
-    `execution`: the name of the workflow that asks; one that has been replaced is told to end. Raises NoSuchTask;
+    `execution`: the name of the workflow that asks; one that has been replaced is told to end. `known`: the row as the
+    caller has just read or written it, which spares reading it again. Raises NoSuchTask;
     errors of AWS pass through (the caller retries: everything here can be repeated). Trouble at the provider is no
     error.
     """
-    task: Task | None = None
+    task = known
     for _ in range(_MOST_MOVES):
         if task is None:
             task = relay.table.get(task_id)
@@ -80,7 +84,7 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     now = relay.clock.now_ms()
     snap = _query(relay, task)
     if snap is not None and snap.status == "succeed" and snap.videos:
-        return relay.table.move(
+        rendered = relay.table.move(
             task,
             Phase.RENDERED,
             outputs=list(snap.videos),
@@ -93,8 +97,14 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
             waits_for="its copy to S3",
             updated_at=now,
         )
+        if (rendered.settled or 0) > (rendered.reserved or 0):
+            model = intake.model_name(relay, task)
+            logger.warning("dearer_than_estimated", extra={"model": model, "units": snap.units, "task_id": task.id})
+        return rendered
     if task.phase is Phase.EXPIRED:
-        return _keep_watching(relay, task, now, over=snap is not None and snap.status == "failed")
+        if snap is not None and snap.status == "failed":
+            return _keep_watching(relay, task, now, over=True, units=snap.units or task.units)
+        return _keep_watching(relay, task, now)
     if snap is not None and snap.status == "failed":
         reason = snap.message or "the provider gave no reason"
         return relay.table.move(task, Phase.FAILED, reason=reason, units=snap.units, updated_at=now)
@@ -144,7 +154,8 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if task.copies:
         snap = _query(relay, task)
         if snap is not None and snap.status == "succeed" and snap.videos:
-            task = relay.table.move(task, None, outputs=list(snap.videos), updated_at=now)
+            units = snap.units or task.units
+            task = relay.table.move(task, None, outputs=list(snap.videos), units=units, updated_at=now)
     return Step(task, "archive")
 
 
@@ -192,11 +203,11 @@ def _watch(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     return _keep_watching(relay, task, now)
 
 
-def _keep_watching(relay: Relay, task: Task, now: int, *, over: bool = False) -> Step:
-    """Until it is over: the provider says that it failed, or removes its files."""
+def _keep_watching(relay: Relay, task: Task, now: int, *, over: bool = False, units: str | None = None) -> Step:
+    """Until it is over: the provider says that it failed (and took `units`), or removes its files."""
     if task.due_at is None:
         return Step(task, "done")
-    fields = {"due_at": None} if over else watch(relay, now)
+    fields: dict[str, Any] = {"due_at": None, "units": units} if over else watch(relay, now)
     return Step(relay.table.move(task, None, updated_at=task.updated_at, **fields), "done")
 
 

@@ -1,10 +1,12 @@
-"""What each model can do and how long it takes: `models.json`, with the operator's overlay over it. Pure.
+"""What each model can do, how long it takes and what it costs: `models.json`, with the operator's overlay. Pure.
 
 A name that is not in it passes, and so does a model on a kind that is not listed for it: Kling's list is longer by the
 time this is read, and relays map names. A model that is known to be unable is refused before anything is paid.
 """
 
 import json
+import math
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,8 @@ from kling_relay.schema import Mode, default_mode
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[int, Meta(ge=1, le=60)]
 RenderSeconds = Annotated[int, Meta(ge=1, le=3600)]
+Price = Annotated[float, Meta(gt=0, le=100)]
+Priced = Literal["std", "pro", "4k", "std/sound", "pro/sound", "4k/sound"]
 Feature = Literal[
     "image_tail",
     "image_tail_only",
@@ -33,6 +37,7 @@ Feature = Literal[
     "first_frame",
     "frames_among_many",
 ]
+_LONGEST_SECONDS = 15
 _WORDS = {
     "image_tail_only": "image_tail without image",
     "motion_brush": "dynamic_masks/static_mask",
@@ -48,7 +53,8 @@ _WORDS = {
 class Model(Struct, forbid_unknown_fields=True):
     """`modes`: durations (s) a mode. `features`: where each works, as patterns of kind/mode/duration; one that is not
     here is not there. `exclusive`: features that do not go together. `drops`: fields that are left out for it.
-    `retired`: the day on which Kling switched it off; relays may have it still.
+    `retired`: the day on which Kling switched it off; relays may have it still. `units_per_second`: what a second of
+    video costs, in Kling's units.
     """
 
     kinds: list[Literal["image2video", "multi-image2video", "text2video", "omni-video"]] = []
@@ -58,10 +64,12 @@ class Model(Struct, forbid_unknown_fields=True):
     drops: list[Literal["cfg_scale"]] = []
     retired: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d\Z")] | None = None
     render_p5_seconds: dict[Name, RenderSeconds] = {}
+    units_per_second: dict[Priced, Price] = {}
 
 
 class Catalogue(Struct, forbid_unknown_fields=True):
     default_render_p5_seconds: RenderSeconds
+    default_units_per_second: Price
     models: dict[Name, Model]
     about: str = ""
 
@@ -108,6 +116,21 @@ def render_p5_seconds(catalogue: Catalogue, model_name: str, mode: str, duration
     """
     model = catalogue.models.get(model_name) or Model()
     return model.render_p5_seconds.get(f"{mode}/{duration}", catalogue.default_render_p5_seconds)
+
+
+def estimate(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]) -> int:
+    """What the task of a checked `body` may cost at most, in thousandths of a unit, rounded up.
+
+    A combination without a price gets the catalogue's default. A video that is edited sets its own length, which nobody
+    knows yet: it counts as the longest one that Kling takes.
+    """
+    model = catalogue.models.get(model_name) or Model()
+    mode: Mode = body.get("mode", default_mode(kind))
+    priced: Priced = f"{mode}/sound" if body.get("sound") == "on" else mode  # type: ignore[assignment]
+    price = model.units_per_second.get(priced, catalogue.default_units_per_second)
+    edits = any(video.get("refer_type") != "feature" for video in body.get("video_list", []))
+    seconds = _LONGEST_SECONDS if edits else int(body.get("duration", "5"))
+    return math.ceil(Decimal(str(price)) * 1000 * seconds)  # as the decimal that was written, not as its nearest float
 
 
 def check(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:

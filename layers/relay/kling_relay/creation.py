@@ -27,7 +27,7 @@ def _submit(relay: Relay, task: Task, facts: Facts) -> Task:
     """From here on the task is on record: whatever goes wrong now, the sweeper carries on with it, so the client gets
     its id and never an error that makes it pay twice."""
     try:
-        step = advance(relay, task.id, facts)
+        step = advance(relay, task.id, facts, known=task)
         if step.next != "done":
             workflow.start(relay, step)
     except Exception as exc:

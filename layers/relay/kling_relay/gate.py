@@ -1,17 +1,40 @@
-"""The provider's gate: whether it takes new tasks just now. One row `gate#{provider}`."""
+"""Whether new tasks may be sent just now: the provider's gate, row `gate#{provider}`, and the operator's kill switch,
+row `control`, which holds for the whole stack."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from kling_relay.rows import Rows, plain
+
+_CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The operator's: nothing new is sent from `since` (ms) on, until it is taken back."""
+
+    since: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"paused by the operator{f' ({self.reason})' if self.reason else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Nothing new is sent before `not_before` (ms). `failures` in a row make the pause longer."""
+    """Nothing new is sent before `not_before` (ms). `failures` in a row make that longer. `pause`: nor as long as the
+    operator has it so."""
 
     not_before: int = 0
     failures: int = 0
     reason: str = ""
+    pause: Pause | None = None
+
+    def closed(self, now: int) -> str:
+        """Why nothing new may be sent at `now` (ms); empty if it may."""
+        if self.pause is not None:
+            return str(self.pause)
+        return f"room at the provider ({self.reason})" if self.not_before > now else ""
 
 
 class Gates:
@@ -21,8 +44,23 @@ class Gates:
         self._rows = rows
 
     def get(self, provider: str) -> Gate:
-        item = self._rows.get(f"gate#{provider}")
-        return Gate() if item is None else Gate(**{k: plain(v) for k, v in item.items() if k in Gate.__slots__})
+        """The gate and the kill switch as they are now, in one read."""
+        pk = f"gate#{provider}"
+        rows = self._rows.get_all([pk, _CONTROL])
+        gate = {name: plain(stored) for name, stored in rows.get(pk, {}).items() if name in Gate.__slots__}
+        return Gate(**gate, pause=_pause(rows.get(_CONTROL)))
+
+    def stopped(self) -> Pause | None:
+        return _pause(self._rows.get(_CONTROL))
+
+    def stop(self, now: int, reason: str) -> bool:
+        """Send nothing new from now on; False where that holds already, and it goes on as it was."""
+        update, condition = "SET #paused_at = :now, #reason = :reason", "attribute_not_exists(#paused_at)"
+        return self._rows.update_if(_CONTROL, update, condition, now=now, reason=reason)
+
+    def resume(self) -> bool:
+        """Take the stop back; False where there was none."""
+        return self._rows.update_if(_CONTROL, "REMOVE #paused_at, #reason", "attribute_exists(#paused_at)")
 
     def close(self, provider: str, seen: Gate, *, not_before: int, reason: str) -> None:
         """Send nothing new to `provider` before `not_before` (ms). Loses silently to a longer pause."""
@@ -44,3 +82,9 @@ class Gates:
             zero=0,
             seen=seen.not_before,
         )
+
+
+def _pause(row: dict[str, Any] | None) -> Pause | None:
+    if row is None or "paused_at" not in row:
+        return None
+    return Pause(plain(row["paused_at"]), plain(row["reason"]))

@@ -19,8 +19,8 @@ _URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins t
 def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None) -> Task:
     """Record a task, or find the one that the same request made before. Nothing is paid here.
 
-    Raises KlingError where the model cannot do it, where an image is seen to be wrong, and where the same external id
-    or Idempotency-Key came with another body.
+    Raises KlingError where the model cannot do it, where the tenant's cap leaves no room, where an image is seen to be
+    wrong, and where the same external id or Idempotency-Key came with another body.
     """
     body_hash = _hash(request)
     earlier = relay.table.earlier(tenant, request.external_task_id, idempotency_key, body_hash)
@@ -31,6 +31,10 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
     request.notes += notes
     for name in dropped:
         del request.body[name]
+    estimate = catalogue.estimate(relay.catalogue, model, request.kind, request.body)
+    budget = relay.spending.budget(tenant, relay.clock.now_ms())
+    if budget is not None:  # before anything is fetched or stored; what decides is the transaction below
+        budget.check(estimate)
     uploaded = _uploaded(relay, tenant, request)
     look.check(request, {name: upload.header for name, upload in uploaded.items()})
     now = relay.clock.now_ms()
@@ -41,7 +45,7 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
             holder[key] = uploads.keep(relay, name, uploaded[name], place)
         elif isinstance(holder[key], dict):
             holder[key] = {"s3": _store(relay, place, request.images[name])}
-    task = Task(
+    new = Task(
         id=task_id,
         tenant=tenant,
         kind=request.kind,
@@ -53,8 +57,10 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
         external_task_id=request.external_task_id,
         callback_url=request.callback_url,
         execution=task_id,
+        reserved=None if budget is None else estimate,
+        spend_month=None if budget is None else budget.month,
     )
-    return relay.table.record(task, body_hash=body_hash, idempotency_key=idempotency_key)
+    return relay.table.record(new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget)
 
 
 def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:

@@ -22,6 +22,7 @@ from kling_relay.observability import logger
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
+from kling_relay.spending import Spending
 from kling_relay.table import TaskTable
 
 _SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or at the first authentication error
@@ -70,6 +71,10 @@ class Relay:
     @cached_property
     def gates(self) -> Gates:
         return Gates(self.table.rows)
+
+    @cached_property
+    def spending(self) -> Spending:
+        return Spending(self.table.rows, self.settings.monthly_cap_units * 1000)
 
     @cached_property
     def keys(self) -> Keys:

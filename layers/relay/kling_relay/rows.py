@@ -1,17 +1,21 @@
 """Rows of the one table: values as DynamoDB wants them, and the conditional writes that every concept shares."""
 
+import random
 import re
 import time
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
 # Two transactions on one row at once: DynamoDB cancels one of them, and the SDK does not repeat it.
 _TRANSIENT = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-_CONFLICT_PAUSES = (0.02, 0.1, 0.4, None)
+_CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8)  # at most: by chance less, so that all do not come again
 _BATCH_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, None)
 _MOST_KEYS = 100  # of one BatchGetItem
+
+T = TypeVar("T")
 
 
 class LostRace(Exception):
@@ -54,13 +58,14 @@ class Rows:
 
     def expression(self, pk: str, update: str, condition: str, **values: Any) -> dict[str, Any]:
         """A conditional update. Attributes are `#name` in its texts, values `:name`."""
+        given = {f":{name}": value(one) for name, one in values.items()}
         return {
             "TableName": self.name,
             "Key": {"pk": {"S": pk}},
             "UpdateExpression": update,
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {f"#{name}": name for name in re.findall(r"#(\w+)", f"{update} {condition}")},
-            "ExpressionAttributeValues": {f":{name}": value(given) for name, given in values.items()},
+            **({"ExpressionAttributeValues": given} if given else {}),  # DynamoDB refuses an empty one
         }
 
     def update(self, expression: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +75,10 @@ class Rows:
         answer was lost: success.
         """
         try:
-            answer = self.client.update_item(
-                **expression, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
+            answer = _patiently(
+                lambda: self.client.update_item(
+                    **expression, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
+                )
             )
         except ClientError as exc:
             if not condition_failed(exc):
@@ -86,7 +93,7 @@ class Rows:
     def update_if(self, pk: str, update: str, condition: str, **values: Any) -> bool:
         """One conditional update whose loss is no news: False where its condition did not hold."""
         try:
-            self.client.update_item(**self.expression(pk, update, condition, **values))
+            _patiently(lambda: self.client.update_item(**self.expression(pk, update, condition, **values)))
         except ClientError as exc:
             if not condition_failed(exc):
                 raise
@@ -95,14 +102,7 @@ class Rows:
 
     def transact(self, items: list[dict[str, Any]], token: str) -> None:
         """All of `items` or none; repeated while another transaction is at the same rows."""
-        for pause in _CONFLICT_PAUSES:
-            try:
-                self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
-                return
-            except ClientError as exc:
-                if pause is None or not _TRANSIENT & _cancellations(exc):
-                    raise
-                time.sleep(pause)
+        _patiently(lambda: self.client.transact_write_items(TransactItems=items, ClientRequestToken=token))
 
 
 def new_token() -> str:
@@ -126,6 +126,30 @@ def condition_failed(exc: ClientError) -> bool:
     return _cancellations(exc) == {"ConditionalCheckFailed"}
 
 
+def failed_parts(exc: ClientError) -> set[int]:
+    """The places of a transaction's parts whose conditions did not hold."""
+    reasons = exc.response.get("CancellationReasons", [])
+    return {place for place, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"}
+
+
+def conflicted(exc: ClientError) -> bool:
+    """Whether a transaction on the same row was in the way: the same write may succeed in a moment."""
+    code = exc.response.get("Error", {}).get("Code")
+    return code == "TransactionConflictException" or bool(_TRANSIENT & _cancellations(exc))
+
+
 def _cancellations(exc: ClientError) -> set[Any]:
     """Why a transaction was cancelled: the codes of the parts that were at fault."""
     return {reason.get("Code") for reason in exc.response.get("CancellationReasons", [])} - {None, "None"}
+
+
+def _patiently(write: Callable[[], T]) -> T:
+    """What `write` returns; it is repeated while another transaction is at the same rows."""
+    for pause in _CONFLICT_PAUSES:
+        try:
+            return write()
+        except ClientError as exc:
+            if not conflicted(exc):
+                raise
+            time.sleep(random.uniform(0, pause))  # noqa: S311  (jitter, no secret)
+    return write()

@@ -35,6 +35,7 @@ class Settings:
     submit_timeout_seconds: int = 15
     settle_seconds: int = 120
     on_unconfirmed: str = "park"
+    monthly_cap_units: int = 0
     task_retention_days: int = 400
     wait_scale: float = 1.0
 

@@ -26,8 +26,8 @@ _UNCONFIRMED_END = "submission unconfirmed; it was not repeated, to avoid a doub
 
 
 def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
-    """An accepted task: claim it and POST, unless its deadline has passed, the provider's gate is closed, or the time
-    that this Lambda has left is too short to see the answer."""
+    """An accepted task: claim it and POST, unless its deadline has passed, the operator or the provider's gate holds it
+    back, or the time that this Lambda has left is too short to see the answer."""
     now = relay.clock.now_ms()
     if now >= deadline(relay, task):
         late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
@@ -38,8 +38,8 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if must_end_by is None:  # a callback or a copy: neither may send anything
         return wait(relay, task, 1)
     gate = relay.gates.get(relay.settings.provider)
-    if gate.not_before > now:
-        return _wait_for_room(relay, task, gate.reason)
+    if closed := gate.closed(now):
+        return _wait_in_turn(relay, task, closed)
     if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
         return wait(relay, task, 1)
     try:
@@ -114,10 +114,10 @@ def _close_gate(relay: Relay, task: Task, outcome: NoRoom | AccountTrouble) -> S
     relay.gates.close(relay.settings.provider, gate, not_before=until, reason=outcome.reason)
     if isinstance(outcome, AccountTrouble):
         logger.error("provider_account_trouble", extra={"reason": _in_short(outcome.reason)})
-    return _wait_for_room(relay, task, outcome.reason)
+    return _wait_in_turn(relay, task, f"room at the provider ({outcome.reason})")
 
 
-def _wait_for_room(relay: Relay, task: Task, reason: str) -> Step:
+def _wait_in_turn(relay: Relay, task: Task, waits_for: str) -> Step:
     """Into the queue, which is sorted by age: `due_at` of a waiting task is its birth. Its workflow ends here."""
     target = None if task.phase is Phase.ACCEPTED else Phase.ACCEPTED
     task = relay.table.move(
@@ -126,7 +126,7 @@ def _wait_for_room(relay: Relay, task: Task, reason: str) -> Step:
         queue="waiting",
         due_at=task.created_at,
         lease_until=None,
-        waits_for=f"room at the provider ({reason})"[:300],
+        waits_for=waits_for[:300],
         updated_at=relay.clock.now_ms(),
     )
     return Step(task, "done")

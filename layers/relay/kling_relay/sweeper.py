@@ -15,7 +15,7 @@ def sweep(relay: Relay) -> dict[str, int]:
     overdue = sum(_restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
     gate = relay.gates.get(relay.settings.provider)
     # Closed for several times in a row: one task probes; otherwise a handful, since a refusal for want of room is free.
-    room = 0 if gate.not_before > now else 1 if gate.failures > 3 else _STARTED_AT_ONCE
+    room = 0 if gate.closed(now) else 1 if gate.failures > 3 else _STARTED_AT_ONCE
     return {"overdue": overdue, "waiting": start_waiting(relay, room)}
 
 
@@ -24,8 +24,9 @@ def room_was_made(relay: Relay) -> None:
     try:
         if not relay.table.waiting(1):
             return
-        relay.gates.open(relay.settings.provider, relay.gates.get(relay.settings.provider))
-        start_waiting(relay, 1)
+        gate = relay.gates.get(relay.settings.provider)
+        relay.gates.open(relay.settings.provider, gate)
+        start_waiting(relay, 0 if gate.pause else 1)
     except Exception as exc:
         logger.warning("room_not_given", extra={"error": type(exc).__name__})
 

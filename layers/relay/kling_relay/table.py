@@ -1,10 +1,10 @@
 """Every write of a task's row and of the rows around it, all of them conditional.
 
 One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` (both
-point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate#` is gate.py's, `key#` and
-`tenant-keys#` are keys.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
-"waiting" (for room upstream) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
-`birth`.
+point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate#` and `control` are gate.py's, `key#`
+and `tenant-keys#` are keys.py's, `spend#` and `cap#` are spending.py's. The sparse index `by_due` holds the open tasks:
+`queue` "open" sorted by `due_at`, `queue` "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks:
+`owner` is "{tenant}#{kind}", sorted by `birth`.
 """
 
 import json
@@ -13,8 +13,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from kling_relay import spending
 from kling_relay.errors import KlingError
-from kling_relay.rows import LostRace, Rows, condition_failed, new_token, plain, value
+from kling_relay.rows import LostRace, Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
+from kling_relay.spending import Budget, Spending
 from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task
 
 _JSON_FIELDS = {"request", "outputs", "videos"}
@@ -50,24 +52,34 @@ class TaskTable:
             task = None if pointer is None else self.get(plain(pointer["task_id"]))
         return task if task is not None and task.tenant == tenant else None
 
-    def record(self, task: Task, *, body_hash: str, idempotency_key: str | None = None) -> Task:
-        """Write a new task together with what makes it unique: the client's external id and Idempotency-Key.
+    def record(
+        self, task: Task, *, body_hash: str, idempotency_key: str | None = None, budget: Budget | None = None
+    ) -> Task:
+        """Write a new task together with what makes it unique: the client's external id and Idempotency-Key; and, under
+        a cap (`budget`), with what it reserves of it.
 
         Returns the task, or the one that the same request made before; raises KlingError where the same external id or
-        key came with another body, unless the task of that one failed and cost nothing: then this one takes its place.
-        One transaction: there is never a pointer without a task.
+        key came with another body, unless the task of that one failed and cost nothing: then this one takes its place;
+        and where the cap leaves no room. One transaction: there is never a pointer without a task.
         """
         pointers = _pointers(task.tenant, task.external_task_id, idempotency_key)
-        item = {"task_id": value(task.id), "body_hash": value(body_hash), **self._outliving(task.created_at)}
+        outliving = self._outliving(task.created_at)
+        item = {"task_id": value(task.id), "body_hash": value(body_hash), **outliving}
+        raised = [] if budget is None else [spending.raised(self.rows, task, budget.cap, outliving)]
         failed: dict[str, str] = {}
         for turn in range(_MOST_TURNS):
             puts = [self._pointer({"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
             try:
-                self.rows.transact([self.rows.put_new(_item(task)), *puts], token=f"{task.id}-{turn}")
+                self.rows.transact([self.rows.put_new(_item(task)), *puts, *raised], token=f"{task.id}-{turn}")
                 return task
             except ClientError as exc:
+                if conflicted(exc):  # nothing was written
+                    raise KlingError(1302, "too many requests of this account at once", retry_after=1) from exc
                 if not condition_failed(exc):
                     raise
+                if budget is not None and failed_parts(exc) == {1 + len(puts)}:
+                    committed = Spending(self.rows).committed(task.tenant, budget.month)
+                    raise replace(budget, committed=committed).refusal(task.reserved or 0) from exc
                 earlier, failed = self._before(pointers, body_hash)
                 if not failed:  # nor can anybody else have drawn the same 128 bits: our own write's answer was lost
                     earlier = earlier or self.get(task.id)
@@ -136,8 +148,14 @@ class TaskTable:
         Conditions, both needed: the phase is one that `to` may follow (nobody moved it elsewhere meanwhile), and
         `attempt` is the one that we read (a claimer whose lease ran out cannot write over its successor). Raises
         LostRace.
+
+        Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
         """
-        return _task(self.rows.update(self._moving(task, to, changes)))
+        settled = spending.settlement(task, to, changes)
+        update = self._moving(task, to, changes if settled is None else {**changes, "settled": settled})
+        if settled is None or settled == task.committed:
+            return _task(self.rows.update(update))
+        return self._together(update, spending.corrected(self.rows, task, settled))
 
     def adopt(self, task: Task, to: Phase | None, provider: str, upstream_id: str, **changes: Any) -> Task:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
@@ -147,18 +165,22 @@ class TaskTable:
         # Ours already: the answer to an earlier write of ours was lost on its way back.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
+        return self._together(update, put)
+
+    def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
+        """`update` of a task and `part`, both or none; the row after it. A condition that failed in front of our own
+        token is our own write, repeated. Raises LostRace."""
+        token, lost = update["ExpressionAttributeValues"][":write"], None
         try:
-            self.rows.transact([{"Update": update}, put], token=plain(update["ExpressionAttributeValues"][":write"]))
+            self.rows.transact([{"Update": update}, part], token=plain(token))
         except ClientError as exc:
             if not condition_failed(exc):
                 raise
-            current = self.get(task.id)
-            if current is None or current.upstream_id != upstream_id:
-                raise LostRace from exc
-        adopted = self.get(task.id)
-        if adopted is None:
-            raise LostRace
-        return adopted
+            lost = exc
+        item = self.rows.get(plain(update["Key"]["pk"]))
+        if item is None or (lost is not None and item.get("write") != token):
+            raise LostRace from lost
+        return _task(item)
 
     def owner(self, provider: str, upstream_id: str) -> str | None:
         """The id of the task that owns the provider's `upstream_id`."""
@@ -269,6 +291,9 @@ class TaskTable:
         froms = {f"from{i}": phase for i, phase in enumerate(sorted(MOVES[to] if to is not None else {task.phase}))}
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
+        if "settled" in changes:  # once: whoever settles has seen what it was settled with before
+            condition += " AND attribute_not_exists(#settled)" if task.settled is None else " AND #settled = :known"
+            sets |= {} if task.settled is None else {"known": task.settled}
         return self.rows.expression(f"task#{task.id}", update, condition, seen=task.attempt, **froms, **sets)
 
 

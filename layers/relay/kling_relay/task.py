@@ -91,6 +91,9 @@ class Task:
     refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
+    reserved: int | None = None  # under a cap: thousandths of a unit, committed in the tenant's `spend_month`
+    spend_month: str | None = None
+    settled: int | None = None  # the same once it is known, in place of `reserved`
     deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
     schema: int = 1
 
@@ -98,6 +101,11 @@ class Task:
     def refusal(self) -> KlingError | None:
         """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
         return None if self.refusal_code is None else KlingError(self.refusal_code, self.reason)
+
+    @property
+    def committed(self) -> int:
+        """What the task takes of its tenant's month: what it was settled with or, until that is known, reserved."""
+        return (self.reserved if self.settled is None else self.settled) or 0
 
     @property
     def cost_nothing(self) -> bool:

@@ -1,0 +1,124 @@
+"""What an operator can do, one function an action: keys, caps, the kill switch. Bad input raises ValueError."""
+
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from kling_relay import auth
+from kling_relay.keys import SCOPES, KeyRow
+from kling_relay.relay import Relay
+from kling_relay.spending import MOST_UNITS, month_of
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # it becomes part of S3 keys
+_LONGEST_LABEL = 80
+_LONGEST_REASON = 200
+_MOST_DAYS = 3650
+_DAY_MS = 86_400_000
+
+
+def create_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    tenant, now = _tenant(event), relay.clock.now_ms()
+    label, scopes, until = _label(event), _scopes(event), _valid_until(event, now)
+    issued = auth.issue(relay.keys, relay.keyring, tenant, now, label=label, scopes=scopes, valid_until=until)
+    return asdict(issued)
+
+
+def list_keys(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    return {"keys": [_listed(key, relay.clock.now_ms()) for key in relay.keys.of(_tenant(event))]}
+
+
+def revoke_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    return {"revoked": relay.keys.revoke(str(event.get("key_id", "")), relay.clock.now_ms())}
+
+
+def set_cap(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Give a tenant a monthly cap of its own: whole units, 0 for none; None for the stack's parameter again."""
+    tenant, units = _tenant(event), event.get("units")
+    if units is not None and (type(units) is not int or not 0 <= units <= MOST_UNITS):
+        raise ValueError(
+            f"units: a whole number from 0 (no cap) to {MOST_UNITS}, or null (the default); sent: {units!r}"
+        )
+    relay.spending.set_cap(tenant, None if units is None else units * 1000)
+    return spend(relay, event)
+
+
+def spend(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """A tenant's cap and what it has committed in this month (UTC), in units."""
+    tenant, month = _tenant(event), month_of(relay.clock.now_ms())
+    cap, own = relay.spending.cap(tenant)
+    committed = relay.spending.committed(tenant, month)
+    return {"month": month, "cap_units": cap / 1000, "own_cap": own, "committed_units": committed / 1000}
+
+
+def pause(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Stop new paid POSTs at once; everything else goes on. One that holds already stays as it was."""
+    reason = event.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise ValueError(f"reason: at most {_LONGEST_REASON} printable characters; sent: {reason!r}")
+    relay.gates.stop(relay.clock.now_ms(), reason)
+    return status(relay, event)
+
+
+def resume(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Take the stop back: the sweeper starts the tasks that wait. `resumed`: whether there was one."""
+    return {"resumed": relay.gates.resume(), **status(relay, event)}
+
+
+def status(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Whether sending is paused, since when (ms) and why."""
+    stop = relay.gates.stopped()
+    return {"paused": stop is not None, **({} if stop is None else {"since": stop.since, "reason": stop.reason})}
+
+
+def _listed(key: KeyRow, now: int) -> dict[str, Any]:
+    """Field by field: neither the hash nor anything else that is added to the row leaves here."""
+    return {
+        "key_id": key.key_id,
+        "label": key.label,
+        "scopes": list(key.scopes),
+        "state": key.state(now),
+        "created_at": key.created_at,
+        "expires_at": key.valid_until,
+    }
+
+
+def _tenant(event: dict[str, Any]) -> str:
+    tenant = event.get("tenant")
+    if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
+        raise ValueError(f"tenant: 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit; sent: {tenant!r}")
+    return tenant
+
+
+def _label(event: dict[str, Any]) -> str:
+    label = event.get("label", "")
+    if not isinstance(label, str) or len(label) > _LONGEST_LABEL or not label.isprintable():
+        raise ValueError(f"label: at most {_LONGEST_LABEL} printable characters; sent: {label!r}")
+    return label
+
+
+def _scopes(event: dict[str, Any]) -> tuple[str, ...]:
+    scopes = event.get("scopes", list(SCOPES))
+    if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):
+        raise ValueError(f"scopes: a list of {' and '.join(SCOPES)}, or one of them; sent: {scopes!r}")
+    return tuple(scope for scope in SCOPES if scope in scopes)
+
+
+def _valid_until(event: dict[str, Any], now: int) -> int | None:
+    days, text = event.get("expires_in_days"), event.get("expires_at")
+    if days is not None and text is not None:
+        raise ValueError(f"expires_at: not together with expires_in_days; sent: {text!r}, {days!r}")
+    if days is not None:
+        if type(days) is not int or not 1 <= days <= _MOST_DAYS:
+            raise ValueError(f"expires_in_days: a whole number from 1 to {_MOST_DAYS}; sent: {days!r}")
+        return now + days * _DAY_MS
+    if text is None:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+        until = int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (TypeError, ValueError, OverflowError):
+        until = 0
+    if until <= now:
+        raise ValueError(f"expires_at: a date or time to come, such as 2027-01-31; sent: {text!r}")
+    return until
