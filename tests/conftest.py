@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.reliability.campaign import pytest_terminal_summary  # noqa: F401  (the table after a run)
+
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START = 1_790_000_000_000
 BASE_URL = "https://relay.example"
 BODY = {"image": "https://images.example/cat.png", "prompt": "canary-prompt", "model_name": "kling-v2-5-turbo"}
+_MD5 = "421b47ffd946ca083b65cd668c6b17e6"  # of b"video"
 CLOSED = {Phase.SUCCEEDED, Phase.FAILED, Phase.EXPIRED}
 _EFFECTS = {"update_item", "transact_write_items", "put_item", "put_object", "start_execution", "send_task_success"}
 _numbers = itertools.count(1)
@@ -356,7 +357,7 @@ class World:
             raise ArchiveError(self.copy_faults.pop(0))
         key = f"videos/{task.tenant}/{task.id}/0.mp4"
         self.s3.put_object(Bucket="videos", Key=key, Body=b"video")
-        return [{"id": task.outputs[0]["id"], "duration": "5", "key": key, "size": 5, "md5": "0" * 32}]
+        return [{"id": task.outputs[0]["id"], "duration": "5", "key": key, "size": 5, "md5": _MD5}]
 
 
 logging.getLogger("boto3").setLevel(logging.WARNING)
