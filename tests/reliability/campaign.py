@@ -5,6 +5,7 @@ made of the seed, the campaign and the life's number: nothing that ran before it
 """
 
 import json
+import logging
 import os
 import random
 import secrets
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +27,43 @@ _PROGRESS_SECONDS = 10
 
 
 class Campaign:
-    """One test's lives. `figures` becomes its row in the table; a value may be a number or a text."""
+    """One test's lives. `figures` are added up over the variants of a test and become its row in the table."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.seed = name, SEED
         self.figures: Counter[str] = Counter(lives=0)
         self._began = self._told = time.monotonic()
+
+    @property
+    def lives(self) -> int:
+        return self.figures["lives"]
 
     def size(self, short: int, long: int) -> int:
         """How many lives (or events, or addresses) this run is to have: `LIVES=` overrides the long form's number."""
         return (_LIVES or long) if LONG else short
 
-    def run(self, cases: Iterable[Any], live: Callable[[Any, random.Random], object]) -> None:
-        """`live(case, dice)` for every case. What a life draws from `random`, `secrets` and `uuid4` comes from its
-        seed as well. An error names the life."""
-        for number, case in enumerate(cases):
-            seed = f"{SEED} {self.name} {number}"
-            random.seed(seed)
-            try:
-                live(case, random.Random(seed))
-            except BaseException as exc:
-                exc.add_note(f"life {number} ({case!r}) of {self.name}, seed {SEED}: make campaign SEED={SEED}")
-                raise
-            self.figures["lives"] += 1
-            self._tell()
-
-    def _tell(self) -> None:
+    def live(self, case: Any, live: Callable[[random.Random], object]) -> None:
+        """One life, `live(dice)`. What it draws from `random`, `secrets` and `uuid4` comes from its seed as well. An
+        error names the life by `case`."""
+        seed = f"{SEED} {self.name} {self.lives}"
+        random.seed(seed)
+        try:
+            live(random.Random(seed))
+        except BaseException as exc:
+            exc.add_note(f"life {self.lives} of {self.name} ({case}): make campaign SEED={SEED}")
+            raise
+        self.figures["lives"] += 1
         if LONG and time.monotonic() - self._told > _PROGRESS_SECONDS:
             self._told = time.monotonic()
-            print(f"{self.name}: {self.figures['lives']:,} lives", file=sys.__stderr__, flush=True)
+            print(f"{self.name}: {self.lives:,} lives", file=sys.__stderr__, flush=True)
 
-    def end(self) -> dict[str, Any]:
-        return {**self.figures, "seconds": round(time.monotonic() - self._began, 1)}
+    def run(self, cases: Iterable[Any], live: Callable[[Any, random.Random], object]) -> None:
+        """`live(case, dice)` for every case."""
+        for case in cases:
+            self.live(case, partial(live, case))
+
+    def end(self) -> dict[str, float]:
+        return {**self.figures, "seconds": time.monotonic() - self._began}
 
 
 @pytest.fixture
@@ -66,14 +73,21 @@ def campaign(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(secrets, "token_hex", lambda size=32: random.randbytes(size).hex())
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=random.randbytes(16), version=4))
     going = Campaign(request.node.name.removeprefix("test_"))
+    if LONG:  # pytest would keep millions of lines
+        logging.disable(logging.CRITICAL)
     yield going
-    request.node.user_properties.append(("campaign", (going.name, going.end())))
+    logging.disable(logging.NOTSET)
+    request.node.user_properties.append(("campaign", (going.name.partition("[")[0], going.end())))
 
 
-def figures_of(reports: Iterable[Any]) -> dict[str, dict[str, Any]]:
+def figures_of(reports: Iterable[Any]) -> dict[str, dict[str, float]]:
     """The figures of every campaign among the reports of a test run, from all of its processes."""
-    told = (given for report in reports for name, given in getattr(report, "user_properties", []) if name == "campaign")
-    return {name: figures for name, figures in sorted(told)}
+    added: dict[str, Counter[str]] = {}
+    for report in reports:
+        for name, given in getattr(report, "user_properties", []):
+            if name == "campaign":
+                added.setdefault(given[0], Counter()).update(given[1])
+    return {name: {**figures, "seconds": round(figures["seconds"], 1)} for name, figures in sorted(added.items())}
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
