@@ -114,6 +114,7 @@ DEFAULTS = {
     "WaitScale": "1",
     "MonthlyCapUnits": 0,
     "OnUnconfirmed": "park",
+    "ResultHosts": "warn",
 }
 
 

@@ -36,6 +36,7 @@ class Settings:
     settle_seconds: int = 120
     on_unconfirmed: str = "park"
     monthly_cap_units: int = 0
+    result_hosts: str = "warn"
     task_retention_days: int = 400
     wait_scale: float = 1.0
 
