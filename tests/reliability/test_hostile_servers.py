@@ -56,7 +56,7 @@ def sink() -> S3Sink:
 
 
 @pytest.fixture
-def s3(sink: S3Sink, internet: Internet) -> Iterator[Any]:
+def bucket(sink: S3Sink, internet: Internet) -> Iterator[Any]:
     with serve(sink) as port:
         internet.ours.add(port)
         config = client_config().merge(Config(s3={"addressing_style": "path", "payload_signing_enabled": False}))
@@ -70,7 +70,7 @@ def copy_result(s3: Any) -> str:
 
 
 def test_hostile_servers(
-    campaign: Campaign, internet: Internet, authority: Authority, meter: Meter, s3: Any, sink: S3Sink
+    campaign: Campaign, internet: Internet, authority: Authority, meter: Meter, bucket: Any, sink: S3Sink
 ) -> None:
     longest = most = 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -87,7 +87,7 @@ def test_hostile_servers(
                 if what == "image":
                     look._look(URL, began + DEADLINE)
                 else:
-                    copy_result(s3)
+                    copy_result(bucket)
                 took, held = time.monotonic() - began, tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()
