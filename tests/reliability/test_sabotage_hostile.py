@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from kling_relay import address, advance, archive, fetch, mp4, webhooks
-from kling_relay.fetch import Deadline
+from kling_relay.deadline import Deadline
 from kling_relay.keyring import Keyring
 from kling_relay.snapshot import Snapshot
 from kling_relay.table import TaskTable

@@ -13,10 +13,8 @@ import io
 import re
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,6 +24,7 @@ import certifi
 
 from kling_relay import address
 from kling_relay.address import AddressError, Origin
+from kling_relay.deadline import Deadline
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
@@ -58,7 +57,7 @@ class Download:
     protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
     """
 
-    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: "Deadline") -> None:
+    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: Deadline) -> None:
         self.length = _announced_length(response)
         self.framed = response.chunked or self.length is not None
         self.content_type = response.headers.get("Content-Type", "")
@@ -145,48 +144,6 @@ def tls_context() -> ssl.SSLContext:
     context.hostname_checks_common_name = False
     context.load_verify_locations(certifi.where())
     return context
-
-
-class Deadline:
-    """Wall-clock limit over all hops of one fetch: shuts the connections down when it passes.
-
-    A socket timeout cannot do this, since every byte that drips in starts it anew. The shutdown goes through a
-    duplicate of the TCP socket, which works during the TLS handshake too and cannot hit a descriptor that was reused.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.passed = False
-        self._end = time.monotonic() + seconds
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def seconds_left(self) -> float:
-        left = self._end - time.monotonic()
-        if self.passed or left <= 0:
-            raise FetchError("timeout")
-        return left
-
-    def guard(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._sockets.append(socket.fromfd(connection.fileno(), connection.family, connection.type))
-        if self.passed:
-            self._pass()
-
-    def close(self) -> None:
-        self._timer.cancel()
-        with self._lock:
-            while self._sockets:
-                self._sockets.pop().close()
-
-    def _pass(self) -> None:
-        with self._lock:
-            self.passed = True
-            for guarded in self._sockets:
-                with suppress(OSError):
-                    guarded.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True, slots=True)
