@@ -286,4 +286,4 @@ def test_failing_copies_never_make_a_second_generation(
         campaign.figures["copies"] += done.copies
         assert len(world.provider.posts) == 1 and world.provider.billed(task.id) == 1
 
-    campaign.run(range(campaign.size(5, 200)), live)
+    campaign.run(range(campaign.size(5, 60)), live)

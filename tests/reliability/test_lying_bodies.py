@@ -168,4 +168,4 @@ def test_lying_bodies(campaign: Campaign, cloud: Cloud) -> None:
             life.lie(names[(number + body) % len(names)])
         life.end()
 
-    campaign.run(range(campaign.size(8, 80)), live)
+    campaign.run(range(campaign.size(8, 60)), live)

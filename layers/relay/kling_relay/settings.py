@@ -27,6 +27,7 @@ class Settings:
     models_parameter: str = ""
     provider: str = "cometapi"
     kling_base_url: str = ""
+    result_hosts: str = "warn"
     default_model_image2video: str = ""
     default_model_multi_image2video: str = ""
     default_model_text2video: str = ""
@@ -36,7 +37,6 @@ class Settings:
     settle_seconds: int = 120
     on_unconfirmed: str = "park"
     monthly_cap_units: int = 0
-    result_hosts: str = "warn"
     task_retention_days: int = 400
     wait_scale: float = 1.0
 
