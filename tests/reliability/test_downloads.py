@@ -276,11 +276,12 @@ def test_failing_copies_never_make_a_second_generation(
         task = world.create()
         for name in dice.sample(troubles, 3):
             trouble(name, dice)
-            world.run(dice.choice([70, 200]), step=60)
+            world.run(dice.choice([70, 200]), step=1000)
             assert world.task(task.id).phase in (Phase.SUBMITTED, Phase.PROCESSING, Phase.RENDERED), name
             assert visible == [], name
         source.body, source.framing, source.status = VIDEO, "length", 200
-        done = world.until_closed(task.id)
+        world.run(4000, step=1000)
+        done = world.task(task.id)
         assert done.phase is Phase.SUCCEEDED and done.videos[0]["md5"] == MD5
         assert [value for key, value in visible if key.endswith(".mp4")] == [VIDEO]
         campaign.figures["copies"] += done.copies
