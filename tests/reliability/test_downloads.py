@@ -20,6 +20,7 @@ from kling_relay.task import Phase
 from moto.s3.models import S3Backend
 
 from tests.reliability.campaign import Campaign
+from tests.reliability.memory import Memory
 from tests.unit import ledger
 from tests.unit.loopback import box, edges, mp4, respond, serve
 from tests.unit.world import Cloud, Crash, World
@@ -256,7 +257,7 @@ def test_a_death_or_a_second_copier_at_each_part(
 
 
 def test_failing_copies_never_make_a_second_generation(
-    campaign: Campaign, cloud: Cloud, source: Source, origin: str, visible: Any, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, s3: Any, source: Source, origin: str, visible: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole lives with the real copier: everything above happens to one task, and then its source recovers."""
     troubles = [*WRONG, "cut", "lost", "expired", "away"]
@@ -269,9 +270,9 @@ def test_failing_copies_never_make_a_second_generation(
 
     def live(number: int, dice: random.Random) -> None:
         visible.clear()
-        world = World(cloud)
-        cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
-        world.relay.archive_s3 = boto3.client("s3", region_name="us-east-1", config=client_config())
+        world = World(Memory())
+        world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
+        world.relay.archive_s3 = s3
         world.provider.profile = replace(world.provider.profile, base_url=origin)
         task = world.create()
         for name in dice.sample(troubles, 3):
@@ -287,4 +288,4 @@ def test_failing_copies_never_make_a_second_generation(
         campaign.figures["copies"] += done.copies
         assert len(world.provider.posts) == 1 and world.provider.billed(task.id) == 1
 
-    campaign.run(range(campaign.size(5, 60)), live)
+    campaign.run(range(campaign.size(20, 400)), live)

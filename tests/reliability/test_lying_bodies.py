@@ -13,8 +13,9 @@ from kling_relay import webhooks
 from kling_relay.task import Phase, Task
 
 from tests.reliability.campaign import Campaign
+from tests.reliability.memory import Memory
 from tests.unit.ledger import VIDEO_URL, Sold
-from tests.unit.world import BASE_URL, START, Cloud, World
+from tests.unit.world import BASE_URL, START, World
 
 BODIES = 25  # a life
 GAP_MS = 5_000
@@ -101,10 +102,10 @@ def _sent(lie: Any, dice: random.Random) -> tuple[str, bool]:
 class _Life:
     """A few tasks, one of them in doubt, at a provider that knows strangers' tasks too."""
 
-    def __init__(self, cloud: Cloud, dice: random.Random, figures: Any) -> None:
+    def __init__(self, dice: random.Random, figures: Any) -> None:
         self.dice, self.figures = dice, figures
         shows = dice.random() < 0.7
-        self.world = World(cloud, profile={"ask_by_reference": shows, "hides_reference": not shows})
+        self.world = World(Memory(), profile={"ask_by_reference": shows, "hides_reference": not shows})
         provider = self.world.provider
         provider.sold.append(Sold("stranger", "up-stranger", START - 60_000, 60))
         self.asked: dict[str, int] = {}
@@ -160,12 +161,12 @@ class _Life:
         assert "lie" not in json.dumps(rows).replace("client", "")
 
 
-def test_lying_bodies(campaign: Campaign, cloud: Cloud) -> None:
+def test_lying_bodies(campaign: Campaign) -> None:
     def live(number: int, dice: random.Random) -> None:
-        life = _Life(cloud, dice, campaign.figures)
+        life = _Life(dice, campaign.figures)
         names = list(LIES)
         for body in range(BODIES):
             life.lie(names[(number + body) % len(names)])
         life.end()
 
-    campaign.run(range(campaign.size(8, 60)), live)
+    campaign.run(range(campaign.size(40, 400)), live)
