@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test check format lock build deploy rehearse provider-key key keys revoke cap pause resume doctor smoke openapi viewer clean
+.PHONY: help run serve test campaign check format lock build deploy rehearse provider-key key keys revoke cap pause resume doctor smoke openapi viewer clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, KLING_
 
 test: $(VENV)/test.done ## every test
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=7, NAME=crash, LIVES=10000)
+	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
+	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
 check: $(VENV)/test.done ## format, lint, types, template
 	$(VENV)/bin/ruff format --check .

@@ -2,6 +2,9 @@
 
 import pytest
 
+from tests.canaries import pytest_configure, pytest_runtest_makereport  # noqa: F401  (no secret in any log)
+from tests.reliability.campaign import pytest_terminal_summary  # noqa: F401  (the table after a run)
+
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:

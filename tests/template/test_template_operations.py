@@ -101,6 +101,7 @@ def test_the_topics_encryption_lets_cloudwatch_in(template: Template) -> None:
 DEFAULTS = {
     "Provider": "cometapi",
     "KlingBaseUrl": "",
+    "ResultHosts": "warn",
     "DefaultModelImage2Video": "",
     "DefaultModelMultiImage2Video": "",
     "DefaultModelText2Video": "",

@@ -4,7 +4,6 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
 from kling_relay.profiles import Profile
 from kling_relay.provider import (
@@ -37,7 +36,7 @@ class Sold:
 class LedgerProvider:
     """Stands where provider.Provider does. `submit_faults` and `query_faults` are used up one a call."""
 
-    def __init__(self, clock: Clock, effects: Any, **profile: Any) -> None:
+    def __init__(self, clock: Any, effects: Any, **profile: Any) -> None:
         known = {"ask_by_reference": True, "unique_reference": False, "hides_reference": False, **profile}
         model = {"image2video": "kling-v3", "multi-image2video": "kling-v1-6"}
         model |= {"text2video": "kling-v3", "omni-video": "kling-video-o1"}

@@ -117,13 +117,16 @@ class Authority:
         builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
         return builder.add_extension(extension, critical=False).sign(self._key, hashes.SHA256())
 
-    def server_context(self, name: str) -> ssl.SSLContext:
+    def server_context(self, *names: str) -> ssl.SSLContext:
+        """With one certificate for all `names`, which may be IPv4 addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        is_ip = name.replace(".", "").isdigit()
-        entry = x509.IPAddress(ipaddress.ip_address(name)) if is_ip else x509.DNSName(name)
+        entries = [
+            x509.IPAddress(ipaddress.ip_address(name)) if name.replace(".", "").isdigit() else x509.DNSName(name)
+            for name in names
+        ]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-        certificate = self._sign(subject, key, x509.SubjectAlternativeName([entry]))
-        path = self._folder / f"{name}.pem"
+        certificate = self._sign(subject, key, x509.SubjectAlternativeName(entries))
+        path = self._folder / f"{names[0]}.pem"
         path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

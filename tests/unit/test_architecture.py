@@ -60,6 +60,7 @@ FLOORS = [
         "fetch",
         "wire",
         "address",
+        "deadline",
         "credential",
         "task",
         "facts",

@@ -425,12 +425,7 @@ def _silence(connection: socket.socket, path: str, headers: dict[str, str]) -> N
     threading.Event().wait(3)
 
 
-def _continue_for_ever(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
-    while True:
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
-
-
-SLOW = [_drip_headers, _drip_body, _drip_chunks, _silence, _continue_for_ever]
+SLOW = [_drip_headers, _drip_body, _drip_chunks, _silence]
 
 
 @pytest.mark.parametrize("path", ["/length", "/close"])

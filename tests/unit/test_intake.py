@@ -150,7 +150,7 @@ def test_a_replay_drives_a_task_that_was_left_at_its_record(world: World) -> Non
     """The first handler died right after the record: its client need not wait for the sweeper."""
     body = {**BODY, "external_task_id": "order-1"}
     world.key()
-    world.effects.crash_at = len(world.effects.names) + 1
+    world.effects.after(1, "dies after")
     with pytest.raises(BaseException, match="transact_write_items"):
         world.post(body)
     (left,) = world.tasks()

@@ -1,6 +1,7 @@
 """Every profile as data, the body in its dialect, and each one's whole way against the simulator that speaks it."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -56,6 +57,7 @@ def test_each_profile_says_everything_in_the_right_form(name: str) -> None:
     }
     choices = {"auth": ("key", "aksk"), "masks": ("array", "object"), "image_form": ("base64", "url")}
     assert all(row[field] in allowed for field, allowed in choices.items())
+    assert row["result_hosts"] and all(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) for host in row["result_hosts"])
     for flag in ("repeats_model", "ask_by_reference", "unique_reference", "hides_reference"):
         assert type(row[flag]) is bool
     assert (row["base_url"] == "") == (name in WITHOUT_HOST)

@@ -137,11 +137,22 @@ def test_what_is_kept_is_bounded_and_can_be_stored() -> None:
         ({"code": True}, "unreadable"),
         ({"code": 0.0}, "unreadable"),
         ({"code": [0]}, "unreadable"),
-        ({"code": "9" * 5000}, "9" * 5000),
+        ({"code": "9" * 5000}, "unreadable"),
+        ({"code": 10**4000}, "unreadable"),
+        ({"code": "the prompt, repeated"}, "unreadable"),
+        ({"code": "half\ud800"}, "unreadable"),
     ],
 )
 def test_codes(answer: dict[str, object], code: object) -> None:
     assert snapshot.error_code(answer) == code
+
+
+@pytest.mark.parametrize("said", ["a cat, looking up", "x" * 65, "sk-secret key", "\ud800"])
+def test_a_status_that_is_no_word_is_not_repeated(said: str) -> None:
+    """It is logged, and nobody knows what a provider may put there."""
+    found = snapshot.read(official(task_status=said))
+    assert found is not None
+    assert (found.status, found.word) == (None, "unreadable")
 
 
 NAMES = st.sampled_from(

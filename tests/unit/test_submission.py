@@ -106,6 +106,17 @@ def test_the_last_denial_must_come_after_the_settle_window(cloud: Cloud) -> None
     assert world.task(task.id).phase is Phase.SUCCEEDED and world.provider.billed(task.id) == 1
 
 
+def test_the_first_look_may_come_late_and_the_second_follows_it_soon(cloud: Cloud) -> None:
+    """A sender that died is found by the sweeper, after the settle window: one more denial is missing, not a pause."""
+    world = World(cloud, on_unconfirmed="retry", settle_seconds=20)
+    task = lost(world)
+    world.clock.tick(100)
+    go(world, task)
+    world.clock.tick(31)
+    go(world, task)
+    assert go(world, task).phase is Phase.SUBMITTED and world.provider.billed(task.id) == 1
+
+
 def test_a_query_that_fails_is_no_denial(world: World) -> None:
     world.provider.query_faults = ["trouble"] * 1000
     task = lost(world)
@@ -179,8 +190,7 @@ def _create(world: World) -> dict[str, object]:
 
 def test_while_a_lease_runs_nobody_looks_and_after_it_nobody_posts(world: World) -> None:
     world.provider.submit_faults = ["accept"]
-    world.effects.crash_before = False
-    world.effects.crash_at = len(world.effects.names) + 4  # key, record, claim, POST
+    world.effects.after(4, "dies after")  # key, record, claim, POST
     with pytest.raises(BaseException, match="POST"):
         world.post()
     (task,) = world.tasks()

@@ -27,14 +27,16 @@ from kling_relay.table import TaskTable
 from kling_relay.table import _task as as_task
 from kling_relay.task import Phase, Task
 
+from tests.unit.effects import Crash, Effects
 from tests.unit.ledger import LedgerProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 1_790_000_000_000
 BASE_URL = "https://relay.example"
 BODY = {"image": "https://images.example/cat.png", "prompt": "canary-prompt", "model_name": "kling-v2-5-turbo"}
+_MD5 = "421b47ffd946ca083b65cd668c6b17e6"  # of b"video"
 CLOSED = {Phase.SUCCEEDED, Phase.FAILED, Phase.EXPIRED}
-_EFFECTS = {"update_item", "transact_write_items", "put_item", "put_object", "start_execution", "send_task_success"}
+FUNCTIONS = ("task_api", "kling_callback", "advance_task", "archive_video", "sweep_tasks", "operate_tasks")
 _numbers = itertools.count(1)
 
 
@@ -85,51 +87,14 @@ def load(function: str) -> ModuleType:
     return module
 
 
-class Crash(BaseException):
-    """The process is gone: nothing that catches Exception can hide it."""
-
-
-class Effects:
-    """Counts what reaches the outside, and raises on either side of the n-th."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []  # what happened so far
-        self.crash_at, self.crash_before = 0, False
-        self.fired = False
-
-    def around(self, name: str, call: Callable[[], Any]) -> Any:
-        self.names.append(name)
-        here = len(self.names) == self.crash_at
-        if here and self.crash_before:
-            self.fired = True
-            raise Crash(name)
-        result = call()
-        if here:
-            self.fired = True
-            raise Crash(name)
-        return result
-
-    def watch(self, client: Any) -> Any:
-        return _Watched(client, self)
-
-
-class _Watched:
-    def __init__(self, client: Any, effects: Effects) -> None:
-        self._client, self._effects = client, effects
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-        if name not in _EFFECTS:
-            return method
-        return lambda **options: self._effects.around(name, lambda: method(**options))
-
-
 class VirtualClock(Clock):
+    """`now` is the true time; `skew` (ms) is how wrong the clock of the function that runs just now is."""
+
     def __init__(self) -> None:
-        self.now = START
+        self.now, self.skew = START, 0
 
     def now_ms(self) -> int:
-        return self.now
+        return self.now + self.skew
 
     def tick(self, seconds: float) -> None:
         self.now += int(seconds * 1000)
@@ -143,6 +108,7 @@ class States:
         self.executions: dict[str, SimpleNamespace] = {}
         self.wait = _sleep_parameters()
         self.fail_starts = 0
+        self._tokens = itertools.count(1)
 
     def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> dict[str, str]:
         if self.fail_starts:
@@ -194,14 +160,14 @@ class States:
             return {**event, "next": "advance"}
 
     def _sleep(self, one: SimpleNamespace) -> None:
-        token = f"token-{next(_numbers)}"
+        token = f"token-{next(self._tokens)}"
         values = {":token": {"S": token}, ":execution": {"S": one.name}}
         values |= {f":{name}": {"N": one.state[name]} for name in ("due_at", "wake_seq")}
         expression = {name: self.wait[name] for name in ("UpdateExpression", "ConditionExpression")}
         names = self.wait["ExpressionAttributeNames"]
         table, key = self.world.table.rows.name, {"pk": {"S": f"task#{one.state['task_id']}"}}
         try:
-            self.world.dynamodb.update_item(
+            self.world.table.rows.client.update_item(
                 TableName=table, Key=key, ExpressionAttributeNames=names, ExpressionAttributeValues=values, **expression
             )
         except ClientError:
@@ -224,10 +190,7 @@ class Cloud:
         self.s3 = self.session.client("s3", config=Config(signature_version="s3v4"))
         for bucket in ("inputs", "videos"):
             self.s3.create_bucket(Bucket=bucket)
-        self.apps = {
-            name: load(name)
-            for name in ("task_api", "kling_callback", "advance_task", "archive_video", "sweep_tasks", "operate_tasks")
-        }
+        self.apps = {name: load(name) for name in FUNCTIONS}
 
 
 class World:
@@ -244,12 +207,14 @@ class World:
         self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)
         self.states = States(self)
         self.relay.workflows = self.effects.watch(self.states)
-        self.provider = LedgerProvider(self.clock, self.effects, **(profile or {}))
+        true_time = SimpleNamespace(now_ms=lambda: self.clock.now)
+        self.provider = LedgerProvider(true_time, self.effects, **(profile or {}))
         self.relay.provider = self.provider  # type: ignore[assignment]
         self.relay._relay_secret = Cached(lambda: json.dumps({"k1": "canary-secret"}))
         self.relay._base_url = Cached(lambda: BASE_URL)
         self.keys: dict[str, auth.IssuedKey] = {}
         self.copy_faults: list[str] = []
+        self.skew: Callable[[], int] = lambda: 0  # of the clock of one call of a function (ms)
         for app in cloud.apps.values():
             app.current = lambda: self.relay  # type: ignore[attr-defined]
         cloud.apps["archive_video"].copy_outputs = self._copy  # type: ignore[attr-defined]
@@ -264,7 +229,11 @@ class World:
             aws_request_id="request-1",
             get_remaining_time_in_millis=lambda: left_ms,
         )
-        return self.cloud.apps[function].handler(event, context)
+        self.clock.skew = self.skew()
+        try:
+            return self.cloud.apps[function].handler(event, context)
+        finally:
+            self.clock.skew = 0
 
     def http(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
         """A request through API Gateway: status and body."""
@@ -356,7 +325,7 @@ class World:
             raise ArchiveError(self.copy_faults.pop(0))
         key = f"videos/{task.tenant}/{task.id}/0.mp4"
         self.s3.put_object(Bucket="videos", Key=key, Body=b"video")
-        return [{"id": task.outputs[0]["id"], "duration": "5", "key": key, "size": 5, "md5": "0" * 32}]
+        return [{"id": task.outputs[0]["id"], "duration": "5", "key": key, "size": 5, "md5": _MD5}]
 
 
 logging.getLogger("boto3").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from local.stack import Options, Stack
+from tests import canaries
 from tests.workflow.driver import Driver
 
 FAST = {"port": 0, "wait_scale": 0.05, "render_seconds": 0.3, "render_size": 160}
@@ -70,4 +71,6 @@ def _fresh(stack: Stack) -> Iterator[Driver]:
     driver.clear()
     yield driver
     driver.emulator.check()
+    logs = driver.logs()
     driver.clear()
+    assert canaries.found("\n".join(logs)) == []

@@ -21,7 +21,7 @@ from local.stack import Stack
 
 SAMPLE = (REPOSITORY / "local/sample.jpg").read_bytes()
 IMAGE = base64.b64encode(SAMPLE).decode()
-BODY = {"image": IMAGE, "prompt": "the sun goes down", "model_name": "kling-v2-5-turbo", "duration": "5"}
+BODY = {"image": IMAGE, "prompt": "canary-prompt: the sun goes down", "model_name": "kling-v2-5-turbo", "duration": "5"}
 """kling-v2-5-turbo is the model that is asked for soonest where no callback comes."""
 
 QUIET = {"model_name": "kling-v2-master", "duration": "10"}
@@ -86,9 +86,10 @@ class Driver:
     def __init__(self, stack: Stack) -> None:
         assert stack.emulator is not None
         self.stack, self.emulator, self.endpoint = stack, stack.emulator, stack.endpoint
-        self.dynamodb, self.s3, self.lambdas, self.workflows = (
-            self.emulator.client(name) for name in ("dynamodb", "s3", "lambda", "stepfunctions")
+        self.dynamodb, self.s3, self.lambdas, self.workflows, self.cloudwatch = (
+            self.emulator.client(name) for name in ("dynamodb", "s3", "lambda", "stepfunctions", "logs")
         )
+        self._began = int(time.time() * 1000)
         names = [one["FunctionName"] for one in self.lambdas.list_functions()["Functions"]]
         (self._sweeper,) = [name for name in names if "SweepTasks" in name]
 
@@ -198,6 +199,13 @@ class Driver:
         assert "FunctionError" not in answer, answer["Payload"].read()
         swept: dict[str, int] = json.loads(answer["Payload"].read())
         return swept
+
+    def logs(self) -> list[str]:
+        """Everything that the functions have printed for this driver."""
+        groups = [group["logGroupName"] for group in self.cloudwatch.describe_log_groups()["logGroups"]]
+        pages = self.cloudwatch.get_paginator("filter_log_events")
+        told = (pages.paginate(logGroupName=name, startTime=self._began) for name in groups)
+        return [event["message"] for group in told for page in group for event in page["events"]]
 
     def open_gate(self) -> None:
         """Let the pause after a refusal for want of room, or for trouble with the account, be over."""

@@ -43,6 +43,8 @@ def test_an_image_becomes_a_video(driver: Driver) -> None:
     assert data_of(driver.get("order-17"))["task_id"] == task_id
     assert data_of(driver.get(task_id, kind="multi-image2video"))["task_id"] == task_id  # some clients ask any kind
     assert driver.objects("video_bucket", task_id) == [f"videos/demo/{task_id}/0.mp4"]
+    told = "\n".join(driver.logs())  # which conftest.py looks through for secrets, after every test
+    assert all(f'"message":"{what}"' in told for what in ("submitted", "task_moved", "copied"))
     assert driver.objects("input_bucket", task_id) == [f"inputs/demo/{task_id}/image.jpg"]
 
 

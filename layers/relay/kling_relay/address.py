@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 
 from urllib3.exceptions import LocationParseError
@@ -35,7 +36,8 @@ _DENIED_NETWORKS = [ipaddress.IPv4Network(network) for network in _DENIED]
 
 class AddressError(Exception):
     """An address that is not connected to. `reason`, which is all of the text: `refused_url` (its form),
-    `refused_address` (where it leads), `unresolved`, `timeout`. Never the URL: a signed one is a secret."""
+    `refused_host` (its name), `refused_address` (where it leads), `unresolved`, `timeout`. Never the URL: a signed one
+    is a secret."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -90,6 +92,11 @@ def is_public(address: str) -> bool:
     """Whether an IPv4 address is one that a server on the public internet can have."""
     parsed = ipaddress.IPv4Address(address)
     return not any(parsed in network for network in _DENIED_NETWORKS)
+
+
+def is_below(host: str, names: Iterable[str]) -> bool:
+    """Whether a host is one of `names`, or lies below one of them."""
+    return any(host == name or host.endswith(f".{name}") for name in names)
 
 
 def is_clean(text: str) -> bool:

@@ -23,7 +23,7 @@ LARGEST_PUT = 5 * 1024**3  # bytes in one PutObject
 _DELETE_TRIES = 3
 
 _EXPIRED = (403, 404, 410)
-_REASONS = {"truncated": "truncated", "too_large": "too_large"} | dict.fromkeys(
+_REASONS = {name: name for name in ("truncated", "too_large", "refused_host")} | dict.fromkeys(
     ("refused_url", "refused_address"), "refused_address"
 )
 
@@ -41,8 +41,9 @@ class ArchiveError(Exception):
     """The video is not in the bucket. `reason`, which is all of the text:
 
     `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unreachable`,
-    `truncated`, `not_a_video`, `too_large`, `refused_address`, `storage` (S3 failed, or its answer was lost: try
-    again), `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole video).
+    `truncated`, `not_a_video`, `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was
+    lost: try again), `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole
+    video).
     """
 
     def __init__(self, reason: str) -> None:
@@ -75,14 +76,15 @@ def archive(
     max_bytes: int,
     deadline_seconds: float,
     trusted_origin: str | None = None,
+    check_host: Callable[[str], None] | None = None,
     bucket_owner: str | None = None,
 ) -> StoredVideo:
     """Bring the video at `url` to `key`, or find that it is there already.
 
     `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB, and a source that does not announce its
     length is spooled to the temporary folder first, which needs as much room. `deadline_seconds` bounds the transfer
-    from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`: see
-    `fetch.open_url`. `bucket_owner` is the AWS account id that has to own the bucket.
+    from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`,
+    `check_host`: see `fetch.open_url`. `bucket_owner` is the AWS account id that has to own the bucket.
     Safe to repeat and to run twice at once. Raises ArchiveError; ValueError for limits that cannot be.
     """
     if not 0 < max_bytes <= LARGEST_PUT:
@@ -92,7 +94,11 @@ def archive(
         target["ExpectedBucketOwner"] = bucket_owner
     try:
         with open_url(
-            url, max_bytes=max_bytes, deadline_seconds=deadline_seconds, trusted_origin=trusted_origin
+            url,
+            max_bytes=max_bytes,
+            deadline_seconds=deadline_seconds,
+            trusted_origin=trusted_origin,
+            check_host=check_host,
         ) as download:
             return _copy(s3, target, download)
     except FetchError as error:

@@ -3,7 +3,9 @@
 import time
 from typing import Any
 
-from kling_relay import archive
+from kling_relay import address, archive
+from kling_relay.address import AddressError
+from kling_relay.observability import logger
 from kling_relay.relay import Relay
 from kling_relay.task import Task
 
@@ -38,4 +40,18 @@ def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVid
         max_bytes=MAX_VIDEO_BYTES,
         deadline_seconds=max(1.0, ends_at - time.monotonic()),
         trusted_origin=relay.provider.profile.base_url,
+        check_host=lambda host: _check_host(relay, host),
     )
+
+
+def _check_host(relay: Relay, host: str) -> None:
+    """Raises AddressError for a host off the provider's list where the operator wants no such copies. By default it is
+    only reported, since no provider promises where its videos lie."""
+    profile = relay.provider.profile
+    own = address.origin(address.parse(profile.base_url))[1]
+    if address.is_below(host, [own, *profile.result_hosts]):
+        return
+    denied = relay.settings.result_hosts == "deny"
+    logger.warning("result_host_not_listed", extra={"host": host, "denied": denied})
+    if denied:
+        raise AddressError("refused_host")

@@ -9,25 +9,28 @@ malformed. No proxy, netrc or CA setting of the environment is read.
 """
 
 import http.client
+import io
 import re
 import socket
 import ssl
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 from urllib.parse import urljoin
 
 import certifi
 
 from kling_relay import address
 from kling_relay.address import AddressError, Origin
+from kling_relay.deadline import Deadline
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
 MAX_REDIRECTS = 2
 READ_BYTES = 1 << 20
+FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
 
 _HEADERS = {"User-Agent": "kling-relay", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
 
@@ -35,9 +38,10 @@ _HEADERS = {"User-Agent": "kling-relay", "Accept": "*/*", "Accept-Encoding": "id
 class FetchError(Exception):
     """A fetch that did not happen or did not finish.
 
-    `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_address` (where it leads),
-    `unresolved`, `network`, `tls`, `timeout`, `status` (not 200; the number is in `status`), `bad_response` (encoded,
-    malformed, too many redirects, another range than asked for), `too_large`, `truncated`.
+    `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_host` (by `check_host`),
+    `refused_address` (where it leads), `unresolved`, `network`, `tls`, `timeout`, `status` (not 200; the number is in
+    `status`), `bad_response` (encoded, malformed, too many redirects, another range than asked for), `too_large`,
+    `truncated`.
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
@@ -53,7 +57,7 @@ class Download:
     protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
     """
 
-    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: "Deadline") -> None:
+    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: Deadline) -> None:
         self.length = _announced_length(response)
         self.framed = response.chunked or self.length is not None
         self.content_type = response.headers.get("Content-Type", "")
@@ -82,20 +86,27 @@ class Download:
 
 @contextmanager
 def open_url(
-    url: str, *, max_bytes: int, deadline_seconds: float, trusted_origin: str | None = None
+    url: str,
+    *,
+    max_bytes: int,
+    deadline_seconds: float,
+    trusted_origin: str | None = None,
+    check_host: Callable[[str], None] | None = None,
 ) -> Iterator[Download]:
     """GET `url` and give its body, at most `max_bytes` bytes, all within `deadline_seconds` of wall-clock time.
 
     The deadline holds from the first DNS question to the last `read`, against a server that sends a byte now and then
     too. `trusted_origin` is an origin that the operator chose (scheme://host:port; a path is ignored): an address there
     is taken as it is, plain http and loopback included; a redirect away from it has to pass every rule.
-    Raises FetchError; ValueError for limits that are not positive.
+    `check_host` is told every other host before it is resolved, and may raise AddressError. What comes over the wire is
+    bounded too, by `max_bytes` and 64 KiB. Raises FetchError; ValueError for limits that are not positive.
     """
     if max_bytes <= 0 or deadline_seconds <= 0:
         raise ValueError("max_bytes and deadline_seconds must be positive")
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
-        yield Download(_follow(url, trusted_origin, deadline, stack), max_bytes, deadline)
+        fetch = _Fetch(deadline, max_bytes, stack)
+        yield Download(_follow(fetch, url, trusted_origin, check_host), max_bytes, deadline)
 
 
 def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, int | None]:
@@ -106,7 +117,7 @@ def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, 
     """
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
-        response = _get(url, False, deadline, stack, {"Range": f"bytes=0-{size - 1}"})
+        response = _get(_Fetch(deadline, size, stack), url, False, {"Range": f"bytes=0-{size - 1}"})
         length = _announced_length(response) if response.status == 200 else _whole_length(response)
         _check_plain(response, 200, 206)
         data = b""
@@ -135,56 +146,53 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-class Deadline:
-    """Wall-clock limit over all hops of one fetch: shuts the connections down when it passes.
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """What holds for all hops of one fetch. `stack` closes whatever they open."""
 
-    A socket timeout cannot do this, since every byte that drips in starts it anew. The shutdown goes through a
-    duplicate of the TCP socket, which works during the TLS handshake too and cannot hit a descriptor that was reused.
-    """
+    deadline: Deadline
+    max_bytes: int
+    stack: ExitStack
 
-    def __init__(self, seconds: float) -> None:
-        self.passed = False
-        self._end = time.monotonic() + seconds
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.daemon = True
-        self._timer.start()
 
-    def seconds_left(self) -> float:
-        left = self._end - time.monotonic()
-        if self.passed or left <= 0:
-            raise FetchError("timeout")
-        return left
+class _Metered(io.RawIOBase):
+    """The bytes of a connection, until there are too many: http.client takes megabytes of header lines, and counts
+    neither interim answers nor what frames a chunk."""
 
-    def guard(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._sockets.append(socket.fromfd(connection.fileno(), connection.family, connection.type))
-        if self.passed:
-            self._pass()
+    def __init__(self, source: io.RawIOBase, most: int) -> None:
+        self._source, self._left = source, most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        got = self._source.readinto(memoryview(buffer)[: self._left + 1])
+        self._left -= got or 0
+        if self._left < 0:
+            raise FetchError("too_large")
+        return got
 
     def close(self) -> None:
-        self._timer.cancel()
-        with self._lock:
-            while self._sockets:
-                self._sockets.pop().close()
-
-    def _pass(self) -> None:
-        with self._lock:
-            self.passed = True
-            for guarded in self._sockets:
-                with suppress(OSError):
-                    guarded.shutdown(socket.SHUT_RDWR)
+        self._source.close()
+        super().close()
 
 
 class _PinnedConnection(http.client.HTTPConnection):
     """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
 
-    def __init__(self, origin: Origin, ip_address: str, deadline: Deadline) -> None:
+    def __init__(self, origin: Origin, ip_address: str, fetch: _Fetch) -> None:
         scheme, host, port = origin
         self.default_port = 443 if scheme == "https" else 80
         super().__init__(host, port)
-        self._tls, self._address, self._deadline = scheme == "https", ip_address, deadline
+        self._tls, self._address, self._deadline = scheme == "https", ip_address, fetch.deadline
+        self._most = fetch.max_bytes + FRAME_BYTES
+
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response.fp = io.BufferedReader(_Metered(response.fp.detach(), self._most))
+        return response
 
     def connect(self) -> None:
         self.sock = dial(self._address, self.port, min(CONNECT_SECONDS, self._deadline.seconds_left()))
@@ -194,15 +202,19 @@ class _PinnedConnection(http.client.HTTPConnection):
             self.sock = tls_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
-def _follow(url: str, trusted_origin: str | None, deadline: Deadline, stack: ExitStack) -> http.client.HTTPResponse:
-    """The 200 answer at the end of the redirects. Everything that was opened is closed by `stack`."""
+def _follow(
+    fetch: _Fetch, url: str, trusted_origin: str | None, check_host: Callable[[str], None] | None
+) -> http.client.HTTPResponse:
+    """The 200 answer at the end of the redirects."""
     trusted = trusted_origin is not None
     for _ in range(MAX_REDIRECTS + 1):
-        with _as_classes(deadline, broken="network"):
+        with _as_classes(fetch.deadline, broken="network"):
             # Trust does not come back: a stranger may not redirect us into the trusted origin.
             origin = address.origin(address.parse(url))
             trusted = trusted and origin == address.origin(address.parse(trusted_origin or ""))
-        response = _get(url, trusted, deadline, stack, {})
+            if check_host is not None and not trusted:
+                check_host(origin[1])
+        response = _get(fetch, url, trusted, {})
         if response.status not in (301, 302, 303, 307, 308):
             _check_plain(response, 200)
             return response
@@ -210,16 +222,14 @@ def _follow(url: str, trusted_origin: str | None, deadline: Deadline, stack: Exi
     raise FetchError("bad_response")
 
 
-def _get(
-    url: str, trusted: bool, deadline: Deadline, stack: ExitStack, headers: dict[str, str]
-) -> http.client.HTTPResponse:
+def _get(fetch: _Fetch, url: str, trusted: bool, headers: dict[str, str]) -> http.client.HTTPResponse:
     """The answer to one GET, whatever its status."""
-    with _as_classes(deadline, broken="network"):
+    with _as_classes(fetch.deadline, broken="network"):
         parsed = address.parse(url)
-        ip_address = address.checked(parsed, trusted=trusted, seconds=deadline.seconds_left())
-        connection = stack.enter_context(closing(_PinnedConnection(address.origin(parsed), ip_address, deadline)))
+        ip_address = address.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
+        connection = fetch.stack.enter_context(closing(_PinnedConnection(address.origin(parsed), ip_address, fetch)))
         connection.request("GET", parsed.request_uri, headers={**_HEADERS, **headers})
-        return stack.enter_context(closing(connection.getresponse()))
+        return fetch.stack.enter_context(closing(connection.getresponse()))
 
 
 def _check_plain(response: http.client.HTTPResponse, *statuses: int) -> None:

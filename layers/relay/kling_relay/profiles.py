@@ -22,6 +22,7 @@ class Profile:
     `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
     `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
     reference is refused. `hides_reference`: its answers do not repeat our reference.
+    `result_hosts`: where its videos usually lie, beside its own host: each name stands for everything below it, too.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Profile:
     repeats_model: bool = False
     drops: dict[str, list[str]] = field(default_factory=dict)
     image_form: Literal["base64", "url"] = "base64"
+    result_hosts: list[str] = field(default_factory=list)
 
 
 @cache

@@ -27,6 +27,7 @@ class Settings:
     models_parameter: str = ""
     provider: str = "cometapi"
     kling_base_url: str = ""
+    result_hosts: str = "warn"
     default_model_image2video: str = ""
     default_model_multi_image2video: str = ""
     default_model_text2video: str = ""

@@ -4,6 +4,7 @@ What is not understood is never success: an unknown status word is `None` ("stil
 that cannot be read as a task is no snapshot at all.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ Status = Literal["submitted", "processing", "succeed", "failed"]
 
 _MOST_VIDEOS = 8  # these two keep a row small, whatever the provider says
 _MOST_URL_CHARACTERS = 8192
+_WORD = re.compile(r"[\w.-]{1,64}")  # what codes and status words look like: fit for a log, unlike free text
 _LEAST_MILLISECONDS = 100_000_000_000  # in March 1973; as seconds in the year 5138
 
 _STATUS_WORDS: dict[str, Status] = {
@@ -23,7 +25,8 @@ _STATUS_WORDS: dict[str, Status] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the provider says of one task. `status` is None for a word that nobody documented; `word` is that word."""
+    """What the provider says of one task. `status` is None for a word that nobody documented; `word` is that word,
+    or "unreadable"."""
 
     upstream_id: str
     status: Status | None
@@ -37,13 +40,14 @@ class Snapshot:
 
 def error_code(answer: dict[str, Any]) -> int | str:
     """The answer's own code: 0 for success however it is written; a bare callback body, which has no code, counts as
-    0."""
+    0. "unreadable" for what is neither a number nor one word: a code is logged and stored."""
     code = answer.get("code", 0)
-    if isinstance(code, str):
-        if code.lower() in ("success", "0"):
-            return 0
-        return int(code) if code.isdecimal() and len(code) < 8 else code
-    return code if isinstance(code, int) and not isinstance(code, bool) else "unreadable"
+    if isinstance(code, bool) or not isinstance(code, int | str):
+        return "unreadable"
+    text = _plain(code)
+    if text.lower() in ("success", "0"):
+        return 0
+    return int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else text
 
 
 def read(answer: Any) -> Snapshot | None:
@@ -55,7 +59,7 @@ def read(answer: Any) -> Snapshot | None:
     if not upstream_id:
         return None
     inside_out = levels[::-1]
-    word = _text(_first(inside_out, "task_status", "status")) or ""
+    word = _plain(_text(_first(inside_out, "task_status", "status")) or "")
     info = _first(inside_out, "task_info")
     reference = info.get("external_task_id") if isinstance(info, dict) else None
     return Snapshot(
@@ -85,6 +89,11 @@ def _first(levels: list[dict[str, Any]], *names: str) -> Any:
             if level.get(name) not in (None, ""):
                 return level[name]
     return None
+
+
+def _plain(said: int | str) -> str:
+    text = said if isinstance(said, str) else str(said)
+    return text if not text or _WORD.fullmatch(text) else "unreadable"
 
 
 def _text(value: Any, most: int = 256) -> str | None:

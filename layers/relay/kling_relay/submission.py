@@ -182,7 +182,8 @@ def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
             return wait(relay, task, 1)
         if relay.settings.on_unconfirmed == "fail":
             return relay.table.move(task, Phase.FAILED, reason=_UNCONFIRMED_END, updated_at=now)
-    pause = schedule.PARKED_SECONDS if settled else schedule.DENIAL_GAP_SECONDS
+    one_more = not settled or (found == "denied" and denials < 2)
+    pause = schedule.DENIAL_GAP_SECONDS if one_more else schedule.PARKED_SECONDS
     retry_at = now + relay.settings.scaled_ms(pause)
     task = relay.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now)
     return wait(relay, task, pause)

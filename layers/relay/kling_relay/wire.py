@@ -13,7 +13,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from kling_relay.fetch import Deadline, FetchError
+from kling_relay.deadline import Deadline
 
 CONNECT_SECONDS = 3.05  # for the connection with its TLS handshake
 MAX_ANSWER_BYTES = 2_000_000
@@ -108,7 +108,7 @@ class Wire:
             mark = _CALL.set(call)
             try:
                 return self._exchange(method, url, key, seconds, body)
-            except (requests.RequestException, HTTPError, FetchError, OSError, ValueError) as exc:
+            except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
                 raise (BrokenError if call.connected else NotConnectedError)(_cause(exc)) from exc
             finally:
                 _CALL.reset(mark)

@@ -1,0 +1,6 @@
+"""Campaigns have the worlds of tests/unit, and no network either."""
+
+from tests.reliability.campaign import campaign  # noqa: F401  (fixture)
+from tests.reliability.internet import authority, internet  # noqa: F401  (fixtures)
+from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
+from tests.unit.conftest import _no_image_host_answers, _no_network  # noqa: F401  (fixtures)

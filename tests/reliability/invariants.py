@@ -1,0 +1,102 @@
+"""What has to hold in every world, whatever happened to it: the invariants, as functions over a finished world.
+
+The provider's ledger (`world.provider.sold`) is the truth about money. A history is every version that the task rows
+went through, as (before, after), oldest first; reliability/dynamo.py keeps it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kling_relay.task import CLOSED, ENDED, Phase, Task
+
+from tests.unit.world import World
+
+Change = tuple[Task | None, Task]
+
+# How far a task has come. A task may go back among the first three, while nothing is known of it upstream.
+RANK = dict.fromkeys((Phase.ACCEPTED, Phase.SUBMITTING, Phase.UNCONFIRMED), 0)
+RANK |= {Phase.SUBMITTED: 1, Phase.PROCESSING: 2, Phase.RENDERED: 3} | dict.fromkeys(CLOSED, 4)
+
+
+def hold(world: World, acknowledged: Iterable[str], history: Iterable[Change] = ()) -> None:
+    """All of them. `acknowledged`: the task ids that clients were answered. World.tasks() looks at each row by itself
+    already: billed at most once (I1), and `due_at` as long as it is open (I10)."""
+    tasks = {task.id: task for task in world.tasks()}
+    all_ended(tasks, acknowledged)
+    all_sold_is_known(world, tasks)
+    nothing_went_back(history)
+    videos_are_there(world, tasks.values())
+    ends_were_told_once(history)
+    money_adds_up(world, tasks.values())
+
+
+def all_ended(tasks: dict[str, Task], acknowledged: Iterable[str]) -> None:
+    """I2: what a client was answered exists, and ended; so did everything else that was recorded."""
+    assert set(acknowledged) <= set(tasks), "an acknowledged task is lost"
+    still_open = [task for task in tasks.values() if task.phase not in CLOSED]
+    assert not still_open, f"stuck: {still_open}"
+
+
+def all_sold_is_known(world: World, tasks: dict[str, Task]) -> None:
+    """I3: every sale belongs to one row, which knows it, or which ended visibly as unconfirmed and is watched on."""
+    for sold in world.provider.sold:
+        assert sold.reference in tasks, f"nobody knows {sold}"
+        task = tasks[sold.reference]
+        unproved = task.upstream_id is None and task.unsure_since is not None and task.phase in CLOSED
+        assert task.upstream_id == sold.upstream_id or unproved, f"{task} was sold as {sold.upstream_id}"
+    owned = [task.upstream_id for task in tasks.values() if task.upstream_id is not None]
+    assert len(owned) == len(set(owned)), "one sale, two owners"
+    for task in tasks.values():
+        if task.upstream_id is not None:
+            assert world.table.owner(world.relay.settings.provider, task.upstream_id) == task.id
+
+
+def nothing_went_back(history: Iterable[Change]) -> None:
+    """I4: no task loses ground, and an end is an end; but `expired` may move once more, when a late video comes."""
+    moved_late: set[str] = set()
+    for was, task in history:
+        if was is None:
+            continue
+        assert was.attempt <= task.attempt <= was.attempt + 1, f"{was} -> {task}"
+        assert was.upstream_id in (None, task.upstream_id), f"{was} -> {task}"
+        if was.phase is Phase.EXPIRED and task.phase is Phase.RENDERED:
+            assert task.id not in moved_late, "the late move happens once"
+            moved_late.add(task.id)
+            continue
+        assert RANK[was.phase] <= RANK[task.phase], f"{was.phase} -> {task.phase}"
+        if was.phase in ENDED and task.deleted_at is None:
+            assert (task.phase, task.videos, task.reason) == (was.phase, was.videos, was.reason), "an end is an end"
+
+
+def videos_are_there(world: World, tasks: Iterable[Task]) -> None:
+    """I5: succeeded means that every video is in the bucket, with the bytes that the row tells."""
+    for task in tasks:
+        if task.phase is not Phase.SUCCEEDED or task.deleted_at is not None:
+            continue
+        assert task.videos, task
+        for video in task.videos:
+            assert _stored(world, video["key"]) == (video["size"], video["md5"]), video
+
+
+def _stored(world: World, key: str) -> tuple[int, str]:
+    head: dict[str, Any] = world.s3.head_object(Bucket="videos", Key=key)
+    return head["ContentLength"], head["ETag"].strip('"')
+
+
+def ends_were_told_once(history: Iterable[Change]) -> None:
+    """I6: a task comes to an end once; one that expired may come to its late one as well."""
+    ends: dict[str, list[Phase]] = {}
+    for was, task in history:
+        if task.phase in CLOSED and (was is None or was.phase is not task.phase):
+            ends.setdefault(task.id, []).append(task.phase)
+    for task_id, told in ends.items():
+        assert len(told) == 1 or (len(told) == 2 and told[0] is Phase.EXPIRED), f"{task_id} ended as {told}"
+
+
+def money_adds_up(world: World, tasks: Iterable[Task]) -> None:
+    """I7: what the relay calls free was not billed, and a finished task says what the provider charged."""
+    for task in tasks:
+        if task.cost_nothing:
+            assert not world.provider.billed(task.id), f"{task} counts as free"
+        if task.phase is Phase.SUCCEEDED:
+            assert task.units is not None

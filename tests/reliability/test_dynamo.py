@@ -1,0 +1,126 @@
+"""The DynamoDB in memory is as good as moto's: the same calls get the same answers and leave the same table."""
+
+import random
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from kling_relay.rows import LostRace
+
+from tests.reliability import expressions
+from tests.reliability.campaign import Campaign
+from tests.reliability.dynamo import Dynamo
+from tests.reliability.life import PROFILES, Life, Story
+from tests.reliability.memory import Memory
+from tests.unit.effects import DEATHS, LOST
+from tests.unit.world import BODY, Cloud, World
+
+
+class Both:
+    """A client that calls two, and insists that they agree."""
+
+    def __init__(self, memory: Dynamo, moto: Any) -> None:
+        self.memory, self.moto = memory, moto
+        self.history = memory.history
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def call(**options: Any) -> Any:
+            self.calls += 1
+            ours, theirs = _answer(self.memory, name, options), _answer(self.moto, name, options)
+            assert ours == theirs, f"{name} {options}"
+            if isinstance(ours, ClientError):
+                raise ours
+            return ours
+
+        return call
+
+
+def _answer(client: Any, name: str, options: dict[str, Any]) -> Any:
+    try:
+        answer = getattr(client, name)(**options)
+    except ClientError as exc:
+        return Refusal(exc.response, exc.operation_name)
+    known = ("Item", "Items", "Attributes", "Count", "LastEvaluatedKey", "Responses")
+    return {key: _in_order(answer[key]) for key in known if key in answer}
+
+
+def _in_order(given: Any) -> Any:
+    return sorted(given, key=lambda item: item["pk"]["S"]) if isinstance(given, list) else given
+
+
+class Refusal(ClientError):
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Refusal) and self.told == other.told
+
+    @property
+    def told(self) -> Any:
+        reasons = [reason["Code"] for reason in self.response.get("CancellationReasons", [])]
+        return self.response["Error"]["Code"], reasons, self.response.get("Item")
+
+
+@pytest.fixture
+def both(cloud: Cloud) -> Both:
+    return Both(Dynamo(), cloud.dynamodb)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_whole_lives(campaign: Campaign, both: Both, profile: str) -> None:
+    def live(dice: random.Random) -> None:
+        life = Life(PROFILES[profile], Story.drawn(dice), in_memory(both))
+        # Not a lost answer of a transaction: moto does it twice, whatever its token.
+        life.effects.plan[dice.randint(1, 15)] = dice.choice((*DEATHS, LOST[-1]))
+        life.live().check()
+        assert both.scan(TableName=life.world.table.rows.name, ConsistentRead=True)["Items"]
+
+    for _ in range(campaign.size(1, 20)):
+        campaign.live("drawn", live)
+    assert both.calls > 30
+
+
+def in_memory(both: Both) -> Memory:
+    cloud = Memory()
+    cloud.dynamodb = both  # type: ignore[assignment]
+    return cloud
+
+
+def test_lists_pointers_and_removals(both: Both) -> None:
+    world = World(in_memory(both))
+    for order in range(5):
+        world.clock.tick(1)
+        world.create({**BODY, "external_task_id": f"order-{order}"})
+    first = world.create({**BODY, "external_task_id": "order-0"})
+    assert len(world.tasks()) == 5
+    assert world.post({**BODY, "prompt": "another", "external_task_id": "order-0"})[0] == 400
+    for skip, size in ((0, 2), (1, 3), (3, 9), (7, 2)):
+        assert len(world.table.page("acme", "image2video", skip, size)) == max(0, min(size, 5 - skip))
+    world.run(600)
+    assert world.table.mark_deleted(world.task(first.id), world.clock.now).deleted_at is not None
+    assert world.table.scrub(first).request == {}
+    with pytest.raises(LostRace):
+        world.table.scrub(world.create({**BODY, "external_task_id": "order-6"}))
+
+
+def test_words_that_the_relay_does_not_use_are_refused() -> None:
+    for text in ("contains(#a, :b)", "#a <> :b", "#a.#b = :c"):
+        with pytest.raises(AssertionError):
+            expressions.condition(text)
+
+
+def test_a_transaction_is_done_once_whoever_repeats_it() -> None:
+    """As DynamoDB does within ten minutes, and moto does not."""
+    memory = Memory()
+    world = World(memory)
+    table = world.table.rows.name
+    add = {
+        "TableName": table,
+        "Key": {"pk": {"S": "sum"}},
+        "UpdateExpression": "ADD #n :one",
+        "ExpressionAttributeNames": {"#n": "n"},
+        "ExpressionAttributeValues": {":one": {"N": "1"}},
+    }
+    for _ in range(2):
+        memory.dynamodb.transact_write_items(TransactItems=[{"Update": add}], ClientRequestToken="t")
+    assert memory.dynamodb.get_item(TableName=table, Key=add["Key"], ConsistentRead=True)["Item"]["n"] == {"N": "1"}
+    with pytest.raises(ClientError, match="IdempotentParameterMismatch"):
+        memory.dynamodb.transact_write_items(TransactItems=[], ClientRequestToken="t")
