@@ -194,7 +194,10 @@ class TaskTable:
         lost."""
         pk = f"task#{task.id}"
         condition = "attribute_exists(#pk) AND (attribute_not_exists(#asked_at) OR #asked_at <= :before)"
-        if self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
+        just_asked = (
+            task.asked_at is not None and task.asked_at > now - gap_ms
+        )  # a write that is lost before it is made
+        if not just_asked and self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
             return True
         if urgent:  # only an open row has due_at, and it only ever comes nearer
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
