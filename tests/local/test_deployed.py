@@ -227,7 +227,7 @@ class TestDoctor:
         assert [line[9:] for line in lines if line.startswith(("ok ", "problem "))] == CHECKS
         assert [line[9:] for line in lines if line.startswith("problem ")] == ["somebody is told about alarms"]
         assert any("-> " in line and "OperatorEmail=" in line for line in lines)
-        assert lines[-1] == "1 of 9 checks found a problem"
+        assert lines[-1] == "1 of 10 checks found a problem"
 
     def test_a_confirmed_subscription_makes_it_well(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -239,7 +239,7 @@ class TestDoctor:
         made = stack.client("sns").subscribe(**subscribed, ReturnSubscriptionArn=True)["SubscriptionArn"]
         try:
             assert run("doctor") == 0
-            assert capsys.readouterr().out.endswith("all 9 are well\n")
+            assert capsys.readouterr().out.endswith("all 10 are well\n")
         finally:
             stack.client("sns").unsubscribe(SubscriptionArn=made)
 
