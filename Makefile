@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test campaign check format lock build deploy rehearse provider-key key keys revoke cap pause resume doctor smoke openapi viewer clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on
 
 provider-key: $(VENV)/run.done ## store the provider's API key of a deployed stack, from standard input (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed provider-key --stage $(STAGE)
+
+webhook-secret: $(VENV)/run.done ## store what the provider signs its callbacks with, from standard input (STAGE=dev)
+	@exec $(VENV)/bin/python -m local.deployed webhook-secret --stage $(STAGE)
 
 key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
 	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \

@@ -1,6 +1,7 @@
 """What an operator does with a deployed stack.
 
 python -m local.deployed provider-key --stage dev      store the provider's API key, from standard input
+python -m local.deployed webhook-secret --stage dev    store what the provider signs its callbacks with, likewise
 python -m local.deployed key --stage dev --tenant acme issue an API key
 python -m local.deployed keys --stage dev --tenant acme list a tenant's keys
 python -m local.deployed revoke --stage dev --key ID   end a key
@@ -22,7 +23,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local import client, doctor, packaging, picture
+from local import client, doctor, packaging, picture, provider_secret
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 KIND = "image2video"
@@ -38,15 +39,36 @@ PRICES = {
 
 
 def provider_key(stack: DeployedStack, options: argparse.Namespace) -> int:
-    secret = stack.outputs["ProviderKeySecret"]  # asked first: nobody types a key for a stack that is not there
-    key = (getpass.getpass("The provider's API key: ") if sys.stdin.isatty() else sys.stdin.read()).strip()
+    stored = stack.provider_secret()  # asked first: nobody types a key for a stack that is not there
+    key = _typed("The provider's API key: ")
     if not key or len(key.split()) != 1 or not key.isprintable():
         what = "the key has blanks in it" if key else "no key was given"
         raise OperatorError(what, f"paste the key alone: make provider-key STAGE={stack.stage}")
-    stack.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=key)
-    print(f"stored in {secret}\nIt is used from the next task on; one that was stored before, for five minutes more.")
+    stack.store_provider_secret(provider_secret.with_key(stored, key))
+    print(f"stored in {stack.outputs['ProviderKeySecret']}")
+    print("It is used from the next task on; one that was stored before, for five minutes more.")
     print(f"next: make key STAGE={stack.stage} TENANT=demo")
     return 0
+
+
+def webhook_secret(stack: DeployedStack, options: argparse.Namespace) -> int:
+    stored = stack.provider_secret()
+    given = _typed("The provider's webhook secret (while it is rotated both; none to remove it): ").split()
+    wrong = [one for one in given if not provider_secret.is_webhook_secret(one)]
+    if not given or (wrong and given != ["none"]):
+        what = "that is no webhook secret" if given else "no webhook secret was given"
+        raise OperatorError(
+            what, f"paste it as the provider shows it, whsec_...: make webhook-secret STAGE={stack.stage}"
+        )
+    stack.store_provider_secret(provider_secret.with_webhook_secrets(stored, " ".join(given)))
+    print("Callbacks that carry a signature are checked within five minutes from now.")
+    print(f"next: make doctor STAGE={stack.stage}")
+    return 0
+
+
+def _typed(question: str) -> str:
+    """A secret, from the terminal without echo or from standard input."""
+    return (getpass.getpass(question) if sys.stdin.isatty() else sys.stdin.read()).strip()
 
 
 def key(stack: DeployedStack, options: argparse.Namespace) -> int:
@@ -135,6 +157,8 @@ def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
         print(f"{'problem' if finding.problem else 'ok':<8} {finding.check}")
         if finding.problem:
             print(f"         {finding.problem}\n         -> {finding.remedy}")
+        if finding.note:
+            print(f"         {finding.note}")
     problems = sum(bool(finding.problem) for finding in findings)
     print(f"\n{problems} of {len(findings)} checks found a problem" if problems else f"\nall {len(findings)} are well")
     return 1 if problems else 0
@@ -202,6 +226,7 @@ def _send(api: client.Client, body: dict[str, Any], options: argparse.Namespace)
 
 COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "provider-key": provider_key,
+    "webhook-secret": webhook_secret,
     "key": key,
     "keys": keys,
     "revoke": revoke,

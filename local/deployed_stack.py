@@ -17,6 +17,8 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
+from local import provider_secret
+
 _SIGN_IN = "sign in (`aws sso login`, `aws configure`) or name a profile (AWS_PROFILE=...)"
 _NO_CREDENTIALS = (
     *(CredentialRetrievalError, NoCredentialsError, PartialCredentialsError),
@@ -69,12 +71,19 @@ class DeployedStack:
         return str(answer["StackResourceDetail"]["PhysicalResourceId"])
 
     def has_provider_key(self) -> bool:
+        return provider_secret.holds_key(self.provider_secret())
+
+    def provider_secret(self) -> str:
+        """The provider's secret as it is stored now, "" where nothing is."""
         secrets = self.client("secretsmanager")
         try:
             value = secrets.get_secret_value(SecretId=self.outputs["ProviderKeySecret"])
         except secrets.exceptions.ResourceNotFoundException:  # a secret without a value has no version
-            return False
-        return bool(value.get("SecretString", "").strip())
+            return ""
+        return str(value.get("SecretString", "")).strip()
+
+    def store_provider_secret(self, text: str) -> None:
+        self.client("secretsmanager").put_secret_value(SecretId=self.outputs["ProviderKeySecret"], SecretString=text)
 
     @cached_property
     def base_url(self) -> str:

@@ -1,15 +1,18 @@
 """What can be wrong with a deployed stack, one check each, and what to do about it."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local import provider_secret
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 _TIMEOUT = 15
+_BODY = b"{}"
 NOBODY = {"code": 1202, "message": "no such method or path", "request_id": ""}
 """The callback function's answer to whoever has no token, always the same. The gateway's own has a request id."""
 
@@ -28,6 +31,7 @@ class Finding:
     check: str
     problem: str = ""
     remedy: str = ""
+    note: str = ""
 
 
 def examine(stack: DeployedStack) -> list[Finding]:
@@ -38,9 +42,9 @@ def examine(stack: DeployedStack) -> list[Finding]:
     return findings
 
 
-def _finding(stack: DeployedStack, name: str, check: Callable[[DeployedStack], None]) -> Finding:
+def _finding(stack: DeployedStack, name: str, check: Callable[[DeployedStack], str | None]) -> Finding:
     try:
-        check(stack)
+        return Finding(name, note=check(stack) or "")
     except Problem as exc:
         return Finding(name, exc.what, exc.remedy)
     except OperatorError as exc:
@@ -48,7 +52,6 @@ def _finding(stack: DeployedStack, name: str, check: Callable[[DeployedStack], N
     except (ClientError, BotoCoreError) as exc:
         trouble = explained(exc, stack)
         return Finding(name, str(trouble), trouble.remedy)
-    return Finding(name)
 
 
 def _complete(stack: DeployedStack) -> None:
@@ -70,9 +73,10 @@ def _base_url(stack: DeployedStack) -> None:
         raise Problem(f"it says {stack.base_url}, the API is at {stack.api_address}", remedy)
 
 
-def _post(url: str) -> requests.Response:
+def _post(url: str, **headers: str) -> requests.Response:
+    headers = {"Content-Type": "application/json", **headers}
     try:
-        return requests.post(url, json={}, timeout=_TIMEOUT, allow_redirects=False)
+        return requests.post(url, data=_BODY, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
     except requests.RequestException as exc:
         remedy = "is the domain's DNS record there, and its certificate valid? Is this machine online?"
         raise Problem(f"{url} cannot be reached ({type(exc).__name__})", remedy) from None
@@ -98,6 +102,23 @@ def _callback_address(stack: DeployedStack) -> None:
     if response.status_code != 404 or _json(response) != NOBODY:
         remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
         raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
+
+
+def _callbacks_arrive(stack: DeployedStack) -> str:
+    """As the provider's own would: with a token, and a signature where there is a secret. Returns the address."""
+    secrets = provider_secret.webhook_secrets(stack.provider_secret())
+    given = {p["ParameterKey"]: p.get("ParameterValue", "") for p in stack.described.get("Parameters", [])}
+    if given.get("RequireWebhookSignature") == "on" and not secrets:
+        remedy = f"make webhook-secret STAGE={stack.stage}, or deploy with RequireWebhookSignature=off"
+        raise Problem("signatures are required, and no webhook secret is stored: all callbacks are refused", remedy)
+    now = int(time.time())
+    headers = provider_secret.signed(secrets[0], f"doctor-{now}", now, _BODY) if secrets else {}
+    address = f"{stack.base_url}{stack.operate('probe_path')['path']}"
+    response = _post(address, **headers)
+    if response.status_code != 200:
+        remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
+        raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
+    return f"for the test callback in Kling's console: {address}"
 
 
 def _subscription(stack: DeployedStack) -> None:
@@ -134,11 +155,12 @@ def _sending(stack: DeployedStack) -> None:
         raise Problem(f"new tasks wait, the operator has paused sending{because}", f"make resume STAGE={stack.stage}")
 
 
-_CHECKS: dict[str, Callable[[DeployedStack], None]] = {
+_CHECKS: dict[str, Callable[[DeployedStack], str | None]] = {
     "the provider's key is stored": _provider_key,
     "the base URL is the API's address": _base_url,
     "the API answers in Kling's envelope": _api_answers,
     "the callback address answers": _callback_address,
+    "a callback arrives": _callbacks_arrive,
     "somebody is told about alarms": _subscription,
     "the state machine is active": _state_machine,
     "the sweeper comes every minute": _sweeper,

@@ -8,6 +8,7 @@
 stack's own. {"action": "spend", "tenant": "acme"} answers the cap and this month's figure.
 {"action": "pause", "reason": "..."} stops new paid POSTs, {"action": "resume"} lets them go on, {"action": "status"}
 says which of both holds.
+{"action": "probe_path"} answers where, below the API's address, a test callback may be sent to.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
     "pause": operations.pause,
     "resume": operations.resume,
     "status": operations.status,
+    "probe_path": operations.probe_path,
 }
 
 

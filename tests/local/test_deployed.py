@@ -22,12 +22,14 @@ from local.stack import Options, Stack
 pytestmark = pytest.mark.xdist_group("deployed")  # one stack for all of them
 
 STAGE = "test"
+SIGNING = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
 CHECKS = [
     "the stack is deployed",
     "the provider's key is stored",
     "the base URL is the API's address",
     "the API answers in Kling's envelope",
     "the callback address answers",
+    "a callback arrives",
     "somebody is told about alarms",
     "the state machine is active",
     "the sweeper comes every minute",
@@ -109,6 +111,34 @@ class TestProviderKey:
         typed(monkeypatch, text)
         assert run("provider-key") == 1
         assert problem in capsys.readouterr().err
+        assert stored_key() == before
+
+
+class TestWebhookSecret:
+    def test_it_is_stored_beside_the_key_and_doctor_signs_with_it(
+        self, aws: Stack, restored_key: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        key = stored_key()
+        typed(monkeypatch, f"{SIGNING} \n")
+        assert run("webhook-secret") == 0
+        assert json.loads(stored_key()) == {"key": key, "webhook_secret": SIGNING}
+        assert SIGNING not in capsys.readouterr().out
+        assert set(problems()) == {"somebody is told about alarms"}
+        typed(monkeypatch, "sk-another")
+        assert run("provider-key") == 0
+        assert json.loads(stored_key()) == {"key": "sk-another", "webhook_secret": SIGNING}
+        typed(monkeypatch, "none\n")
+        assert run("webhook-secret") == 0
+        assert stored_key() == "sk-another"
+
+    @pytest.mark.parametrize("text", ["", "sk-key", f"{SIGNING} sk-key", "none none", "whsec_%%%%%%%%%%%%%%%%%%%%"])
+    def test_what_is_no_secret_is_refused(
+        self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+    ) -> None:
+        before = stored_key()
+        typed(monkeypatch, text)
+        assert run("webhook-secret") == 1
+        assert f"make webhook-secret STAGE={STAGE}" in capsys.readouterr().err
         assert stored_key() == before
 
 
@@ -197,7 +227,7 @@ class TestDoctor:
         assert [line[9:] for line in lines if line.startswith(("ok ", "problem "))] == CHECKS
         assert [line[9:] for line in lines if line.startswith("problem ")] == ["somebody is told about alarms"]
         assert any("-> " in line and "OperatorEmail=" in line for line in lines)
-        assert lines[-1] == "1 of 9 checks found a problem"
+        assert lines[-1] == "1 of 10 checks found a problem"
 
     def test_a_confirmed_subscription_makes_it_well(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -209,7 +239,7 @@ class TestDoctor:
         made = stack.client("sns").subscribe(**subscribed, ReturnSubscriptionArn=True)["SubscriptionArn"]
         try:
             assert run("doctor") == 0
-            assert capsys.readouterr().out.endswith("all 9 are well\n")
+            assert capsys.readouterr().out.endswith("all 10 are well\n")
         finally:
             stack.client("sns").unsubscribe(SubscriptionArn=made)
 
@@ -237,7 +267,7 @@ class TestDoctor:
     def test_nothing_there_at_the_address(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(DeployedStack, "base_url", "http://127.0.0.1:9")
         found = problems()
-        for check in ("the API answers in Kling's envelope", "the callback address answers"):
+        for check in ("the API answers in Kling's envelope", "the callback address answers", "a callback arrives"):
             assert "cannot be reached" in found[check].problem
 
     def test_somebody_elses_404_is_not_the_callback_functions(
@@ -245,6 +275,20 @@ class TestDoctor:
     ) -> None:
         monkeypatch.setattr(DeployedStack, "base_url", f"{aws.endpoint['api_url']}/nowhere")
         assert "the callback address answers" in problems()
+
+    def test_the_probe_answers_at_the_address_that_is_shown(
+        self, aws: Stack, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run("doctor")
+        (address,) = re.findall(r"test callback in Kling's console: (\S+)", capsys.readouterr().out)
+        told = {"id": "1234567890", "status": "submitted", "message": "", "outputs": []}
+        assert requests.post(address, json=told, timeout=5).status_code == 200
+        assert requests.post(f"{address[:-1]}_", json=told, timeout=5).status_code == 404
+
+    def test_signatures_are_required_and_there_is_no_secret(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        parameters = [{"ParameterKey": "RequireWebhookSignature", "ParameterValue": "on"}]
+        monkeypatch.setattr(DeployedStack, "described", {**DeployedStack(STAGE).described, "Parameters": parameters})
+        assert "make webhook-secret" in problems()["a callback arrives"].remedy
 
     def test_a_sweeper_that_was_switched_off(self, aws: Stack) -> None:
         stack = DeployedStack(STAGE)

@@ -5,6 +5,7 @@ import tomllib
 from typing import Any
 
 import pytest
+from kling_relay.observability import NAMESPACE, UNITS, Metric
 
 from tests.template.rules import REPOSITORY, of_type, references
 
@@ -27,6 +28,9 @@ METRICS: dict[str, dict[str, tuple[set[str], set[str]]]] = {
     },
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible": ({"QueueName"}, {"Maximum"})},
 }
+# Ours: what is measured every minute has a maximum, what happens is added up. The heartbeat is one event a minute.
+_GAUGES = {Metric.ACCOUNT_TROUBLE, Metric.WAITING_TASKS, Metric.PARKED_TASKS, Metric.OLDEST_OPEN_TASK}
+METRICS[NAMESPACE] = {metric: ({"service"}, {"Maximum"} if metric in _GAUGES else _SUM) for metric in UNITS}
 
 
 def metric_problem(alarm: dict[str, Any]) -> str:
@@ -49,7 +53,28 @@ def test_alarms_watch_what_aws_publishes(template: Template) -> None:
     for name, alarm in alarms(template).items():
         assert metric_problem(alarm) == "", name
         for dimension in alarm["Dimensions"]:
-            assert references(dimension["Value"]) & set(template["Resources"]), name
+            ours = alarm["Namespace"] == NAMESPACE and dimension["Value"] == {"Ref": "AWS::StackName"}
+            assert ours or references(dimension["Value"]) & set(template["Resources"]), name
+
+
+def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
+    """The alarms ask for it; every function that measures has to be told."""
+    functions = of_type(template, "AWS::Lambda::Function")
+    given = {
+        name: function["Properties"]["Environment"]["Variables"].get("STACK_NAME")
+        for name, function in functions.items()
+    }
+    assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction", "OperateTasksFunction"}
+    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 5
+
+
+def test_the_watcher_is_watched(template: Template) -> None:
+    """A sweeper that is dead measures nothing: for its own alarm no data is the worst data, for no other."""
+    breaching = [name for name, alarm in alarms(template).items() if alarm["TreatMissingData"] == "breaching"]
+    assert breaching == ["HeartbeatMissingAlarm"]
+    alarm = alarms(template)["HeartbeatMissingAlarm"]
+    assert (alarm["MetricName"], alarm["Threshold"]) == (Metric.SWEEPER_HEARTBEAT, 1)
+    assert alarm["Period"] * alarm["EvaluationPeriods"] <= 600
 
 
 @pytest.mark.parametrize(
@@ -115,6 +140,7 @@ DEFAULTS = {
     "WaitScale": "1",
     "MonthlyCapUnits": 0,
     "OnUnconfirmed": "park",
+    "RequireWebhookSignature": "off",
 }
 
 

@@ -93,7 +93,7 @@ def test_browsers_may_upload_and_nothing_else(template: Template) -> None:
 def test_the_index_for_lists_holds_keys_only(template: Template) -> None:
     (table,) = of_type(template, "AWS::DynamoDB::Table").values()
     indexes = {index["IndexName"]: index for index in table["Properties"]["GlobalSecondaryIndexes"]}
-    assert set(indexes) == {"by_due", "by_owner"}
+    assert set(indexes) == {"by_due", "by_owner", "by_age"}
     assert indexes["by_owner"]["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 

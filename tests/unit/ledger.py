@@ -58,7 +58,7 @@ class LedgerProvider:
         now = self.clock.now_ms()
         return sum(one.at <= now < one.at + one.seconds * 1000 for one in self.sold)
 
-    def prepare(self) -> None:
+    def prepare(self, refresh: bool = False) -> None:
         if self.prepared is not None:
             raise self.prepared
 

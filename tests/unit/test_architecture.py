@@ -50,7 +50,7 @@ FLOORS = [
         "uploads",
         "operations",
     },
-    {"request", "archive", "table", "keys", "spending", "provider", "profiles", "rows"},
+    {"request", "archive", "table", "keys", "backlog", "spending", "provider", "profiles", "rows"},
     {
         "catalogue",
         "schema",

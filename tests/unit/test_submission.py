@@ -227,7 +227,7 @@ def test_two_claimers_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     real = world.provider.prepare
     inner: list[str] = []
 
-    def meanwhile() -> None:
+    def meanwhile(refresh: bool) -> None:
         monkeypatch.setattr(world.provider, "prepare", real)
         (task,) = world.tasks()
         inner.append(advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next)

@@ -137,7 +137,7 @@ def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
 def _row(keys: Keys, keyring: Keyring, key_id: str) -> KeyRow | None:
     """The row of a key, unless it was revoked or made with a secret that is gone: those are like unknown ones."""
     row = keys.get(key_id) if key_id.isalnum() else None
-    return row if row is not None and row.revoked_at is None and row.version in keyring.versions else None
+    return row if row is not None and row.revoked_at is None and row.version in keyring else None
 
 
 def _hash(keyring: Keyring, version: str, secret: str) -> str:

@@ -1,7 +1,12 @@
-"""Tokens for providers whose secret is an AK/SK pair: made here, short-lived, and never stored."""
+"""What the provider's secret holds, and tokens for providers whose key is an AK/SK pair: made here, never stored.
+
+The secret is the key alone, or JSON with the key as "key" (or as "access_key" and "secret_key") and, where the provider
+signs its callbacks, the "webhook_secret": one or, while it is rotated, several, separated by blanks.
+"""
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from kling_relay.settings import SettingsError
 
@@ -9,6 +14,29 @@ _NAMES = ("access_key", "secret_key")
 _LIFE_SECONDS = 1800
 _EARLY_SECONDS = 5  # it begins in the past, for a provider whose clock is behind ours
 _RENEW_SECONDS = 60
+
+
+def key_in(secret: str) -> str:
+    """The key in a stored secret, empty where it holds none; a pair in whichever form it was stored."""
+    held = _object(secret)
+    if held is None or _NAMES[0] in held:
+        return secret
+    key = held.get("key", "")
+    return key.strip() if isinstance(key, str) else ""
+
+
+def webhook_secrets_in(secret: str) -> list[str]:
+    """The secrets that the provider may have signed a callback with; none where it signs nothing."""
+    held = (_object(secret) or {}).get("webhook_secret")
+    return held.split() if isinstance(held, str) else []
+
+
+def _object(secret: str) -> dict[str, Any] | None:
+    try:
+        held = json.loads(secret) if secret.startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return held if isinstance(held, dict) else None
 
 
 class TokenSigner:

@@ -22,19 +22,31 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Nothing new is sent before `not_before` (ms). `failures` in a row make that longer. `pause`: nor as long as the
-    operator has it so."""
+    """Nothing new is sent before `not_before` (ms). `failures` in a row make that longer. `cause`: "room", or "account"
+    where only an operator can help. `pause`: nor as long as the operator has it so."""
 
     not_before: int = 0
     failures: int = 0
     reason: str = ""
+    cause: str = "room"
     pause: Pause | None = None
 
     def closed(self, now: int) -> str:
         """Why nothing new may be sent at `now` (ms); empty if it may."""
         if self.pause is not None:
             return str(self.pause)
-        return f"room at the provider ({self.reason})" if self.not_before > now else ""
+        return awaited(self.cause, self.reason) if self.not_before > now else ""
+
+    @property
+    def account_trouble(self) -> bool:
+        """Whether the account was in trouble at the last try, and nothing was accepted since."""
+        return self.failures > 0 and self.cause == "account"
+
+
+def awaited(cause: str, reason: str) -> str:
+    """What a task waits for behind a gate that was closed for this cause."""
+    what = "the provider's account to be put in order" if cause == "account" else "room at the provider"
+    return f"{what} ({reason})"
 
 
 class Gates:
@@ -62,15 +74,16 @@ class Gates:
         """Take the stop back; False where there was none."""
         return self._rows.update_if(_CONTROL, "REMOVE #paused_at, #reason", "attribute_exists(#paused_at)")
 
-    def close(self, provider: str, seen: Gate, *, not_before: int, reason: str) -> None:
+    def close(self, provider: str, seen: Gate, *, not_before: int, reason: str, cause: str = "room") -> None:
         """Send nothing new to `provider` before `not_before` (ms). Loses silently to a longer pause."""
         self._rows.update_if(
             f"gate#{provider}",
-            "SET #not_before = :until, #failures = :failures, #reason = :reason",
+            "SET #not_before = :until, #failures = :failures, #reason = :reason, #cause = :cause",
             "attribute_not_exists(#pk) OR #not_before < :until",
             until=not_before,
             failures=seen.failures + 1,
             reason=reason[:300],
+            cause=cause,
         )
 
     def open(self, provider: str, seen: Gate) -> None:

@@ -2,8 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -18,11 +17,20 @@ def base62(raw: bytes, length: int) -> str:
     return "".join(digits)
 
 
-@dataclass(frozen=True, slots=True)
 class Keyring:
-    """The versions of the stack's secret: key id -> secret text. The greatest key id signs; all of them verify."""
+    """The versions of the stack's secret: key id -> secret text. The greatest key id signs; all of them verify.
 
-    versions: Mapping[str, str]
+    `newest()` reads them anew, for a key id that is not on the ring: it may have been added since this was read.
+    """
+
+    def __init__(self, versions: Mapping[str, str], newest: Callable[[], Mapping[str, str]] | None = None) -> None:
+        self.versions = versions
+        self._newest = newest
+
+    def __contains__(self, kid: str) -> bool:
+        if kid not in self.versions and self._newest is not None:
+            self.versions = self._newest()
+        return kid in self.versions
 
     @property
     def current(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from kling_relay import auth
+from kling_relay import auth, webhooks
 from kling_relay.keys import SCOPES, KeyRow
 from kling_relay.relay import Relay
 from kling_relay.spending import MOST_UNITS, month_of
@@ -30,6 +30,11 @@ def list_keys(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
 
 def revoke_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
     return {"revoked": relay.keys.revoke(str(event.get("key_id", "")), relay.clock.now_ms())}
+
+
+def probe_path(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Where, below the API's address, a test callback is answered and does nothing."""
+    return {"path": webhooks.callback_url("", relay.keyring, webhooks.PROBE)}
 
 
 def set_cap(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:

@@ -98,9 +98,10 @@ class Provider:
         self._key = key
         self._wire = Wire()
 
-    def prepare(self) -> None:
-        """Fetch the key while nothing is claimed yet; raises SettingsError where the operator has stored none."""
-        self._usable_key()
+    def prepare(self, refresh: bool = False) -> None:
+        """Fetch the key while nothing is claimed yet, past any cache where `refresh` is true; raises SettingsError
+        where the operator has stored none."""
+        self._usable_key(refresh)
 
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:
         """The paid POST, once. Only an authentication error, which bills nothing, allows one more with a new key.
@@ -121,12 +122,13 @@ class Provider:
 
     def query(self, kind: str, upstream_id: str) -> Answer:
         """Ask for a task by the provider's id or, where the profile allows it, by our reference. Costs nothing."""
-        url, key = f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}", self._usable_key()
+        url = f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"
         try:
+            key = self._usable_key()
             status, payload = self._wire.get(url, key, QUERY_SECONDS)
             if _is_authentication_error(status, payload) and (newer := self._newer_key(key)) is not None:
                 status, payload = self._wire.get(url, newer, QUERY_SECONDS)
-        except (NotConnectedError, BrokenError) as exc:
+        except (NotConnectedError, BrokenError, SettingsError) as exc:
             return Trouble(str(exc))
         return _classify_query(status, payload)
 

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
@@ -11,21 +11,23 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kling_relay import archive, catalogue
+from kling_relay import archive, catalogue, observability
+from kling_relay.backlog import Backlog
 from kling_relay.catalogue import Catalogue
 from kling_relay.clock import Clock
-from kling_relay.credential import TokenSigner
+from kling_relay.credential import TokenSigner, key_in, webhook_secrets_in
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
 from kling_relay.keys import Keys
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.spending import Spending
 from kling_relay.table import TaskTable
 
-_SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or at the first authentication error
+_SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or when the old one is of no use
+_REFRESH_SECONDS = 5.0  # one that is asked for sooner comes from memory: forgers must not cost a read each
 _CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
 # The overlay of the models is worth no waiting: without it there is still the catalogue that is shipped.
 _QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
@@ -34,16 +36,32 @@ T = TypeVar("T")
 
 
 class Cached(Generic[T]):
-    """A value that is fetched again when it is older than `seconds`."""
+    """A value that is fetched again when it is older than `seconds` by the clock `now`."""
 
-    def __init__(self, fetch: Callable[[], T], seconds: float = _SECRET_SECONDS) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[], T],
+        seconds: float = _SECRET_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._fetch = fetch
         self._seconds = seconds
+        self._now = now
         self._kept: tuple[T, float] | None = None
+        self._refreshed_at: float | None = None
 
     def get(self, refresh: bool = False) -> T:
-        if refresh or self._kept is None or time.monotonic() - self._kept[1] > self._seconds:
-            self._kept = (self._fetch(), time.monotonic())
+        """The value. `refresh`: past the cache, but once in a few seconds only, and what there was stays good where it
+        cannot be fetched just then."""
+        now = self._now()
+        if self._kept is None or now - self._kept[1] > self._seconds:
+            self._kept = (self._fetch(), now)
+        elif refresh and (self._refreshed_at is None or now - self._refreshed_at >= _REFRESH_SECONDS):
+            self._refreshed_at = now
+            try:
+                self._kept = (self._fetch(), now)
+            except Exception as exc:
+                logger.warning("not_refreshed", extra={"error": type(exc).__name__})
         return self._kept[0]
 
 
@@ -81,6 +99,14 @@ class Relay:
         return Keys(self.table.rows)
 
     @cached_property
+    def backlog(self) -> Backlog:
+        return Backlog(self.table.rows)
+
+    def measure(self, values: Mapping[Metric, float]) -> None:
+        """Publish metrics of this stack; never raises."""
+        observability.emit(self.settings.stack_name or "kling-relay", values)
+
+    @cached_property
     def s3(self) -> Any:
         return self.client("s3", Config(signature_version="s3v4"))
 
@@ -96,9 +122,15 @@ class Relay:
     @cached_property
     def provider(self) -> Provider:
         chosen = profile(self.settings.provider, self.settings.kling_base_url)
-        stored = self._provider_key.get
-        signer = TokenSigner(stored, lambda: self.clock.now_ms() / 1000)
-        return Provider(chosen, signer if chosen.auth == "aksk" else stored)
+        signer = TokenSigner(self._provider_key_in, lambda: self.clock.now_ms() / 1000)
+        return Provider(chosen, signer if chosen.auth == "aksk" else self._provider_key_in)
+
+    def _provider_key_in(self, refresh: bool) -> str:
+        return key_in(self._provider_key.get(refresh))
+
+    def webhook_secrets(self, refresh: bool = False) -> list[str]:
+        """What the provider may sign its callbacks with; none where the operator has stored none."""
+        return webhook_secrets_in(self._provider_key.get(refresh))
 
     @cached_property
     def _provider_key(self) -> Cached[str]:
@@ -106,7 +138,7 @@ class Relay:
 
     @property
     def keyring(self) -> Keyring:
-        return Keyring(json.loads(self._relay_secret.get()))
+        return Keyring(json.loads(self._relay_secret.get()), lambda: json.loads(self._relay_secret.get(refresh=True)))
 
     @cached_property
     def _relay_secret(self) -> Cached[str]:

@@ -17,6 +17,7 @@ class Settings:
     A function gets only the variables that it needs; what it does not get is empty here and fails at its first use.
     """
 
+    stack_name: str = ""
     task_table: str = ""
     input_bucket: str = ""
     video_bucket: str = ""
@@ -37,6 +38,7 @@ class Settings:
     settle_seconds: int = 120
     on_unconfirmed: str = "park"
     monthly_cap_units: int = 0
+    require_webhook_signature: str = "off"
     task_retention_days: int = 400
     wait_scale: float = 1.0
 

@@ -3,7 +3,8 @@
 from kling_relay import intake, schedule, webhooks
 from kling_relay.catalogue import render_p5_seconds
 from kling_relay.facts import Facts
-from kling_relay.observability import logger
+from kling_relay.gate import awaited
+from kling_relay.observability import Metric, logger
 from kling_relay.provider import (
     Accepted,
     AccountTrouble,
@@ -43,7 +44,7 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
         return wait(relay, task, 1)
     try:
-        relay.provider.prepare()
+        relay.provider.prepare(refresh=gate.account_trouble)  # it may have been replaced meanwhile
     except SettingsError as exc:
         return _close_gate(relay, task, AccountTrouble(str(exc)))
     body = intake.upstream_body(relay, task, facts.images)
@@ -111,10 +112,11 @@ def _close_gate(relay: Relay, task: Task, outcome: NoRoom | AccountTrouble) -> S
     first, most = (2.0, 60.0) if isinstance(outcome, NoRoom) else (60.0, 600.0)
     pause = schedule.backoff(gate.failures + 1, first=first, most=most)
     until = relay.clock.now_ms() + relay.settings.scaled_ms(pause)
-    relay.gates.close(relay.settings.provider, gate, not_before=until, reason=outcome.reason)
+    cause, reason = "room" if isinstance(outcome, NoRoom) else "account", _in_short(outcome.reason)
+    relay.gates.close(relay.settings.provider, gate, not_before=until, reason=reason, cause=cause)
     if isinstance(outcome, AccountTrouble):
-        logger.error("provider_account_trouble", extra={"reason": _in_short(outcome.reason)})
-    return _wait_in_turn(relay, task, f"room at the provider ({outcome.reason})")
+        logger.error("provider_account_trouble", extra={"task_id": task.id, "reason": reason})
+    return _wait_in_turn(relay, task, awaited(cause, reason))
 
 
 def _wait_in_turn(relay: Relay, task: Task, waits_for: str) -> Step:
@@ -144,6 +146,7 @@ def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = Fal
     """`refusal`: what a second POST was refused with; the task fails with it where the first one is not found."""
     now = relay.clock.now_ms()
     logger.warning("submission_unconfirmed", extra={"task_id": task.id, "reason": _in_short(reason)})
+    relay.measure({Metric.UNCONFIRMED: 1})
     pause = 0.0 if look_at_once else schedule.LOOKUP_SECONDS
     task = relay.table.move(
         task,
@@ -154,7 +157,7 @@ def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = Fal
         lease_until=None,
         due_at=now + _ms(schedule.GRACE_SECONDS),
         reason=refusal,
-        waits_for=f"proof of its submission ({reason})",
+        waits_for=f"proof of its submission ({_in_short(reason)})",
         updated_at=now,
     )
     return task if look_at_once else wait(relay, task, pause)
@@ -185,7 +188,12 @@ def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     one_more = not settled or (found == "denied" and denials < 2)
     pause = schedule.DENIAL_GAP_SECONDS if one_more else schedule.PARKED_SECONDS
     retry_at = now + relay.settings.scaled_ms(pause)
-    task = relay.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now)
+    parked: dict[str, object] = {}
+    if settled and task.parked_at is None:  # until its deadline: a callback that names it still settles it
+        parked = {"parked_at": now, "waits_for": f"{task.waits_for}; parked"}
+    task = relay.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now, **parked)
+    if parked:
+        logger.warning("task_parked", extra={"task_id": task.id, "denials": denials})
     return wait(relay, task, pause)
 
 
@@ -283,7 +291,7 @@ def wait(relay: Relay, task: Task, seconds: float, *, scaled: bool = True) -> St
 
 
 def _in_short(reason: str) -> str:
-    """A reason for the log: without the provider's own words, which may repeat a prompt or a key."""
+    """A reason without the provider's own words, which may repeat a prompt or a key."""
     return reason.partition(":")[0]
 
 

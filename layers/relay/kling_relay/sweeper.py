@@ -1,12 +1,17 @@
-"""Finds what has been left lying: overdue tasks, and tasks that wait for room upstream. It only starts workflows."""
+"""Finds what has been left lying: overdue tasks, and tasks that wait for room upstream. It only starts workflows, and
+measures how much is open."""
+
+import random
 
 from kling_relay import workflow
-from kling_relay.observability import logger
+from kling_relay.gate import Gate
+from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay
 
 _OVERDUE_AT_ONCE = 200
 _WAITING_SEEN = 2000  # the turns of tenants are fair among these
 _STARTED_AT_ONCE = 20
+_TROUBLE_MS = 900_000  # account trouble that no try has confirmed for so long is not known to last
 
 
 def sweep(relay: Relay) -> dict[str, int]:
@@ -15,8 +20,27 @@ def sweep(relay: Relay) -> dict[str, int]:
     overdue = sum(_restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
     gate = relay.gates.get(relay.settings.provider)
     # Closed for several times in a row: one task probes; otherwise a handful, since a refusal for want of room is free.
-    room = 0 if gate.closed(now) else 1 if gate.failures > 3 else _STARTED_AT_ONCE
-    return {"overdue": overdue, "waiting": start_waiting(relay, room)}
+    probe = gate.failures > 3 or gate.account_trouble
+    room = 0 if gate.closed(now) else 1 if probe else _STARTED_AT_ONCE
+    started = {"overdue": overdue, "waiting": start_waiting(relay, room, anyone=gate.account_trouble)}
+    relay.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(relay, gate, now)})
+    return started
+
+
+def _gauges(relay: Relay, gate: Gate, now: int) -> dict[Metric, float]:
+    """What is open; nothing where it cannot be read just now, since the sweep itself is done."""
+    trouble = gate.account_trouble and now < gate.not_before + _TROUBLE_MS
+    try:
+        oldest = relay.backlog.oldest()
+        return {
+            Metric.ACCOUNT_TROUBLE: int(trouble),
+            Metric.WAITING_TASKS: relay.backlog.waiting(),
+            Metric.PARKED_TASKS: relay.backlog.parked(),
+            Metric.OLDEST_OPEN_TASK: 0 if oldest is None else max(0, now - oldest) / 1000,
+        }
+    except Exception as exc:
+        logger.warning("not_measured", extra={"error": type(exc).__name__})
+        return {}
 
 
 def room_was_made(relay: Relay) -> None:
@@ -25,17 +49,23 @@ def room_was_made(relay: Relay) -> None:
         if not relay.table.waiting(1):
             return
         gate = relay.gates.get(relay.settings.provider)
+        if gate.account_trouble:  # room is not what they wait for
+            return
         relay.gates.open(relay.settings.provider, gate)
         start_waiting(relay, 0 if gate.pause else 1)
     except Exception as exc:
         logger.warning("room_not_given", extra={"error": type(exc).__name__})
 
 
-def start_waiting(relay: Relay, room: int) -> int:
-    """Start at most `room` waiting tasks: the oldest first, in turn over tenants. Tasks past their deadline go as well,
-    whether there is room or not: they end, and cost nothing."""
+def start_waiting(relay: Relay, room: int, *, anyone: bool = False) -> int:
+    """Start at most `room` waiting tasks: the oldest first, in turn over tenants; or, for `anyone`, by lot, so that one
+    that the account may not have (such as a model that it has no right to) does not keep all others from trying. Tasks
+    past their deadline go as well, whether there is room or not: they end, and cost nothing."""
     waiting = relay.table.waiting(_WAITING_SEEN)
-    chosen = in_turn(waiting)[:room]
+    ranked = in_turn(waiting)
+    if anyone:
+        random.shuffle(ranked)
+    chosen = ranked[:room]
     late = relay.clock.now_ms() - relay.settings.deadline_seconds * 1000
     chosen += [task_id for task_id in relay.table.waiting_since(late, _STARTED_AT_ONCE) if task_id not in chosen]
     return sum(_restart(relay, task_id) for task_id in chosen)

@@ -4,7 +4,8 @@ One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and
 point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate#` and `control` are gate.py's, `key#`
 and `tenant-keys#` are keys.py's, `spend#` and `cap#` are spending.py's. The sparse index `by_due` holds the open tasks:
 `queue` "open" sorted by `due_at`, `queue` "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks:
-`owner` is "{tenant}#{kind}", sorted by `birth`.
+`owner` is "{tenant}#{kind}", sorted by `birth`. The sparse index `by_age` holds those whose client sees no end:
+`standing` is "open" or "parked", sorted by `birth`.
 """
 
 import json
@@ -193,7 +194,10 @@ class TaskTable:
         lost."""
         pk = f"task#{task.id}"
         condition = "attribute_exists(#pk) AND (attribute_not_exists(#asked_at) OR #asked_at <= :before)"
-        if self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
+        just_asked = (
+            task.asked_at is not None and task.asked_at > now - gap_ms
+        )  # a write that is lost before it is made
+        if not just_asked and self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
             return True
         if urgent:  # only an open row has due_at, and it only ever comes nearer
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
@@ -280,6 +284,12 @@ class TaskTable:
         if to in ENDED or changes.get("due_at", 0) is None:  # nobody comes back to it: out of the index
             changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
             changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
+        if to in CLOSED:
+            changes["standing"] = None
+        elif to in (Phase.ACCEPTED, Phase.SUBMITTED):
+            changes |= {"standing": "open", "parked_at": None}
+        elif changes.get("parked_at") is not None:
+            changes["standing"] = "parked"
         changes["write"] = new_token()
         sets = {name: _stored(given) for name, given in changes.items() if given is not None}
         removes = [f"#{name}" for name, given in changes.items() if given is None]
@@ -312,7 +322,8 @@ def _item(task: Task) -> dict[str, Any]:
     item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
     # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
     listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(f"{task.created_at:013}#{task.id}")}
-    return {"pk": value(f"task#{task.id}"), "queue": value("open"), **listed, **item}
+    open_ = {"queue": value("open"), "standing": value("open")}
+    return {"pk": value(f"task#{task.id}"), **open_, **listed, **item}
 
 
 def _task(item: dict[str, Any]) -> Task:

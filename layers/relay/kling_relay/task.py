@@ -74,6 +74,7 @@ class Task:
     lease_until: int | None = None
     retry_at: int | None = None  # the next POST or the next copy is not tried before this
     unsure_since: int | None = None  # the end of the POST whose outcome is unknown
+    parked_at: int | None = None  # when looking it up had led nowhere for so long that it is in doubt for good
     denials: int = 0  # times the provider has said that it does not know our reference
     upstream_id: str | None = None
     asked_at: int | None = None  # the last query that a callback caused

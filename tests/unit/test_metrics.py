@@ -1,0 +1,151 @@
+"""What functions really print as metrics is what the catalogue says; and no metric makes anything fail."""
+
+import json
+from typing import Any
+
+import pytest
+from kling_relay import observability
+from kling_relay.observability import NAMESPACE, UNITS, Metric, emit
+from kling_relay.task import Phase
+
+from tests.unit.world import ROOT, Cloud, World
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, list[float]]:
+    """The metrics among what was printed, as CloudWatch reads them: name -> values. Checks their form."""
+    values: dict[str, list[float]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        entry = json.loads(line)
+        if "_aws" not in entry:
+            continue
+        (directive,) = entry["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == NAMESPACE and directive["Dimensions"] == [["service"]]
+        assert isinstance(entry["service"], str)
+        for metric in directive["Metrics"]:
+            assert UNITS[Metric(metric["Name"])] == metric["Unit"]
+            values.setdefault(metric["Name"], []).extend(entry[metric["Name"]])
+    return values
+
+
+def test_the_catalogue() -> None:
+    """A series costs $0.30 a month: forty are the house's limit, and names stay the same for dashboards."""
+    assert set(UNITS) == set(Metric) and len(UNITS) <= 40
+    assert all(name.isalpha() and name[0].isupper() for name in UNITS)
+    assert set(UNITS.values()) == {"Count", "Seconds"}
+
+
+def test_they_carry_the_stacks_name(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    World(cloud, stack_name="kling-relay-prod").relay.measure({Metric.UNCONFIRMED: 1})
+    line = json.loads(capsys.readouterr().out)
+    assert line["service"] == "kling-relay-prod" and line["Unconfirmed"] == [1.0]
+    assert set(line) == {"_aws", "service", "Unconfirmed"}
+
+
+@pytest.mark.parametrize("bad", [{Metric.UNCONFIRMED: "text"}, {Metric.UNCONFIRMED: None}, {"Invented": 1}])
+def test_a_metric_that_cannot_be_published_is_no_error(
+    bad: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    emit("x", bad)
+    assert printed(capsys) == {} and [record.message for record in caplog.records] == ["metrics_lost"]
+
+
+def test_a_broken_library_breaks_no_handler(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> Any:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(observability, "EphemeralMetrics", broken)
+    task = world.create()
+    world.clock.tick(61)
+    assert world.callback(task) == 200 and world.task(task.id).phase is Phase.RENDERED
+    assert world.sweep() == {"overdue": 0, "waiting": 0}
+
+
+def test_a_sweep_measures_what_is_open(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.sweep()
+    nothing = {"SweeperHeartbeat": [1], "AccountTrouble": [0], "WaitingTasks": [0], "ParkedTasks": [0]}
+    assert printed(capsys) == {**nothing, "OldestOpenTask": [0]}
+    world.provider.seconds = 3600
+    world.create()
+    world.clock.tick(7)
+    world.provider.submit_faults = ["no_room", "no_room"]
+    world.create(), world.create()
+    world.clock.tick(0.5)
+    world.sweep()
+    assert printed(capsys) == {**nothing, "WaitingTasks": [2], "OldestOpenTask": [7.5]}
+
+
+def test_the_oldest_task_is_the_oldest_that_a_client_still_waits_for(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(cloud, deadline_seconds=600)
+    world.provider.seconds = 5000
+    expired = world.until_closed(world.create().id)
+    assert expired.phase is Phase.EXPIRED and expired.due_at is not None
+    world.provider.seconds = 60
+    world.until_closed(world.create().id)
+    capsys.readouterr()
+    world.sweep()
+    assert printed(capsys)["OldestOpenTask"] == [0], "one is done, the other is only watched"
+    world.run(6 * 3600, step=1800)
+    assert world.task(expired.id).phase is Phase.SUCCEEDED, "its late move"
+    assert world.relay.backlog.oldest() is None
+    open_ = world.create()
+    world.clock.tick(5)
+    assert world.relay.backlog.oldest() == open_.created_at
+
+
+def test_a_sweep_whose_measuring_fails_still_beats(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: Any) -> Any:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(world.relay.backlog, "_query", broken)
+    world.sweep()
+    assert printed(capsys) == {"SweeperHeartbeat": [1]}
+
+
+def test_a_sweep_that_fails_does_not_beat(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(world.table, "waiting", broken)
+    with pytest.raises(ConnectionError):
+        world.sweep()
+    assert printed(capsys) == {}
+
+
+def test_callbacks_are_counted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    task = world.create()
+    world.clock.tick(10)
+    capsys.readouterr()
+    world.callback(task), world.callback(task)
+    world.call("kling_callback", {"pathParameters": {"task_id": task.id, "token": "k1.x"}})
+    assert printed(capsys) == {"CallbacksReceived": [1, 1], "CallbacksRejected": [1]}
+
+
+def test_a_post_in_doubt_is_counted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.provider.submit_faults = ["lost"]
+    world.create()
+    assert printed(capsys) == {"Unconfirmed": [1]}
+
+
+def test_the_happy_way_prints_none_but_the_callbacks(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """Metrics are lines in a log that is paid for."""
+    task = world.create()
+    world.states.run()
+    world.clock.tick(61)
+    world.callback(task)
+    world.states.run()
+    assert world.task(task.id).phase is Phase.SUCCEEDED
+    assert printed(capsys) == {"CallbacksReceived": [1]}
+
+
+def test_every_metric_is_measured_somewhere() -> None:
+    """An alarm on one that nobody publishes would be silent for ever."""
+    code = "".join(
+        path.read_text() for folder in ("layers/relay", "functions") for path in (ROOT / folder).rglob("*.py")
+    )
+    assert [metric.name for metric in Metric if f"Metric.{metric.name}: " not in code] == []
