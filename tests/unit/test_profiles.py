@@ -56,7 +56,7 @@ def test_each_profile_says_everything_in_the_right_form(name: str) -> None:
     }
     choices = {"auth": ("key", "aksk"), "masks": ("array", "object"), "image_form": ("base64", "url")}
     assert all(row[field] in allowed for field, allowed in choices.items())
-    for flag in ("repeats_model", "ask_by_reference", "unique_reference", "hides_reference"):
+    for flag in ("repeats_model", "ask_by_reference", "unique_reference", "hides_reference", "lists"):
         assert type(row[flag]) is bool
     assert (row["base_url"] == "") == (name in WITHOUT_HOST)
     if row["base_url"]:
