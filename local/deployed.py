@@ -8,6 +8,7 @@ python -m local.deployed cap --stage dev --tenant acme --units 500 cap a tenant'
 python -m local.deployed pause --stage dev             stop new paid requests at once
 python -m local.deployed resume --stage dev            let them go on
 python -m local.deployed doctor --stage dev            check everything that can be wrong with it
+python -m local.deployed reconcile --stage dev         compare its rows with what the provider knows
 python -m local.deployed smoke --stage dev             send one real task, which costs money
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local import client, doctor, packaging, picture
+from local import client, doctor, packaging, picture, reconciliation
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 KIND = "image2video"
@@ -140,6 +141,12 @@ def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def reconcile(stack: DeployedStack, options: argparse.Namespace) -> int:
+    report = stack.operate("reconcile", **({} if options.days is None else {"days": options.days}))
+    print("\n".join(reconciliation.lines(report)))
+    return 0 if report["sound"] else 1
+
+
 def smoke(stack: DeployedStack, options: argparse.Namespace) -> int:
     body = {"model_name": options.model, "mode": options.mode, "duration": options.duration}
     image = picture.as_base64(Path(options.image))
@@ -209,6 +216,7 @@ COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "pause": pause,
     "resume": resume,
     "doctor": doctor_,
+    "reconcile": reconcile,
     "smoke": smoke,
 }
 
@@ -232,6 +240,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
             command.add_argument("--units", help="whole units a month, 0: none, default: as the stack has it")
         if name == "pause":
             command.add_argument("--reason", default="", help="what those who look will read")
+        if name == "reconcile":
+            command.add_argument("--days", type=int, help="how far back, 1 to 30; without it 30")
         if name == "revoke":
             command.add_argument("--key", default="", help="its id, as the list shows it")
         if name == "smoke":
