@@ -39,6 +39,11 @@ DIALECT = {"kling": "official", "kling-aksk": "official", "cometapi-2026-03": "c
 # -- the data
 
 
+def test_who_lists() -> None:
+    """The official hosts document it, the relays do not."""
+    assert {name for name, row in ROWS.items() if row["lists"]} == {"kling", "kling-aksk"}
+
+
 def test_all_source_documents_have_a_profile() -> None:
     assert set(ROWS) == {"cometapi", "cometapi-2026-03", "kling", "kling-aksk", *WITHOUT_HOST}
 

@@ -171,6 +171,28 @@ def test_a_rotated_key_is_fetched_in_the_middle(garden: Garden) -> None:
         assert report(garden)["sound"] and keys.refreshes == 1
 
 
+def test_pages_of_nothing_that_can_be_read(garden: Garden) -> None:
+    known(garden, 1)
+    with before(garden, lambda kind, page: (200, {"code": 0, "data": [1, 2]})) as script:
+        made = report(garden)
+    assert len(script.pages) == len(made["trouble"]) == len(KINDS)
+    assert made["checked"]["asked"] == 2
+
+
+def test_times_that_nobody_states(garden: Garden) -> None:
+    """They may lie in the window, and say nothing about an order."""
+    orphans = [new_task_id() for _ in range(3)]
+    times = [None, -1, "soon"]
+
+    def lists(kind: str, page: int) -> Answer:
+        part = [entry(f"up-{page}", times[page - 1], orphans[page - 1])] if kind == KIND and page <= 3 else []
+        return 200, {"code": 0, "data": part}
+
+    with before(garden, lists):
+        made = report(garden)
+    assert [one["task_id"] for one in made["findings"]] == [orphans[0], orphans[2]] and made["trouble"] == []
+
+
 def test_rows_that_are_none_stop_nobody(garden: Garden) -> None:
     bad = [
         {"phase": {"S": "dancing"}, "created_at": {"N": "1"}, "kind": {"S": KIND}},
@@ -180,8 +202,15 @@ def test_rows_that_are_none_stop_nobody(garden: Garden) -> None:
     for number, fields in enumerate(bad):
         item = {"pk": {"S": f"task#bad{number}"}, "owner": {"S": "x#y"}, "birth": {"S": "9"}, **fields}
         garden.world.dynamodb.put_item(TableName=garden.world.table.rows.name, Item=item)
+    item["pk"] = {"S": f"task#{'d' * 32}"}
+    garden.world.dynamodb.put_item(TableName=garden.world.table.rows.name, Item=item)
     parked = garden.row(Phase.UNCONFIRMED, unsure_since=garden.world.clock.now - DAY)
-    with before(garden, lambda *_: EMPTY):
+    page = [entry("up", garden.world.clock.now - DAY, "d" * 32)]  # it has a row, whatever that says
+
+    def lists(kind: str, number: int) -> Answer:
+        return (200, {"code": 0, "data": page}) if (kind, number) == (KIND, 1) else EMPTY
+
+    with before(garden, lists):
         made = report(garden)
-    assert made["unchecked"] == {"unreadable_rows": 3}
+    assert made["unchecked"] == {"unreadable_rows": 4}
     assert [(one["what"], one["task_id"]) for one in made["findings"]] == [(What.UNCONFIRMED, parked.id)]

@@ -14,12 +14,12 @@ _ROW_FIELDS = [one.name for one in fields(Row) if one.name != "task_id"]
 
 
 class Books:
-    """The rows of the table, seen as those of one `provider`. `unreadable` counts rows that are none of ours."""
+    """The rows of the table, seen as those of one `provider`. `unreadable`: ids whose rows cannot be understood."""
 
     def __init__(self, rows: Rows, provider: str) -> None:
         self._rows = rows
         self._provider = provider
-        self.unreadable = 0
+        self.unreadable: set[str] = set()
 
     def born_since(self, since: int) -> Iterator[list[str]]:
         """Ids of the tasks recorded since `since` (ms), in no order, at most a hundred at a time. The index that is
@@ -44,13 +44,12 @@ class Books:
         items = self._rows.get_all([f"task#{task_id}" for task_id in task_ids], ["pk", *_ROW_FIELDS])
         rows = {}
         for pk, item in items.items():
+            task_id = pk.removeprefix("task#")
             try:
                 read = {name: plain(stored) for name, stored in item.items() if name != "pk"}
-                row = Row(pk.removeprefix("task#"), **{**read, "phase": Phase(read["phase"])})
+                rows[task_id] = Row(task_id, **{**read, "phase": Phase(read["phase"])})
             except (KeyError, TypeError, ValueError):  # one bad row stops nobody
-                self.unreadable += 1
-            else:
-                rows[row.task_id] = row
+                self.unreadable.add(task_id)
         return rows
 
     def owners(self, upstream_ids: Collection[str]) -> dict[str, str]:

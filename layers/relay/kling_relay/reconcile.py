@@ -28,7 +28,7 @@ from kling_relay.task import is_task_id
 MOST_DAYS = 30  # for which the provider keeps its tasks
 SECONDS = 220.0  # for all of it; the function's timeout lies beyond, by the longest call and the gap of two denials
 _LIST_UNTIL, _ROWS_UNTIL = 0.5, 0.7  # of that time: no part takes what the later ones need
-_PAGE_SIZE = 100  # with the longest result URLs, still below the most that is read of one answer
+_PAGE_SIZE = 100  # of 500: result URLs have up to two kilobytes, and two megabytes of an answer are read
 _MOST_PAGES = 1000  # Kling's own limit of pageNum
 _MOST_QUESTIONS = 300
 _GAP_SECONDS = 0.1  # between two calls to the provider
@@ -57,8 +57,8 @@ def reconcile(relay: Relay, days: int = MOST_DAYS) -> dict[str, Any]:
         run.trouble.append(f"the provider was not asked: {exc}")
     else:
         run.asks = True
-        for kind in KINDS if run.profile.lists else ():
-            run.read_list(kind)
+        for place, kind in enumerate(KINDS if run.profile.lists else (), start=1):
+            run.read_list(kind, _LIST_UNTIL * place / len(KINDS))
     run.read_rows()
     run.ask()
     report = run.report()
@@ -98,13 +98,13 @@ class _Run:
 
     # -- the provider's list
 
-    def read_list(self, kind: str) -> None:
+    def read_list(self, kind: str, until: float) -> None:
         """Every page of a kind. Nothing but an empty page counts as the end, or an order that has passed the window:
-        how many tasks a page may hold, and in which order, is the provider's affair."""
+        how many tasks a page may hold, and in which order, is the provider's affair. `until`: a part of the time."""
         seen: set[str] = set()
         whole, newest_first, births = True, True, list[int | None]()
         for number in range(1, _MOST_PAGES + 1):
-            page = "out of time" if self.over(_LIST_UNTIL) else self._list_page(kind, number)
+            page = "out of time" if self.over(until) else self._list_page(kind, number)
             if isinstance(page, str):
                 self.trouble.append(f"list of {kind} before page {number}: {page}")
                 return
@@ -116,11 +116,12 @@ class _Run:
             self._match(kind, [one for one in fresh.values() if one.created_at is None or one.created_at >= self.since])
             if page.snapshots and not fresh:
                 self.trouble.append(f"list of {kind}, page {number}: it repeats what came before")
-                return
             births = [*births[-1:], *(one.created_at for one in page.snapshots)]
             newest_first = newest_first and _falls(births)
-            if not (page.snapshots or page.unreadable) or (newest_first and (births[-1] or 0) < self.since):
+            passed = newest_first and len(births) > 1 and (births[-1] or 0) < self.since
+            if passed or not (page.snapshots or page.unreadable):
                 self.whole |= {kind} if whole else set()
+            if passed or not fresh:
                 return
         self.trouble.append(f"list of {kind}: more than {_MOST_PAGES} pages")
 
@@ -151,6 +152,8 @@ class _Run:
                 self.checked["ours"] += 1
                 if row is not None:  # else our row has been removed after its time, and its pointer lives on
                     self.tell(discrepancy.compare(row, snap), row, snap)
+            elif snap.reference in self.books.unreadable:
+                continue
             elif snap.reference not in references:
                 self.checked["not_ours" if snap.reference is not None else "without_reference"] += 1
             else:
@@ -239,7 +242,7 @@ class _Run:
     def report(self) -> dict[str, Any]:
         """`sound`: nothing was found, and nothing that should have been looked at stayed unseen. `unchecked` counts
         what lies beyond the bounds of one run, or of this provider."""
-        self.unchecked["unreadable_rows"] = self.books.unreadable
+        self.unchecked["unreadable_rows"] = len(self.books.unreadable)
         if self.nameless:
             self.unchecked["without_reference"] = self.checked["without_reference"]
         return {
