@@ -143,6 +143,12 @@ def test_answers(one: Row, answer: Snapshot | None, owner: str | None) -> None:
         assert found == ([What.UNCONFIRMED] if one.phase is Phase.FAILED else [])
 
 
+def test_what_is_found_by_our_reference_but_owned_by_another_is_not_ours() -> None:
+    doubted, found = row(Phase.FAILED, upstream_id=None, unsure_since=1), Snapshot("b", "succeed")
+    for owner, what in ((None, What.NOT_ADOPTED), (ID, What.NOT_ADOPTED), (OTHER, What.UNCONFIRMED)):
+        assert answered(doubted, found, False, owner, NOW) == [what]
+
+
 @given(rows)
 def test_whom_a_question_is_worth(one: Row) -> None:
     by = question(one, NOW, SETTLE)

@@ -94,6 +94,20 @@ def test_a_window_leaves_the_rest_out(listed: Garden) -> None:
     assert reported(listed, days=10)["findings"] == expected
 
 
+def test_the_index_is_walked_to_its_end(listed: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS answers a megabyte at a time."""
+    real, pages = listed.world.dynamodb.scan, []
+
+    def in_parts(**scan: Any) -> Any:
+        pages.append(scan)
+        return real(**scan, Limit=4)
+
+    for _ in range(10):
+        listed._unconfirmed()
+    monkeypatch.setattr(listed.world.dynamodb, "scan", in_parts)
+    assert named(reported(listed)) == listed.expected and len(pages) == 3
+
+
 def test_without_a_list_what_questions_can_find(unlisted: Garden) -> None:
     unlisted.sound(280)
     unlisted.broken(100)
@@ -161,6 +175,12 @@ def test_the_lists_silence_and_one_denial_are_two(listed: Garden) -> None:
     listed._denied()
     report = reported(listed)
     assert named(report) == listed.expected and report["checked"]["asked"] == 1
+
+
+def test_a_whole_list_that_shows_references_disproves_a_post_in_doubt(listed: Garden) -> None:
+    listed.row(Phase.FAILED, unsure_since=listed.born())
+    report = reported(listed)
+    assert report["sound"] and "asked" not in report["checked"]
 
 
 def test_a_row_that_moved_on_meanwhile_is_sound(listed: Garden, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ NO_LISTS: list[Answer] = [
     (200, {"code": 0, "data": "[]"}),
     (200, {"code": 0, "data": {"list": []}}),
     (200, {"code": 1201, "data": []}),
-    (200, {"code": "x" * 500 + "\u001b[2J", "data": []}),
+    (200, {"code": "\u001b[2J" + "x" * 500, "data": []}),
     (404, {"code": 1202, "message": "method is invalid"}),
     (404, {"code": 0, "data": []}),
     (401, {"code": 1002}),
@@ -83,6 +83,7 @@ def test_a_question_without_an_answer_denies_nothing(garden: Garden, answer: Ans
     with before(garden, lambda kind, page: EMPTY, lambda _: answer):
         made = report(garden)
     assert made["findings"] == [] and made["unchecked"] == {"not_asked": 1} and not made["sound"]
+    assert all(len(one) < 200 and one.isprintable() for one in made["trouble"])
 
 
 @pytest.mark.parametrize("odd", [1, None, "x", [], {}, {"task_id": {}}, {"task_id": ""}, {"code": 5, "task_id": "1"}])
