@@ -77,6 +77,9 @@ resume: $(VENV)/run.done ## the end of a pause (STAGE=dev)
 doctor: $(VENV)/run.done ## check key, callback address and alarm subscription of a deployed stack (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed doctor --stage $(STAGE)
 
+reconcile: $(VENV)/run.done ## compare our rows with what the provider knows; exits 1 when there is something to look at (STAGE=dev DAYS=30)
+	@exec $(VENV)/bin/python -m local.deployed reconcile --stage $(STAGE) $(if $(DAYS),--days "$(DAYS)")
+
 smoke: $(VENV)/run.done ## send one real task, which costs money, through a deployed stack (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed smoke --stage $(STAGE)
 

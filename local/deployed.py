@@ -9,6 +9,7 @@ python -m local.deployed cap --stage dev --tenant acme --units 500 cap a tenant'
 python -m local.deployed pause --stage dev             stop new paid requests at once
 python -m local.deployed resume --stage dev            let them go on
 python -m local.deployed doctor --stage dev            check everything that can be wrong with it
+python -m local.deployed reconcile --stage dev         compare its rows with what the provider knows
 python -m local.deployed smoke --stage dev             send one real task, which costs money
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local import client, doctor, packaging, picture, provider_secret
+from local import client, doctor, packaging, picture, provider_secret, reconciliation
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 KIND = "image2video"
@@ -164,6 +165,12 @@ def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def reconcile(stack: DeployedStack, options: argparse.Namespace) -> int:
+    report = stack.operate("reconcile", **({} if options.days is None else {"days": options.days}))
+    print("\n".join(reconciliation.lines(report)))
+    return 0 if report["sound"] else 1
+
+
 def smoke(stack: DeployedStack, options: argparse.Namespace) -> int:
     body = {"model_name": options.model, "mode": options.mode, "duration": options.duration}
     image = picture.as_base64(Path(options.image))
@@ -234,6 +241,7 @@ COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "pause": pause,
     "resume": resume,
     "doctor": doctor_,
+    "reconcile": reconcile,
     "smoke": smoke,
 }
 
@@ -257,6 +265,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
             command.add_argument("--units", help="whole units a month, 0: none, default: as the stack has it")
         if name == "pause":
             command.add_argument("--reason", default="", help="what those who look will read")
+        if name == "reconcile":
+            command.add_argument("--days", type=int, help="how far back, 1 to 30; without it 30")
         if name == "revoke":
             command.add_argument("--key", default="", help="its id, as the list shows it")
         if name == "smoke":

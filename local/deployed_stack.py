@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -19,6 +20,8 @@ from botocore.exceptions import (
 
 from local import provider_secret
 
+# An action may take as long as its function, and is never begun a second time because the first one takes its time.
+_PATIENT = Config(read_timeout=310, tcp_keepalive=True, retries={"mode": "standard", "total_max_attempts": 1})
 _SIGN_IN = "sign in (`aws sso login`, `aws configure`) or name a profile (AWS_PROFILE=...)"
 _NO_CREDENTIALS = (
     *(CredentialRetrievalError, NoCredentialsError, PartialCredentialsError),
@@ -44,8 +47,8 @@ class DeployedStack:
         self.name = f"kling-relay-{stage}"
         self.deploy = f"make deploy STAGE={stage}"
 
-    def client(self, service: str) -> Any:
-        return self._session.client(service)
+    def client(self, service: str, config: Config | None = None) -> Any:
+        return self._session.client(service, config=config)
 
     @cached_property
     def _session(self) -> boto3.Session:
@@ -104,7 +107,7 @@ class DeployedStack:
     def operate(self, action: str, **more: Any) -> dict[str, Any]:
         """Have OperateTasksFunction do something; returns its answer."""
         function, payload = self.outputs["OperateTasksFunction"], json.dumps({"action": action, **more})
-        answer = self.client("lambda").invoke(FunctionName=function, Payload=payload)
+        answer = self.client("lambda", _PATIENT).invoke(FunctionName=function, Payload=payload)
         said: dict[str, Any] = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
             refused = said.get("errorType") == "ValueError"

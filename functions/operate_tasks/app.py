@@ -9,13 +9,14 @@ stack's own. {"action": "spend", "tenant": "acme"} answers the cap and this mont
 {"action": "pause", "reason": "..."} stops new paid POSTs, {"action": "resume"} lets them go on, {"action": "status"}
 says which of both holds.
 {"action": "probe_path"} answers where, below the API's address, a test callback may be sent to.
+{"action": "reconcile"} compares our rows with what the provider knows of the last 30 days, or of "days"; it only reads.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import operations
+from kling_relay import operations, reconcile
 from kling_relay.observability import logger
 from kling_relay.relay import Relay, current
 
@@ -29,6 +30,7 @@ ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
     "resume": operations.resume,
     "status": operations.status,
     "probe_path": operations.probe_path,
+    "reconcile": reconcile.action,
 }
 
 

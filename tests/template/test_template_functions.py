@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kling_relay import provider, reconcile, schedule, wire
 from kling_relay.settings import Settings
 
 from tests.template.rules import REPOSITORY, of_type, references, settings_read
@@ -118,12 +119,34 @@ def test_layers_are_for_the_functions_machine(template: Template, written: Templ
         assert f"\nbuild-{name}:" in (makefile / "Makefile").read_text()
 
 
-def test_the_sweeper_comes_every_minute_and_is_not_repeated(template: Template) -> None:
-    (rule,) = of_type(template, "AWS::Events::Rule").values()
-    assert rule["Properties"]["ScheduleExpression"] == "rate(1 minute)"
-    assert rule["Properties"].get("State", "ENABLED") == "ENABLED"
-    (target,) = rule["Properties"]["Targets"]
-    assert references(target["Arn"]) == {"SweepTasksFunction"}
-    (invocation,) = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
-    assert invocation["Properties"]["MaximumRetryAttempts"] == 0
+def scheduled(template: Template) -> dict[str, tuple[str, str | None]]:
+    """Function -> when a rule calls it, and with what."""
+    found = {}
+    for rule in of_type(template, "AWS::Events::Rule").values():
+        assert rule["Properties"].get("State", "ENABLED") == "ENABLED"
+        (target,) = rule["Properties"]["Targets"]
+        (function,) = references(target["Arn"])
+        found[function] = (rule["Properties"]["ScheduleExpression"], target.get("Input"))
+    return found
+
+
+def test_the_sweeper_comes_every_minute_and_the_report_every_day(template: Template) -> None:
+    assert scheduled(template) == {
+        "SweepTasksFunction": ("rate(1 minute)", None),
+        "OperateTasksFunction": ("rate(1 day)", '{"action": "reconcile"}'),
+    }
     assert functions(template)["SweepTasksFunction"]["Timeout"] < 60
+
+
+def test_what_comes_again_by_itself_is_not_repeated(template: Template) -> None:
+    invocations = [one["Properties"] for one in of_type(template, "AWS::Lambda::EventInvokeConfig").values()]
+    assert {one["FunctionName"]["Ref"]: one["MaximumRetryAttempts"] for one in invocations} == dict.fromkeys(
+        scheduled(template), 0
+    )
+
+
+def test_the_report_ends_before_its_function(template: Template) -> None:
+    """The longest call: a key is refused and the newer one tried. A second look waits for the gap of two denials."""
+    call = 2 * (wire.CONNECT_SECONDS + provider.QUERY_SECONDS)
+    longest = reconcile.SECONDS + schedule.DENIAL_GAP_SECONDS + call
+    assert longest + 15 < functions(template)["OperateTasksFunction"]["Timeout"]

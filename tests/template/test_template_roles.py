@@ -46,8 +46,8 @@ RIGHTS = {
         "states:StartExecution",
     },
     "OperateTasksFunctionRole": {
-        *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
-        "secretsmanager:GetSecretValue",
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
+        *("dynamodb:Scan", "secretsmanager:GetSecretValue"),
     },
     "ApiDocsFunctionRole": {"ssm:GetParameter"},
     "TaskLifecycleRole": {"dynamodb:UpdateItem", "lambda:InvokeFunction", *(action for _, action in ON_EVERYTHING)},

@@ -16,6 +16,7 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem
 FUNCTIONS = {path.parent.name: path for path in sorted((ROOT / "functions").glob("*/app.py"))}
 PURE = {
     "task",
+    "discrepancy",
     "request",
     "schema",
     "rules",
@@ -49,8 +50,9 @@ FLOORS = [
         "removal",
         "uploads",
         "operations",
+        "reconcile",
     },
-    {"request", "archive", "table", "keys", "backlog", "spending", "provider", "profiles", "rows"},
+    {"request", "archive", "table", "books", "keys", "backlog", "spending", "provider", "profiles", "rows"},
     {
         "catalogue",
         "schema",
@@ -63,6 +65,7 @@ FLOORS = [
         "deadline",
         "credential",
         "task",
+        "discrepancy",
         "facts",
         "webhooks",
         "keyring",

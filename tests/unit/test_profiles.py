@@ -40,6 +40,11 @@ DIALECT = {"kling": "official", "kling-aksk": "official", "cometapi-2026-03": "c
 # -- the data
 
 
+def test_who_lists() -> None:
+    """The official hosts document it, the relays do not."""
+    assert {name for name, row in ROWS.items() if row["lists"]} == {"kling", "kling-aksk"}
+
+
 def test_all_source_documents_have_a_profile() -> None:
     assert set(ROWS) == {"cometapi", "cometapi-2026-03", "kling", "kling-aksk", *WITHOUT_HOST}
 
@@ -58,7 +63,7 @@ def test_each_profile_says_everything_in_the_right_form(name: str) -> None:
     choices = {"auth": ("key", "aksk"), "masks": ("array", "object"), "image_form": ("base64", "url")}
     assert all(row[field] in allowed for field, allowed in choices.items())
     assert row["result_hosts"] and all(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) for host in row["result_hosts"])
-    for flag in ("repeats_model", "ask_by_reference", "unique_reference", "hides_reference"):
+    for flag in ("repeats_model", "ask_by_reference", "unique_reference", "hides_reference", "lists"):
         assert type(row[flag]) is bool
     assert (row["base_url"] == "") == (name in WITHOUT_HOST)
     if row["base_url"]:

@@ -10,6 +10,7 @@ from kling_relay.provider import (
     Accepted,
     AccountTrouble,
     Found,
+    Listed,
     NoRoom,
     NotSent,
     Refused,
@@ -129,6 +130,24 @@ def test_odd_words_are_no_end(sim: Simulator) -> None:
     sim.faults.set(query_unknown_status="reviewing")
     answer = provider.query("image2video", "ours")
     assert (answer.snapshot.status, answer.snapshot.word) == (None, "reviewing")
+
+
+def test_pages_of_the_list(sim: Simulator) -> None:
+    """Newest first, as the simulator has it from Kling; one kind, and an empty page behind the last."""
+    provider = made(sim.url)
+    sim.faults.set(never=True)
+    references = [f"{number:032x}" for number in range(5)]
+    for reference in references:
+        post(provider, external_task_id=reference)
+    pages = [provider.list_page("image2video", number, 2) for number in (1, 2, 3, 4)]
+    listed = [[one.reference for one in page.snapshots] for page in pages if isinstance(page, Listed)]
+    assert listed == [references[:2:-1], references[2:0:-1], references[:1], []]
+    assert provider.list_page("text2video", 1, 2) == Listed([])
+    assert provider.list_page("image2video", 1001, 2) == Trouble("HTTP 400, code 1201")
+    sim.faults.set(auth_error=1)
+    assert provider.list_page("image2video", 1, 2) == Trouble("HTTP 401, code 1002")
+    sim.faults.set(query_garbage="truncated")
+    assert provider.list_page("image2video", 1, 2) == Trouble("HTTP 200 without a readable body")
 
 
 # -- the key

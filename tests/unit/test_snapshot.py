@@ -202,3 +202,23 @@ def test_an_unknown_word_is_never_an_end(word: str) -> None:
     found = snapshot.read(official(task_status=word, task_result={"videos": [{"url": KLING}]}))
     assert found is not None
     assert found.status is None
+
+
+@settings(deadline=None, max_examples=300)
+@given(JSON)
+def test_any_json_is_read_as_a_list_or_as_none(answer: object) -> None:
+    page = snapshot.read_list(answer)
+    entries = answer.get("data") if isinstance(answer, dict) else None
+    if page is None:
+        assert not isinstance(entries, list) or snapshot.error_code(answer) != 0
+    else:
+        assert isinstance(entries, list) and len(page[0]) + page[1] == len(entries)
+        tasks = [snapshot.read(entry) for entry in entries]
+        assert [one.upstream_id for one in page[0]] == [one.upstream_id for one in tasks if one is not None]
+
+
+@pytest.mark.parametrize("data", [None, {}, "", 0, {"list": []}, "absent"])
+def test_no_list_is_not_an_empty_one(data: object) -> None:
+    assert snapshot.read_list({"code": 0, **({} if data == "absent" else {"data": data})}) is None
+    assert snapshot.read_list({"code": 0, "data": []}) == ([], 0)
+    assert snapshot.read_list({"code": 1201, "data": []}) is None

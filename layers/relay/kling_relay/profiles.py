@@ -21,7 +21,8 @@ class Profile:
     `repeats_model`: `model` is sent beside `model_name`. `drops`: per kind, fields that the provider does not know.
     `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
     `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
-    reference is refused. `hides_reference`: its answers do not repeat our reference.
+    reference is refused. `hides_reference`: its answers do not repeat our reference. `lists`: it has a route that lists
+    the account's tasks.
     `result_hosts`: where its videos usually lie, beside its own host: each name stands for everything below it, too.
     """
 
@@ -39,6 +40,7 @@ class Profile:
     drops: dict[str, list[str]] = field(default_factory=dict)
     image_form: Literal["base64", "url"] = "base64"
     result_hosts: list[str] = field(default_factory=list)
+    lists: bool = False
 
 
 @cache

@@ -89,6 +89,14 @@ class Trouble:
 Answer = Found | Unknown | Trouble
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One page of the provider's list. `unreadable` of its entries are no tasks that could be understood."""
+
+    snapshots: list[Snapshot]
+    unreadable: int = 0
+
+
 class Provider:
     """Speaks to one provider. `key(refresh)` gives its API key, or the token that stands for it, past any cache where
     `refresh` is true."""
@@ -122,15 +130,27 @@ class Provider:
 
     def query(self, kind: str, upstream_id: str) -> Answer:
         """Ask for a task by the provider's id or, where the profile allows it, by our reference. Costs nothing."""
-        url = f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"
         try:
-            key = self._usable_key()
-            status, payload = self._wire.get(url, key, QUERY_SECONDS)
-            if _is_authentication_error(status, payload) and (newer := self._newer_key(key)) is not None:
-                status, payload = self._wire.get(url, newer, QUERY_SECONDS)
+            return _classify_query(*self._get(f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"))
         except (NotConnectedError, BrokenError, SettingsError) as exc:
             return Trouble(str(exc))
-        return _classify_query(status, payload)
+
+    def list_page(self, kind: str, number: int, size: int) -> Listed | Trouble:
+        """Page `number` (from 1) of all tasks of a kind that the account holds; an empty one is the last. Only where
+        the profile says that the provider lists. Costs nothing."""
+        try:
+            status, payload = self._get(f"{self._url(kind)}?pageNum={number}&pageSize={size}")
+        except (NotConnectedError, BrokenError, SettingsError) as exc:
+            return Trouble(str(exc))
+        page = snapshot.read_list(payload) if status < 300 else None
+        return Listed(*page) if page is not None else _said_nothing(status, payload)
+
+    def _get(self, url: str) -> tuple[int, Any]:
+        key = self._usable_key()
+        status, payload = self._wire.get(url, key, QUERY_SECONDS)
+        if _is_authentication_error(status, payload) and (newer := self._newer_key(key)) is not None:
+            return self._wire.get(url, newer, QUERY_SECONDS)
+        return status, payload
 
     def _usable_key(self, refresh: bool = False) -> str:
         key = self._key(refresh)
@@ -192,7 +212,7 @@ def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
 
 def _classify_query(status: int, payload: Any) -> Answer:
     if not isinstance(payload, dict):
-        return Trouble(f"HTTP {status} without a readable body")
+        return _said_nothing(status, payload)
     found = snapshot.read(payload) if status < 300 else None
     if found is not None:
         return Found(found)
@@ -200,7 +220,13 @@ def _classify_query(status: int, payload: Any) -> Answer:
     nothing = status == 200 and code == 0 and not payload.get("data", "absent")
     if nothing or code in (1203, "task_not_exist") or (status == 404 and code != 1202):
         return Unknown()
-    return Trouble(f"HTTP {status}, code {code}")
+    return _said_nothing(status, payload)
+
+
+def _said_nothing(status: int, payload: Any) -> Trouble:
+    if not isinstance(payload, dict):
+        return Trouble(f"HTTP {status} without a readable body")
+    return Trouble(f"HTTP {status}, code {snapshot.error_code(payload)}")
 
 
 def _error_text(payload: dict[str, Any]) -> str:

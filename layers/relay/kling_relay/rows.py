@@ -4,7 +4,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
@@ -36,13 +36,17 @@ class Rows:
         ).get("Item")
         return item
 
-    def get_all(self, pks: list[str]) -> dict[str, dict[str, Any]]:
-        """The items of `pks` as they are now, by pk; those that are gone are left out."""
+    def get_all(self, pks: list[str], only: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """The items of `pks`, each named once, as they are now, by pk; those that are gone are left out. `only`: the
+        attributes to read, pk among them; without it all."""
+        names = {f"#{name}": name for name in only}
+        part = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names} if only else {}
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(pks), _MOST_KEYS):
             keys = [{"pk": value(pk)} for pk in pks[start : start + _MOST_KEYS]]
             for pause in _BATCH_PAUSES:
-                answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
+                wanted = {"Keys": keys, "ConsistentRead": True, **part}
+                answer = self.client.batch_get_item(RequestItems={self.name: wanted})
                 found |= {plain(item["pk"]): item for item in answer["Responses"].get(self.name, [])}
                 keys = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
                 if not keys:

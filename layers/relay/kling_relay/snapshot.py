@@ -74,6 +74,16 @@ def read(answer: Any) -> Snapshot | None:
     )
 
 
+def read_list(answer: Any) -> tuple[list[Snapshot], int] | None:
+    """The tasks of one page of a list, and how many of its entries cannot be read as a task. None where `answer` is no
+    list: an error, or `data` that is something else, were it null."""
+    if not isinstance(answer, dict) or error_code(answer) != 0 or not isinstance(answer.get("data"), list):
+        return None
+    tasks = [read(entry) for entry in answer["data"]]
+    known = [task for task in tasks if task is not None]
+    return known, len(tasks) - len(known)
+
+
 def _levels(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The objects that wrap each other under "data", outermost first; the envelope itself is left out where it is
     one."""

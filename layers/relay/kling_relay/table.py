@@ -161,7 +161,7 @@ class TaskTable:
     def adopt(self, task: Task, to: Phase | None, provider: str, upstream_id: str, **changes: Any) -> Task:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
         update = self._moving(task, to, {"upstream_id": upstream_id, **changes})
-        owner = {"pk": value(f"upstream#{provider}#{upstream_id}"), "task_id": value(task.id)}
+        owner = {"pk": value(upstream_pk(provider, upstream_id)), "task_id": value(task.id)}
         put = self.rows.put_new({**owner, **self._outliving(task.created_at)})
         # Ours already: the answer to an earlier write of ours was lost on its way back.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
@@ -185,7 +185,7 @@ class TaskTable:
 
     def owner(self, provider: str, upstream_id: str) -> str | None:
         """The id of the task that owns the provider's `upstream_id`."""
-        item = self.rows.get(f"upstream#{provider}#{upstream_id}")
+        item = self.rows.get(upstream_pk(provider, upstream_id))
         return None if item is None else str(plain(item["task_id"]))
 
     def pass_callback(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
@@ -311,6 +311,11 @@ def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> lis
     """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
     named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
     return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
+
+
+def upstream_pk(provider: str, upstream_id: str) -> str:
+    """The key of the row that says which task owns the provider's `upstream_id`."""
+    return f"upstream#{provider}#{upstream_id}"
 
 
 def _owner(tenant: str, kind: str) -> str:

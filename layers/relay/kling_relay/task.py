@@ -1,5 +1,6 @@
 """A task, the phases of its life, and which phase may follow which. Pure: no clock, no network, no table."""
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -117,6 +118,11 @@ class Task:
 def new_task_id() -> str:
     """128 random bits, URL-safe, without ':' (some clients join ids with it) and fit for an execution's name."""
     return secrets.token_hex(16)
+
+
+def is_task_id(text: str) -> bool:
+    """Whether `text` has the form of our ids. A provider's account may hold references of other programs."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
 @dataclass(frozen=True, slots=True)
