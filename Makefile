@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test check format lock build deploy rehearse provider-key key keys revoke cap pause resume doctor smoke openapi viewer clean
+.PHONY: help run serve test check format lock build deploy rehearse provider-key delivery-key key keys revoke cap pause resume doctor smoke openapi viewer clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on
 
 provider-key: $(VENV)/run.done ## store the provider's API key of a deployed stack, from standard input (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed provider-key --stage $(STAGE)
+
+delivery-key: $(VENV)/run.done ## make the key that signs the addresses of videos (STAGE=dev; ROTATE=1 changes it)
+	@exec $(VENV)/bin/python -m local.deployed delivery-key --stage $(STAGE) $(if $(ROTATE),--rotate "$(ROTATE)")
 
 key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
 	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \

@@ -1,6 +1,7 @@
 """What an operator does with a deployed stack.
 
 python -m local.deployed provider-key --stage dev      store the provider's API key, from standard input
+python -m local.deployed delivery-key --stage dev      make or change the key that signs the addresses of videos
 python -m local.deployed key --stage dev --tenant acme issue an API key
 python -m local.deployed keys --stage dev --tenant acme list a tenant's keys
 python -m local.deployed revoke --stage dev --key ID   end a key
@@ -23,6 +24,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local import client, doctor, packaging, picture
+from local.delivery_key import delivery_key
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 KIND = "image2video"
@@ -132,9 +134,9 @@ def resume(stack: DeployedStack, options: argparse.Namespace) -> int:
 def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
     findings = doctor.examine(stack)
     for finding in findings:
-        print(f"{'problem' if finding.problem else 'ok':<8} {finding.check}")
-        if finding.problem:
-            print(f"         {finding.problem}\n         -> {finding.remedy}")
+        print(f"{'problem' if finding.problem else 'hint' if finding.hint else 'ok':<8} {finding.check}")
+        if said := finding.problem or finding.hint:
+            print(f"         {said}\n         -> {finding.remedy}")
     problems = sum(bool(finding.problem) for finding in findings)
     print(f"\n{problems} of {len(findings)} checks found a problem" if problems else f"\nall {len(findings)} are well")
     return 1 if problems else 0
@@ -202,6 +204,7 @@ def _send(api: client.Client, body: dict[str, Any], options: argparse.Namespace)
 
 COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "provider-key": provider_key,
+    "delivery-key": delivery_key,
     "key": key,
     "keys": keys,
     "revoke": revoke,
@@ -221,6 +224,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("--stage", default="dev", help="of the stack kling-relay-STAGE")
+        if name == "delivery-key":
+            command.add_argument(
+                "--rotate", choices=("", "1", "now"), default="", help="1: a new key; now: whatever ends"
+            )
         if name in ("key", "keys", "cap"):
             command.add_argument("--tenant", default="demo", help="whose tasks its owner sees")
         if name == "key":
