@@ -69,7 +69,7 @@ def delivery_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     private, public = new_pair()
     print(f"deploying the public half as DeliveryKey{slot}; a new distribution takes some minutes ...", flush=True)
     _update(stack, slot, public)
-    key_pair_id, url = stack.resource(f"DeliveryPublicKey{slot}"), stack.outputs["DeliveryUrl"]
+    key_pair_id, url = stack.resource(f"DeliveryPublicKey{slot}"), stack.delivery_url
     text = secret_text(url=url, slot=slot, key_pair_id=key_pair_id, private_key=private)
     _trusted(stack, json.loads(text))
     stack.client("secretsmanager").put_secret_value(SecretId=stack.outputs["DeliveryKeySecret"], SecretString=text)
@@ -78,9 +78,14 @@ def delivery_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     return 0
 
 
+def problem(stack: DeployedStack) -> str:
+    """Why addresses that are signed now are no good; empty if they are."""
+    return mismatch(stack) or _edge_problem(_held(stack))
+
+
 def mismatch(stack: DeployedStack) -> str:
-    """Why the key in the secret is not one that the distribution trusts; empty if it is."""
-    if "DeliveryUrl" not in stack.outputs:
+    """Why the key in the secret does not belong to the stack's parameters and distribution; empty if it does."""
+    if not stack.delivery_url:
         return "there is no distribution"
     try:
         held = _held(stack)
@@ -90,11 +95,11 @@ def mismatch(stack: DeployedStack) -> str:
             return f"the stack's DeliveryKey{held['slot']} is not the public half of the key that signs"
         if held["key_pair_id"] != stack.resource(f"DeliveryPublicKey{held['slot']}"):
             return f"key {held['slot']} has another id at CloudFront than the addresses name"
-        if held["url"] != stack.outputs["DeliveryUrl"]:
-            return f"addresses lead to {held['url']}, the distribution is at {stack.outputs['DeliveryUrl']}"
-        return _edge_problem(held)
+        if held["url"] != stack.delivery_url:
+            return f"addresses lead to {held['url']}, the distribution is at {stack.delivery_url}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "the secret of the key that signs cannot be read"
+    return ""
 
 
 def _slots(stack: DeployedStack) -> dict[str, str]:

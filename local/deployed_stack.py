@@ -70,6 +70,11 @@ class DeployedStack:
         for name in ("described", "outputs"):
             self.__dict__.pop(name, None)
 
+    @property
+    def delivery_url(self) -> str:
+        """The distribution's address; empty without a delivery key."""
+        return self.outputs.get("DeliveryUrl", "")
+
     def resource(self, logical_id: str) -> str:
         """The physical id of a resource."""
         answer = self.client("cloudformation").describe_stack_resource(

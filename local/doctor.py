@@ -73,9 +73,9 @@ def _provider_key(stack: DeployedStack) -> None:
 
 def _delivery_key(stack: DeployedStack) -> None:
     remedy = f"make delivery-key STAGE={stack.stage}"
-    if "DeliveryUrl" not in stack.outputs:
+    if not stack.delivery_url:
         raise Hint("there is none: addresses live for 12 hours at most, and take no Authorization header", remedy)
-    if wrong := delivery_key.mismatch(stack):
+    if wrong := delivery_key.problem(stack):
         raise Problem(wrong, remedy)
 
 

@@ -25,6 +25,7 @@ STAGE = "test"
 CHECKS = [
     "the stack is deployed",
     "the provider's key is stored",
+    "addresses of videos are signed by a delivery key",
     "the base URL is the API's address",
     "the API answers in Kling's envelope",
     "the callback address answers",
@@ -48,9 +49,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def aws(running: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stack:
-    """The operator's AWS settings lead to the local stack, whose API is the front instead of API Gateway."""
+    """The operator's AWS settings lead to the local stack, whose front is API Gateway and CloudFront in one."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint["aws_endpoint_url"])
-    monkeypatch.setattr(DeployedStack, "api_address", running.endpoint["api_url"])
+    for name in ("api_address", "delivery_url"):
+        monkeypatch.setattr(DeployedStack, name, running.endpoint["api_url"])
     monkeypatch.setattr(deployed.packaging, "STATE", tmp_path)
     return running
 
@@ -197,7 +199,7 @@ class TestDoctor:
         assert [line[9:] for line in lines if line.startswith(("ok ", "problem "))] == CHECKS
         assert [line[9:] for line in lines if line.startswith("problem ")] == ["somebody is told about alarms"]
         assert any("-> " in line and "OperatorEmail=" in line for line in lines)
-        assert lines[-1] == "1 of 9 checks found a problem"
+        assert lines[-1] == "1 of 10 checks found a problem"
 
     def test_a_confirmed_subscription_makes_it_well(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -209,7 +211,11 @@ class TestDoctor:
         made = stack.client("sns").subscribe(**subscribed, ReturnSubscriptionArn=True)["SubscriptionArn"]
         try:
             assert run("doctor") == 0
-            assert capsys.readouterr().out.endswith("all 9 are well\n")
+            assert capsys.readouterr().out.endswith("all 10 are well\n")
+            monkeypatch.setattr(DeployedStack, "delivery_url", "")  # a hint is no problem
+            assert run("doctor") == 0
+            said = capsys.readouterr().out
+            assert f"hint     {CHECKS[2]}" in said and f"-> make delivery-key STAGE={STAGE}" in said
         finally:
             stack.client("sns").unsubscribe(SubscriptionArn=made)
 

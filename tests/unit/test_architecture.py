@@ -28,6 +28,7 @@ PURE = {
     "facts",
     "keyring",
     "webhooks",
+    "signed_urls",
     "mp4",
 }
 IMPURE = {"boto3", "botocore", "requests", "urllib3", "http", "socket", "os", "subprocess", "threading"}
@@ -64,6 +65,7 @@ FLOORS = [
         "task",
         "facts",
         "webhooks",
+        "signed_urls",
         "keyring",
         "snapshot",
         "observability",

@@ -159,9 +159,9 @@ class Relay:
         return Cached(self._read_delivery_key)
 
     def _read_delivery_key(self) -> DeliveryKey | None:
-        secret_id = self.settings.delivery_key_secret_id
-        stored = self._stored(secret_id) if secret_id else None
-        return None if stored is None else DeliveryKey.read(stored)
+        if not (name := self.settings.delivery_key_secret_id) or (text := self._stored(name)) is None:
+            return None
+        return DeliveryKey.read(text)
 
     def _secret(self, setting: str, remedy: str) -> str:
         value = self._stored(self.settings.need(setting))
