@@ -9,7 +9,7 @@ VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
 
-.PHONY: help run serve test check format lock build deploy rehearse provider-key delivery-key key keys revoke cap pause resume doctor smoke openapi viewer clean
+.PHONY: help run serve test browser check format lock build deploy rehearse provider-key delivery-key key keys revoke cap pause resume doctor smoke openapi viewer clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, KLING_
 
 test: $(VENV)/test.done ## every test
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+browser: $(VENV)/test.done ## a delivered video in a real player; needs a Chromium (`make test` leaves it out without one)
+	@$(VENV)/bin/python -m pytest -rs tests/browser
 
 check: $(VENV)/test.done ## format, lint, types, template
 	$(VENV)/bin/ruff format --check .
