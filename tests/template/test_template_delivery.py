@@ -57,9 +57,9 @@ def test_a_new_key_is_a_new_resource(template: Template) -> None:
     """CloudFront changes no public key in place; the reference says whether two requests are the same."""
     for slot in "AB":
         config = template["Resources"][f"DeliveryPublicKey{slot}"]["Properties"]["PublicKeyConfig"]
-        parameter = {"Ref": f"DeliveryKey{slot}"}
-        assert config["EncodedKey"] == parameter
-        assert config["CallerReference"] == {"Fn::Select": [1, {"Fn::Split": ["\n", parameter]}]}
+        assert config["EncodedKey"] == {"Ref": f"DeliveryKey{slot}"}
+        second_line = {"Fn::Split": ["\n", {"Fn::Sub": f"${{DeliveryKey{slot}}}\n"}]}  # there even without a key
+        assert config["CallerReference"] == {"Fn::Select": [1, second_line]}
 
 
 def test_only_this_distribution_reads_the_bucket_and_only_videos(template: Template) -> None:
