@@ -25,6 +25,7 @@ FLAGS = [
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
     pytest.mark.xdist_group("browser"),
+    pytest.mark.timeout(300),  # a browser on a busy machine
 ]
 
 
@@ -74,7 +75,7 @@ def test_a_player_plays_the_delivered_address(driver: Driver, page: Any, tmp_pat
     command.append(f"http://127.0.0.1:{page.server_address[1]}/?url={quote(url, safe='')}")
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        report = page.reports.get(timeout=60)
+        report = page.reports.get(timeout=150)
     finally:
         browser.terminate()
         browser.wait(20)
