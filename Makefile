@@ -28,6 +28,9 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
+browser: $(VENV)/test.done ## a delivered video in a real player; needs a Chromium (`make test` leaves it out without one)
+	@$(VENV)/bin/python -m pytest -rs tests/browser
+
 check: $(VENV)/test.done ## format, lint, types, template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -54,6 +57,9 @@ provider-key: $(VENV)/run.done ## store the provider's API key of a deployed sta
 
 webhook-secret: $(VENV)/run.done ## store what the provider signs its callbacks with, from standard input (STAGE=dev)
 	@exec $(VENV)/bin/python -m local.deployed webhook-secret --stage $(STAGE)
+
+delivery-key: $(VENV)/run.done ## make the key that signs the addresses of videos (STAGE=dev; ROTATE=1 changes it)
+	@exec $(VENV)/bin/python -m local.deployed delivery-key --stage $(STAGE) $(if $(ROTATE),--rotate "$(ROTATE)")
 
 key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
 	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \

@@ -2,6 +2,7 @@
 
 python -m local.deployed provider-key --stage dev      store the provider's API key, from standard input
 python -m local.deployed webhook-secret --stage dev    store what the provider signs its callbacks with, likewise
+python -m local.deployed delivery-key --stage dev      make or change the key that signs the addresses of videos
 python -m local.deployed key --stage dev --tenant acme issue an API key
 python -m local.deployed keys --stage dev --tenant acme list a tenant's keys
 python -m local.deployed revoke --stage dev --key ID   end a key
@@ -25,6 +26,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local import client, doctor, packaging, picture, provider_secret, reconciliation
+from local.delivery_key import delivery_key
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 KIND = "image2video"
@@ -155,9 +157,9 @@ def resume(stack: DeployedStack, options: argparse.Namespace) -> int:
 def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
     findings = doctor.examine(stack)
     for finding in findings:
-        print(f"{'problem' if finding.problem else 'ok':<8} {finding.check}")
-        if finding.problem:
-            print(f"         {finding.problem}\n         -> {finding.remedy}")
+        print(f"{'problem' if finding.problem else 'hint' if finding.hint else 'ok':<8} {finding.check}")
+        if said := finding.problem or finding.hint:
+            print(f"         {said}\n         -> {finding.remedy}")
         if finding.note:
             print(f"         {finding.note}")
     problems = sum(bool(finding.problem) for finding in findings)
@@ -234,6 +236,7 @@ def _send(api: client.Client, body: dict[str, Any], options: argparse.Namespace)
 COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "provider-key": provider_key,
     "webhook-secret": webhook_secret,
+    "delivery-key": delivery_key,
     "key": key,
     "keys": keys,
     "revoke": revoke,
@@ -254,6 +257,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("--stage", default="dev", help="of the stack kling-relay-STAGE")
+        if name == "delivery-key":
+            command.add_argument(
+                "--rotate", choices=("", "1", "now"), default="", help="1: a new key; now: whatever ends"
+            )
         if name in ("key", "keys", "cap"):
             command.add_argument("--tenant", default="demo", help="whose tasks its owner sees")
         if name == "key":

@@ -66,6 +66,20 @@ class DeployedStack:
             raise OperatorError(f"the stack {self.name} is {self.described['StackStatus']}", self.deploy)
         return found
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        return {p["ParameterKey"]: p.get("ParameterValue", "") for p in self.described.get("Parameters", [])}
+
+    def forget(self) -> None:
+        """After an update: look at the stack anew."""
+        for name in ("described", "outputs"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def delivery_url(self) -> str:
+        """The distribution's address; empty without a delivery key."""
+        return self.outputs.get("DeliveryUrl", "")
+
     def resource(self, logical_id: str) -> str:
         """The physical id of a resource."""
         answer = self.client("cloudformation").describe_stack_resource(
@@ -97,9 +111,8 @@ class DeployedStack:
     @cached_property
     def api_address(self) -> str:
         """The API's address, as the template makes it: a domain of its own, or the one that API Gateway gave it."""
-        given = {p["ParameterKey"]: p.get("ParameterValue", "") for p in self.described.get("Parameters", [])}
-        if given.get("DomainName"):
-            return f"https://{given['DomainName']}"
+        if self.parameters.get("DomainName"):
+            return f"https://{self.parameters['DomainName']}"
         region = self.client("apigateway").meta.region_name
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         return f"https://{self.resource('Api')}.execute-api.{region}.{suffix}/live"

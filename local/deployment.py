@@ -49,12 +49,18 @@ def deploy(emulator: Emulator, parameters: dict[str, str]) -> dict[str, str]:
         stack = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"][0]
         if stack["StackStatus"] == "CREATE_COMPLETE":
             outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-            api = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId="Api")
-            return {**outputs, "Api": api["StackResourceDetail"]["PhysicalResourceId"]}
+            return {**outputs, "Api": physical_id(emulator, "Api")}
         if not stack["StackStatus"].endswith("IN_PROGRESS") or "ROLLBACK" in stack["StackStatus"]:
             break
         time.sleep(0.05)
     raise DeploymentError("\n".join(["The stack did not come up:", *_reasons(cloudformation)]))
+
+
+def physical_id(emulator: Emulator, logical_id: str) -> str:
+    described = emulator.client("cloudformation").describe_stack_resource(
+        StackName=STACK_NAME, LogicalResourceId=logical_id
+    )
+    return str(described["StackResourceDetail"]["PhysicalResourceId"])
 
 
 def _upload_code(emulator: Emulator, template: dict[str, Any]) -> None:

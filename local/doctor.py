@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local import provider_secret
+from local import delivery_key, provider_secret
 from local.deployed_stack import DeployedStack, OperatorError, explained
 
 _TIMEOUT = 15
@@ -26,12 +26,17 @@ class Problem(Exception):
         self.remedy = remedy
 
 
+class Hint(Problem):
+    """Nothing is wrong, and there is something better."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
     problem: str = ""
     remedy: str = ""
     note: str = ""
+    hint: str = ""
 
 
 def examine(stack: DeployedStack) -> list[Finding]:
@@ -45,6 +50,8 @@ def examine(stack: DeployedStack) -> list[Finding]:
 def _finding(stack: DeployedStack, name: str, check: Callable[[DeployedStack], str | None]) -> Finding:
     try:
         return Finding(name, note=check(stack) or "")
+    except Hint as exc:
+        return Finding(name, hint=exc.what, remedy=exc.remedy)
     except Problem as exc:
         return Finding(name, exc.what, exc.remedy)
     except OperatorError as exc:
@@ -64,6 +71,14 @@ def _complete(stack: DeployedStack) -> None:
 def _provider_key(stack: DeployedStack) -> None:
     if not stack.has_provider_key():
         raise Problem("no provider key is stored", f"make provider-key STAGE={stack.stage}")
+
+
+def _delivery_key(stack: DeployedStack) -> None:
+    remedy = f"make delivery-key STAGE={stack.stage}"
+    if not stack.delivery_url:
+        raise Hint("there is none: addresses live for 12 hours at most, and take no Authorization header", remedy)
+    if wrong := delivery_key.problem(stack):
+        raise Problem(wrong, remedy)
 
 
 def _base_url(stack: DeployedStack) -> None:
@@ -157,6 +172,7 @@ def _sending(stack: DeployedStack) -> None:
 
 _CHECKS: dict[str, Callable[[DeployedStack], str | None]] = {
     "the provider's key is stored": _provider_key,
+    "addresses of videos are signed by a delivery key": _delivery_key,
     "the base URL is the API's address": _base_url,
     "the API answers in Kling's envelope": _api_answers,
     "the callback address answers": _callback_address,

@@ -1,7 +1,8 @@
 """The stack's address for clients on this machine: what API Gateway does around its API, and the emulator does not.
 
 It passes requests on to the emulator's REST API, and adds the gateway's own limits with the answers that the template's
-GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached.
+GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached. Finished videos come
+from the same address (`edge`); CloudFront has one of its own.
 """
 
 import sys
@@ -11,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import urllib3
+
+from local import edge
+from local.edge import Edge
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
@@ -41,15 +45,16 @@ class Front:
     def __init__(self, port: int, responses: dict[str, Any]) -> None:
         self.pool = urllib3.PoolManager(maxsize=32, retries=False)
         self.api_base = ""
+        self.edge: Edge | None = None
         self.responses = responses
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None
 
-    def start(self, api_base: str) -> None:
-        """Begin to answer; `api_base` is the emulator's own address of the deployed stage."""
-        self.api_base = api_base
+    def start(self, api_base: str, edge: Edge | None = None) -> None:
+        """Begin to answer; `api_base` is the emulator's own address of the deployed stage. `edge` delivers videos."""
+        self.api_base, self.edge = api_base, edge
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -101,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._send(*gateway_answer(self.server.front.responses, "BAD_REQUEST_BODY", 400))
         body = self._read(int(length))
+        if self.server.front.edge is not None and self.path.startswith(edge.PREFIX):
+            return self._deliver(self.server.front.edge.answer(self.command, self.path, dict(self.headers.items())))
         self._send(*self.server.front.answer(self.command, self.path, dict(self.headers.items()), body))
 
     def handle_expect_100(self) -> bool:
@@ -129,5 +136,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def _deliver(self, answer: edge.Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            for chunk in answer.body:
+                self.wfile.write(chunk)
+
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: paths hold callback tokens."""
+        """Silent: paths hold callback tokens and signatures."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local import deployment, packaging
+from local import delivery_key, deployment, packaging
+from local.edge import Edge
 from local.emulator import REGION, Emulator
 from local.front import Front
 
@@ -42,6 +43,7 @@ class Options:
     wait_scale: float = 1.0
     render_seconds: float = 8.0
     render_size: int = 1280
+    delivery_key: bool = True  # without one, as in a stack that has just been deployed, URLs are S3's presigned ones
     state: Path = packaging.STATE
     parameters: tuple[tuple[str, str], ...] = ()
 
@@ -96,6 +98,7 @@ class Stack:
             self.say("starting the Kling simulator")
             upstream = self._start_simulator()
             key = simulated_key(options.provider)
+        private, public = delivery_key.new_pair() if options.delivery_key else ("", "")
         self.say("deploying template.yaml")
         outputs = deployment.deploy(
             self.emulator,
@@ -103,15 +106,22 @@ class Stack:
                 "Provider": options.provider,
                 "KlingBaseUrl": upstream,
                 "WaitScale": f"{options.wait_scale:g}",
+                "DeliveryKeyA": public,
                 **dict(options.parameters),
             },
         )
-        self._front.start(f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live")
+        api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
+        self._front.start(api_base, self._edge(self._front.url, outputs["VideoBucket"]))
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
         )
         secrets = self.emulator.client("secretsmanager")
         secrets.put_secret_value(SecretId=outputs["ProviderKeySecret"], SecretString=key)
+        if private:
+            key_pair_id = deployment.physical_id(self.emulator, "DeliveryPublicKeyA")
+            stored = {"url": self._front.url, "slot": "A", "key_pair_id": key_pair_id, "private_key": private}
+            text = delivery_key.secret_text(**stored)
+            secrets.put_secret_value(SecretId=outputs["DeliveryKeySecret"], SecretString=text)
         first, second = (self._issue_key(outputs["OperateTasksFunction"], tenant) for tenant in TENANTS)
         self.endpoint = {
             "api_url": self._front.url,
@@ -152,6 +162,22 @@ class Stack:
             found: bool = json.loads(self.endpoint_file.read_text()) == self.endpoint
             return found
         return False
+
+    def _edge(self, url: str, bucket: str) -> Edge:
+        """CloudFront's part, played at `url`; it trusts what the emulator's key groups hold."""
+        if self.emulator is None:
+            raise deployment.DeploymentError("the emulator is not running")
+        cloudfront = self.emulator.client("cloudfront")
+
+        def public_key(key_pair_id: str) -> str | None:
+            groups = cloudfront.list_key_groups()["KeyGroupList"].get("Items", [])
+            if not any(key_pair_id in one["KeyGroup"]["KeyGroupConfig"]["Items"] for one in groups):
+                return None
+            found = cloudfront.get_public_key(Id=key_pair_id)["PublicKey"]["PublicKeyConfig"]
+            return str(found["EncodedKey"])
+
+        headers = deployment.load_template()["Resources"]["DeliveryHeaders"]["Properties"]
+        return Edge(url, self.emulator.client("s3"), bucket, public_key, headers["ResponseHeadersPolicyConfig"])
 
     @staticmethod
     def _take_port(port: int) -> Front:

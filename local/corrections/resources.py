@@ -1,13 +1,15 @@
-"""S3, DynamoDB, Secrets Manager, and state machines in templates."""
+"""S3, DynamoDB, Secrets Manager, and state machines and CloudFront's keys in templates."""
 
 import json
+from collections.abc import Callable
 from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import yaml
-from ministack.services import dynamodb, s3, secretsmanager
+from ministack.services import cloudfront, dynamodb, s3, secretsmanager
 from ministack.services.cloudformation import provisioners
 
-from local.corrections.patching import correction, swap, wrap
+from local.corrections.patching import UnexpectedMiniStackError, correction, swap, wrap
 
 
 @correction
@@ -110,3 +112,55 @@ def definitions_in_s3_may_be_yaml() -> None:
         return update(physical_id, old, _with_json_definition(new), *args, **kwargs)
 
     handlers.update(create=created, update=updated)
+
+
+def _public_key_xml(properties: dict[str, Any]) -> bytes:
+    config = Element("PublicKeyConfig")
+    for name, value in properties["PublicKeyConfig"].items():
+        SubElement(config, name).text = value
+    return tostring(config)
+
+
+def _key_group_xml(properties: dict[str, Any]) -> bytes:
+    config = Element("KeyGroupConfig")
+    SubElement(config, "Name").text = properties["KeyGroupConfig"]["Name"]
+    items = SubElement(config, "Items")
+    for key_id in properties["KeyGroupConfig"]["Items"]:
+        SubElement(items, "PublicKey").text = key_id
+    return tostring(config)
+
+
+def _templates_know(kind: str, name: str, store: Any, as_xml: Callable[[dict[str, Any]], bytes]) -> None:
+    """Create, change and delete resources of type `kind` as the API's own operations on a `name` do."""
+    operations = {verb: getattr(cloudfront, f"_{verb}_{name}") for verb in ("create", "update", "delete")}
+
+    def done(verb: str, *arguments: Any) -> dict[str, Any]:
+        status, headers, body = operations[verb](*arguments)
+        if status >= 400:
+            raise ValueError(f"{kind}: {body!r}")
+        answered: dict[str, Any] = headers
+        return answered
+
+    def created(_logical_id: str, properties: dict[str, Any], _stack: str) -> Any:
+        made = str(done("create", as_xml(properties))["Location"].rpartition("/")[2])
+        return made, {"Id": made}
+
+    def updated(physical_id: str, _old: dict[str, Any], new: dict[str, Any], _stack: str) -> Any:
+        done("update", physical_id, {"if-match": store[physical_id]["ETag"]}, as_xml(new))
+        return physical_id, {"Id": physical_id}
+
+    def deleted(physical_id: str, _properties: dict[str, Any]) -> None:
+        if physical_id in store:
+            done("delete", physical_id, {"if-match": store[physical_id]["ETag"]})
+
+    handlers = provisioners._RESOURCE_HANDLERS
+    if kind in handlers:
+        raise UnexpectedMiniStackError(f"templates know {kind} already")
+    handlers[kind] = {"create": created, "update": updated, "delete": deleted}
+
+
+@correction
+def templates_know_cloudfronts_keys() -> None:
+    """MiniStack has public keys and key groups in CloudFront's API, and refuses templates that hold them."""
+    _templates_know("AWS::CloudFront::PublicKey", "public_key", cloudfront._public_keys, _public_key_xml)
+    _templates_know("AWS::CloudFront::KeyGroup", "key_group", cloudfront._key_groups, _key_group_xml)

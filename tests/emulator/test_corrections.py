@@ -54,6 +54,7 @@ class Aws:
         self.url = emulator.endpoint_url
         self.apigateway = emulator.client("apigateway")
         self.cloudformation = emulator.client("cloudformation")
+        self.cloudfront = emulator.client("cloudfront")
         self.dynamodb = emulator.client("dynamodb")
         self.events = emulator.client("events")
         self.functions = emulator.client("lambda")
@@ -540,3 +541,41 @@ class TestStorage:
         aws.cloudformation.get_waiter("stack_create_complete").wait(StackName="yaml", WaiterConfig={"Delay": 0.2})
         outputs = aws.cloudformation.describe_stacks(StackName="yaml")["Stacks"][0]["Outputs"]
         assert json.loads(aws.run(outputs[0]["OutputValue"])["output"]) == "arn:aws:any"
+
+    def test_a_template_holds_cloudfronts_keys(self, aws: Aws) -> None:
+        def deploy(verb: str, *keys: str) -> dict[str, str]:
+            resources: dict[str, Any] = {
+                f"Key{name[0]}": {
+                    "Type": "AWS::CloudFront::PublicKey",
+                    "Properties": {"PublicKeyConfig": {"Name": name[0], "CallerReference": name, "EncodedKey": name}},
+                }
+                for name in keys
+            }
+            items = {"Name": "group", "Items": [{"Ref": name} for name in resources]}
+            group = {"Type": "AWS::CloudFront::KeyGroup", "Properties": {"KeyGroupConfig": items}}
+            body = json.dumps({"Resources": {**resources, "Group": group}})
+            getattr(aws.cloudformation, f"{verb}_stack")(StackName="keys", TemplateBody=body)
+            until(lambda: "IN_PROGRESS" not in status())
+            listed = aws.cloudformation.describe_stack_resources(StackName="keys")["StackResources"]
+            return {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in listed}
+
+        def status() -> str:
+            return str(aws.cloudformation.describe_stacks(StackName="keys")["Stacks"][0]["StackStatus"])
+
+        def trusted() -> dict[str, str]:
+            (group,) = aws.cloudfront.list_key_groups()["KeyGroupList"]["Items"]
+            ids = group["KeyGroup"]["KeyGroupConfig"]["Items"]
+            found = [aws.cloudfront.get_public_key(Id=one)["PublicKey"] for one in ids]
+            return {one["Id"]: one["PublicKeyConfig"]["EncodedKey"] for one in found}
+
+        first = deploy("create", "A1")
+        assert trusted() == {first["KeyA"]: "A1"}
+        both = deploy("update", "A1", "B1")
+        assert trusted() == {first["KeyA"]: "A1", both["KeyB"]: "B1"} and both["Group"] == first["Group"]
+        deploy("update", "A2", "B1")  # a public key cannot be changed
+        assert status() == "UPDATE_ROLLBACK_COMPLETE" and set(trusted().values()) == {"A1", "B1"}
+        deploy("update", "B1")
+        again = deploy("update", "A2", "B1")
+        assert trusted() == {again["KeyA"]: "A2", both["KeyB"]: "B1"} and again["KeyA"] != first["KeyA"]
+        aws.cloudformation.delete_stack(StackName="keys")
+        until(lambda: aws.cloudfront.list_public_keys()["PublicKeyList"]["Quantity"] == 0)

@@ -26,6 +26,7 @@ SIGNING = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
 CHECKS = [
     "the stack is deployed",
     "the provider's key is stored",
+    "addresses of videos are signed by a delivery key",
     "the base URL is the API's address",
     "the API answers in Kling's envelope",
     "the callback address answers",
@@ -50,9 +51,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def aws(running: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stack:
-    """The operator's AWS settings lead to the local stack, whose API is the front instead of API Gateway."""
+    """The operator's AWS settings lead to the local stack, whose front is API Gateway and CloudFront in one."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint["aws_endpoint_url"])
-    monkeypatch.setattr(DeployedStack, "api_address", running.endpoint["api_url"])
+    for name in ("api_address", "delivery_url"):
+        monkeypatch.setattr(DeployedStack, name, running.endpoint["api_url"])
     monkeypatch.setattr(deployed.packaging, "STATE", tmp_path)
     return running
 
@@ -240,6 +242,10 @@ class TestDoctor:
         try:
             assert run("doctor") == 0
             assert capsys.readouterr().out.endswith("all 10 are well\n")
+            monkeypatch.setattr(DeployedStack, "delivery_url", "")  # a hint is no problem
+            assert run("doctor") == 0
+            said = capsys.readouterr().out
+            assert f"hint     {CHECKS[2]}" in said and f"-> make delivery-key STAGE={STAGE}" in said
         finally:
             stack.client("sns").unsubscribe(SubscriptionArn=made)
 

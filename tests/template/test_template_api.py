@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kling_relay.errors import KlingError
 
-from tests.template.rules import of_type, walk
+from tests.template.rules import of_type, references, walk
 
 Template = dict[str, Any]
 
@@ -162,10 +162,9 @@ def test_conditional_resources_are_referred_to_under_their_condition_only(templa
     """CloudFormation refuses a reference to a resource that its condition left out."""
     conditional = {name: r["Condition"] for name, r in template["Resources"].items() if "Condition" in r}
     assert conditional
-    for user, resource in template["Resources"].items():
+    for user, resource in {**template["Outputs"], **template["Resources"]}.items():
         for name, condition in conditional.items():
-            unconditional = _without_branch(resource, condition)
-            mentioned = name in json.dumps(unconditional)
+            mentioned = name in references(_without_branch(resource, condition))
             assert not mentioned or resource.get("Condition") == condition or user == name, (user, name)
 
 

@@ -29,6 +29,7 @@ PURE = {
     "facts",
     "keyring",
     "webhooks",
+    "signed_urls",
     "mp4",
 }
 IMPURE = {"boto3", "botocore", "requests", "urllib3", "http", "socket", "os", "subprocess", "threading"}
@@ -68,6 +69,7 @@ FLOORS = [
         "discrepancy",
         "facts",
         "webhooks",
+        "signed_urls",
         "keyring",
         "snapshot",
         "observability",

@@ -287,6 +287,13 @@ def test_nothing_is_overwritten(moto_s3: Any, source: Source, origin: str) -> No
     assert moto_s3.get_object(Bucket="videos", Key="t1/0.mp4")["Body"].read() == other
 
 
+def test_what_players_and_caches_are_told(moto_s3: Any, origin: str) -> None:
+    copy(moto_s3, origin)
+    told = moto_s3.head_object(Bucket="videos", Key="t1/0.mp4")
+    assert (told["ContentType"], told["CacheControl"]) == ("video/mp4", "max-age=300")
+    assert told["ContentDisposition"] == 'inline; filename="t1-0.mp4"'
+
+
 def test_what_lies_at_the_key_has_to_be_whole(s3: Any, sink: S3Sink, origin: str) -> None:
     sink.objects["t1/0.mp4"] = VIDEO[:-1]
     assert failure(s3, origin) == "checksum"

@@ -176,3 +176,15 @@ def test_lists_show_no_more_than_the_task_object(world: World) -> None:
     (entry,) = ask(world)[1]["data"]
     assert set(entry) == {"task_id", "task_status", "task_status_msg", "task_info", "created_at", "updated_at"}
     assert "canary" not in json.dumps(entry)
+
+
+def test_what_has_outlived_its_time_is_not_shown_although_it_is_still_there(world: World) -> None:
+    ends = START // 1000 + 400 * 86_400
+    (old,) = fill(world, 1, phase=Phase.FAILED, expires_at=ends, external_task_id=None)
+    one = f"{LIST}/{old}"
+    world.clock.now = ends * 1000 - 1
+    assert ids(world) == [old] and ask(world, path=one)[0] == 200
+    world.clock.now = ends * 1000
+    assert ids(world) == [] and ask(world, path=one)[1]["code"] == 1203
+    assert world.http("DELETE", one, authorization=world.key())[1]["code"] == 1203
+    assert world.row(f"task#{old}")  # DynamoDB has not come by yet

@@ -4,6 +4,7 @@ import hashlib
 import json
 import stat
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
@@ -151,7 +152,19 @@ def test_the_video_address_takes_ranges_and_needs_its_signature(driver: Driver) 
     task_id = driver.post()["task_id"]
     whole = driver.delivered(task_id)
     url = driver.ended(task_id)["task_result"]["videos"][0]["url"]
-    part = call("GET", url, headers={"Range": "bytes=0-99"})
-    assert (part.status_code, part.content) == (206, whole[:100])
-    assert call("GET", url).headers["Content-Type"] == "video/mp4"
+    for asked, wanted in (("bytes=0-99", whole[:100]), ("bytes=-7", whole[-7:]), ("bytes=5-", whole[5:])):
+        part = call("GET", url, headers={"Range": asked})
+        assert (part.status_code, part.content) == (206, wanted)
+    assert call("GET", url, headers={"Range": f"bytes={len(whole)}-"}).status_code == 416
+    head = call("HEAD", url)
+    assert (head.status_code, head.headers["Content-Type"]) == (200, "video/mp4")
+    assert head.headers["Content-Length"] == str(len(whole)) and head.headers["Cache-Control"] == "max-age=300"
+    assert head.headers["Content-Disposition"] == f'inline; filename="{task_id}-0.mp4"'
     assert call("GET", url.replace("Signature=", "Signature=0")).status_code == 403
+    assert call("GET", url.partition("?")[0]).status_code == 403
+    (ends,) = parse_qs(urlsplit(url).query)["Expires"]
+    assert 30 * 86_400 <= int(ends) - time.time() + 60 < 31 * 86_400 + 120
+    key = {"Authorization": f"Bearer {driver.endpoint['api_key']}"}
+    gone = call("DELETE", f"{driver.endpoint['api_url']}/v1/videos/image2video/{task_id}", headers=key)
+    assert gone.status_code == 200
+    assert call("GET", url).status_code == 403  # at the edge of CloudFront within five minutes

@@ -20,6 +20,7 @@ from kling_relay.mp4 import BadVideo, BoxWalk
 
 CHUNK = 1 << 20
 LARGEST_PUT = 5 * 1024**3  # bytes in one PutObject
+CACHE_CONTROL = "max-age=300"  # so long may a browser go on showing a video that was deleted; then it has to ask
 _DELETE_TRIES = 3
 
 _EXPIRED = (403, 404, 410)
@@ -168,7 +169,15 @@ def _put(s3: Any, target: dict[str, str], body: _Proof, length: int) -> StoredVi
     if length == 0:  # nothing would be read, so nothing would be proved
         raise BadVideo("not_a_video")
     try:
-        answer = s3.put_object(**target, Body=body, ContentLength=length, ContentType="video/mp4", IfNoneMatch="*")
+        answer = s3.put_object(
+            **target,
+            Body=body,
+            ContentLength=length,
+            ContentType="video/mp4",
+            ContentDisposition=f'inline; filename="{"-".join(target["Key"].split("/")[-2:])}"',  # plays, and saves well
+            CacheControl=CACHE_CONTROL,
+            IfNoneMatch="*",
+        )
     except (BotoCoreError, ClientError, FetchError, BadVideo) as error:
         if body.failure is not None:
             raise body.failure from None

@@ -5,7 +5,7 @@ from typing import Any
 from kling_relay.relay import Relay
 from kling_relay.task import Task, client_view
 
-_URL_SECONDS = 12 * 3600  # a presigned URL ends with the session that signed it, whatever it says itself
+_PRESIGNED_SECONDS = 12 * 3600  # a presigned URL ends with the session that signed it, whatever it says itself
 
 
 def task_object(relay: Relay, task: Task) -> dict[str, Any]:
@@ -14,12 +14,16 @@ def task_object(relay: Relay, task: Task) -> dict[str, Any]:
 
 
 def video_urls(relay: Relay, task: Task) -> dict[str, str]:
-    """Archive key -> URL, signed anew at every call and stored nowhere."""
+    """Archive key -> URL, signed anew at every call and stored nowhere: by the delivery key, or without one by S3's
+    own scheme."""
     keys = [video[name] for video in task.videos for name in ("key", "watermark_key") if name in video]
+    if keys and (signer := relay.delivery_key):
+        now = relay.clock.now_ms() / 1000
+        return {key: signer.url_of(key, now) for key in keys}
     bucket = relay.settings.need("video_bucket") if keys else ""
     return {
         key: relay.s3.generate_presigned_url(
-            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=_URL_SECONDS
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=_PRESIGNED_SECONDS
         )
         for key in keys
     }

@@ -19,7 +19,7 @@ def find(relay: Relay, tenant: str, kind: str, reference: str) -> Task:
     """The tenant's task by either id, whatever the kind in the path: some clients always ask under the same one."""
     _known(kind)
     task = relay.table.find(tenant, reference)
-    if task is None:
+    if task is None or task.outlived(relay.clock.now_ms()):
         raise KlingError(1203, "task not found")
     return task
 
@@ -29,7 +29,8 @@ def page(relay: Relay, tenant: str, kind: str, asked: Mapping[str, str]) -> list
     _known(kind)
     number = _whole(asked, "pageNum", default=1, most=1000)
     size = _whole(asked, "pageSize", default=30, most=500)
-    return relay.table.page(tenant, kind, skip=(number - 1) * size, size=size)
+    tasks = relay.table.page(tenant, kind, skip=(number - 1) * size, size=size)
+    return [task for task in tasks if not task.outlived(relay.clock.now_ms())]
 
 
 def _known(kind: str) -> None:

@@ -23,6 +23,7 @@ from kling_relay.observability import Metric, logger
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
+from kling_relay.signed_urls import DeliveryKey
 from kling_relay.spending import Spending
 from kling_relay.table import TaskTable
 
@@ -180,13 +181,33 @@ class Relay:
             logger.error("models_overlay_ignored", extra={"parameter": name, "reason": type(exc).__name__})
         return catalogue.shipped()
 
+    @property
+    def delivery_key(self) -> DeliveryKey | None:
+        """What signs the addresses of videos; None where the stack has no distribution, or no key is stored yet."""
+        return self._delivery_key.get()
+
+    @cached_property
+    def _delivery_key(self) -> Cached[DeliveryKey | None]:
+        return Cached(self._read_delivery_key)
+
+    def _read_delivery_key(self) -> DeliveryKey | None:
+        if not (name := self.settings.delivery_key_secret_id) or (text := self._stored(name)) is None:
+            return None
+        return DeliveryKey.read(text)
+
     def _secret(self, setting: str, remedy: str) -> str:
-        client = self.client("secretsmanager")
+        value = self._stored(self.settings.need(setting))
+        if value is None:
+            raise SettingsError(f"the secret behind {setting.upper()} has no value: {remedy}")
+        return value
+
+    def _stored(self, secret_id: str) -> str | None:
+        """What a secret holds; None as long as nobody has put anything there."""
         try:
-            value: str = client.get_secret_value(SecretId=self.settings.need(setting))["SecretString"]
+            value: str = self.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
         except ClientError as exc:
             if exc.response["Error"]["Code"] == "ResourceNotFoundException":
-                raise SettingsError(f"the secret behind {setting.upper()} has no value: {remedy}") from exc
+                return None
             raise
         return value.strip()
 

@@ -24,6 +24,7 @@ class Settings:
     state_machine_arn: str = ""
     relay_secret_id: str = ""
     provider_key_secret_id: str = ""
+    delivery_key_secret_id: str = ""
     base_url_parameter: str = ""
     models_parameter: str = ""
     provider: str = "cometapi"

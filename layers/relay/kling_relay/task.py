@@ -96,6 +96,7 @@ class Task:
     reserved: int | None = None  # under a cap: thousandths of a unit, committed in the tenant's `spend_month`
     spend_month: str | None = None
     settled: int | None = None  # the same once it is known, in place of `reserved`
+    expires_at: int | None = None  # Unix seconds, as DynamoDB wants them: an ended row is kept until then
     deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
     schema: int = 1
 
@@ -103,6 +104,10 @@ class Task:
     def refusal(self) -> KlingError | None:
         """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
         return None if self.refusal_code is None else KlingError(self.refusal_code, self.reason)
+
+    def outlived(self, now: int) -> bool:
+        """Whether the row should be gone at `now` (ms): DynamoDB takes up to some days to remove it."""
+        return self.expires_at is not None and self.expires_at * 1000 <= now
 
     @property
     def committed(self) -> int:
