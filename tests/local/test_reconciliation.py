@@ -90,13 +90,13 @@ def test_the_whole_way(running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: 
     dynamodb, table = DeployedStack(STAGE).client("dynamodb"), running.endpoint["task_table"]
     assert run(capsys)[0] == 0, "an empty stack"
     api = Client(running.endpoint["api_url"], running.endpoint["api_key"])
-    tasks = [api.send(KIND, BODY)["task_id"] for _ in range(3)]
-    until(lambda: all(api.query(KIND, one)["task_status"] == "succeed" for one in tasks), 30)
+    sent = [api.send(KIND, BODY) for _ in range(3)]
+    tasks = [api.follow(KIND, task, lambda _: None, every=0.5)["task_id"] for task in sent]
     direct = {"Authorization": f"Bearer {SIMULATOR_KEY}"}
     for reference in ("b" * 32, "order-1"):  # a task of ours that no table knows, and one of another program
         where = f"{running.endpoint['simulator_url']}/v1/videos/{KIND}"
         assert requests.post(where, json={**BODY, "external_task_id": reference}, headers=direct, timeout=10).ok
-    assert until(lambda: run(capsys)[1].count("\n  " + "b" * 32) == 1, 10)
+    assert until(lambda: run(capsys)[1].count("\n  " + "b" * 32) == 1, 60)
     code, said = run(capsys, "--days", "1")
     assert code == 1 and "no_row (1): " in said and "order-1" not in said and "canary" not in said
     assert "3 of our rows, 0 questions\n5 tasks in the provider's list, 1 of them not ours" in said
