@@ -1,7 +1,7 @@
 """Several functions at once, of which exactly one runs at a time: at every effect a schedule decides who goes on."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +71,15 @@ class Stage:
         self._turns[place].acquire()
 
 
-def schedules(depth: int) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """Every schedule that differs in its first `depth` decisions, depth first. Into the second list goes what the stage
-    made of the first, before the next is asked for."""
-    following: list[int] | None = []
+def schedules(depth: int, begin: Sequence[int] = ()) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Every schedule that begins so and differs in the next `depth` decisions, depth first. What the stage made of the
+    first list goes into the second, before the next is asked for."""
+    following: list[int] | None = list(begin)
     while following is not None:
         made: list[tuple[int, int]] = []
         yield following, made
         following = None
-        for place in reversed(range(min(depth, len(made)))):
+        for place in reversed(range(len(begin), min(len(begin) + depth, len(made)))):
             chosen, among = made[place]
             if chosen + 1 < among:
                 following = [choice for choice, _ in made[:place]] + [chosen + 1]

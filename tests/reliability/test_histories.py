@@ -6,7 +6,8 @@ Hypothesis draws them, and shortens one that breaks an invariant; the seed is th
 from contextlib import suppress
 from typing import ClassVar
 
-from hypothesis import HealthCheck, seed, settings
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from kling_relay.task import Task
@@ -21,6 +22,7 @@ from tests.unit.world import BODY, CLOSED, World
 POST_FAULTS = ["accept", "lost", "lost:40", "dropped", "not_sent", "no_room", "arrears", "refused"]
 QUERY_FAULTS = ["trouble", "unknown", "odd", "no_url", "foreign"]
 DEADLINE = 1200
+PARTS = 4  # so that processes share them
 
 
 class History(RuleBasedStateMachine):
@@ -115,17 +117,23 @@ class History(RuleBasedStateMachine):
                 world.run(DEADLINE / 2, step=150)
         invariants.hold(world, self.acknowledged, history(world))
         self.campaign.figures["lives"] += 1
-        self.campaign.figures["events"] += len(world.effects.names)
+        self.campaign.figures["effects"] += len(world.effects.names)
 
 
-def test_histories(campaign: Campaign) -> None:
+def play(campaign: Campaign, part: int, *phases: Phase) -> None:
     History.campaign = campaign
     wanted = settings(
-        max_examples=campaign.size(2_000, 20_000),
+        max_examples=campaign.size(2_000, 20_000) // PARTS,
         stateful_step_count=25,
+        phases=phases or tuple(Phase),
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
-    run_state_machine_as_test(seed(campaign.seed)(History), settings=wanted)
-    assert campaign.lives >= 100
+    run_state_machine_as_test(seed(campaign.seed * PARTS + part)(History), settings=wanted)
+    assert campaign.lives >= wanted.max_examples
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_histories(campaign: Campaign, part: int) -> None:
+    play(campaign, part)

@@ -28,8 +28,7 @@ def client(life: Life) -> None:
 
 
 def callback(life: Life) -> None:
-    (task,) = life.tasks
-    assert life.world.callback(task, {"task_id": "up-1", "task_status": "succeed"}) == 200
+    assert life.world.callback(life.tasks[0], {"task_id": "up-1", "task_status": "succeed"}) == 200
 
 
 def workflow(life: Life, which: Callable[[str], bool]) -> None:
@@ -138,6 +137,21 @@ def room(life: Life) -> list[Actor]:
     ]
 
 
+def zombie(life: Life) -> list[Actor]:
+    """A sender was frozen before it could note its refusal; meanwhile its claim ran out, and another one is sending."""
+    life.world.provider.submit_faults = ["not_sent"]
+    return [Actor(lambda: client(life)), Actor(lambda: another_sender(life)), Actor(lambda: callback(life), sold(life))]
+
+
+def another_sender(life: Life) -> None:
+    """Two denials and the settle window later the policy lets another execution send."""
+    life.world.clock.tick(125)
+    sweep(life)
+    for seconds in (31, 2):
+        life.world.clock.tick(seconds)
+        workflow(life, replacement)
+
+
 SCENES: dict[str, tuple[str, Any]] = {
     "two_clients": ("accepts", two_clients),
     "falling_asleep": ("accepts", rendered_while_falling_asleep),
@@ -146,7 +160,10 @@ SCENES: dict[str, tuple[str, Any]] = {
     "sender_died": ("accepts", sender_died),
     "two_copiers": ("accepts", two_copiers),
     "room": ("no_room", room),
+    "zombie": ("drops_retry", zombie),
 }
+# How a scene begins: the first sender to its outcome, the second one between its claim and its outcome.
+BEGIN = {"zombie": [0] * 4 + [1] + [0] * 8}
 # Where a callback comes after the render, nobody has to wait for the end.
 AT_ONCE = {"falling_asleep", "asleep", "in_doubt", "two_copiers"}
 
@@ -164,9 +181,9 @@ def test_interleavings(campaign: Campaign, scene: str) -> None:
         if scene in AT_ONCE:
             assert life.tasks[0].phase is Phase.SUCCEEDED, f"a lost wake-up: {life.tasks[0]}"
         life.end().check()
-        posts = 1 + len(life.profile.posts) * (profile == "no_room")
-        assert len(life.world.provider.posts) == posts, "one paid POST"
+        refused_for_free = scene in ("room", "zombie")
+        assert len(life.world.provider.posts) == 1 + refused_for_free, "one paid POST"
 
-    for choices, made in schedules(DEPTH):
+    for choices, made in schedules(DEPTH, BEGIN.get(scene, ())):
         campaign.live(choices, partial(live, choices, made))
     assert campaign.lives > 20
