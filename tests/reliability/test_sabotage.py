@@ -1,0 +1,171 @@
+"""The campaigns bite: each protection is taken away in turn, and one of them notices."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import Phase as Generate
+from kling_relay import advance, submission, sweeper
+from kling_relay.facts import Facts
+from kling_relay.provider import NotSent, Outcome, Unsure
+from kling_relay.relay import Relay
+from kling_relay.rows import LostRace, Rows
+from kling_relay.table import TaskTable
+from kling_relay.task import MOVES, Phase, Step, Task
+
+from tests.reliability import (
+    expressions,
+    test_deaths,
+    test_dynamo,
+    test_executions,
+    test_histories,
+    test_interleavings,
+    test_pairs,
+)
+from tests.reliability.campaign import Campaign
+from tests.reliability.dynamo import Dynamo
+from tests.unit.world import Cloud, States
+
+Patch = pytest.MonkeyPatch
+
+
+def always(part: str, condition: str) -> str:
+    """The condition with `part` made true."""
+    return re.sub(part, lambda match: f"({match[0]} OR attribute_exists(pk))", condition)
+
+
+def weaken(patch: Patch, part: str) -> None:
+    as_it_was = Rows.expression
+
+    def expression(self: Rows, pk: str, update: str, condition: str, **values: Any) -> dict[str, Any]:
+        return as_it_was(self, pk, update, always(part, condition), **values)
+
+    patch.setattr(Rows, "expression", expression)
+
+
+def no_phase_condition(patch: Patch) -> None:
+    weaken(patch, r"#phase IN \([^)]*\)")
+
+
+def no_attempt_fence(patch: Patch) -> None:
+    weaken(patch, "#attempt = :seen")
+
+
+def no_wake_seq(patch: Patch) -> None:
+    """A workflow falls asleep whatever has happened since it looked."""
+    as_it_was = States.__init__
+
+    def init(self: States, world: Any) -> None:
+        as_it_was(self, world)
+        condition = always("#wake_seq = :wake_seq", self.wait["ConditionExpression"])
+        self.wait = {**self.wait, "ConditionExpression": condition}
+
+    patch.setattr(States, "__init__", init)
+
+
+def no_pointer_condition(patch: Patch) -> None:
+    """The same Idempotency-Key makes a second task."""
+    as_it_was = Rows.put_new
+
+    def put_new(self: Rows, item: dict[str, Any]) -> dict[str, Any]:
+        put = as_it_was(self, item)
+        put["Put"]["ConditionExpression"] += " OR attribute_exists(pk)"
+        return put
+
+    patch.setattr(Rows, "put_new", put_new)
+
+
+def no_claim(patch: Patch) -> None:
+    """The POST goes out before anything says so."""
+    as_it_was = TaskTable.move
+
+    def move(self: TaskTable, task: Task, to: Phase | None, **changes: Any) -> Task:
+        return task if to is Phase.SUBMITTING else as_it_was(self, task, to, **changes)
+
+    patch.setattr(TaskTable, "move", move)
+    patch.setitem(MOVES, Phase.SUBMITTED, MOVES[Phase.SUBMITTED] | {Phase.ACCEPTED})
+
+
+def no_doubt(patch: Patch) -> None:
+    """A POST whose outcome is unknown counts as one that was not sent."""
+    as_it_was = submission._record
+
+    def record(relay: Relay, task: Task, outcome: Outcome) -> Any:
+        return as_it_was(relay, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome)
+
+    patch.setattr(submission, "_record", record)
+
+
+def no_own_token(patch: Patch) -> None:
+    """The repetition of our own write looks like somebody else's."""
+
+    def update(self: Rows, expression: dict[str, Any]) -> dict[str, Any]:
+        try:
+            item: dict[str, Any] = self.client.update_item(**expression, ReturnValues="ALL_NEW")["Attributes"]
+        except ClientError as exc:
+            raise LostRace from exc
+        return item
+
+    patch.setattr(Rows, "update", update)
+
+
+def no_end(patch: Patch) -> None:
+    """What comes late writes into the row of a task that has ended."""
+
+    def write(relay: Relay, task: Task, facts: Facts) -> Step:
+        return Step(relay.table.move(task, None, reason="late", updated_at=relay.clock.now_ms()), "done")
+
+    for phase in (Phase.SUCCEEDED, Phase.FAILED):
+        patch.setitem(advance._MOVERS, phase, write)
+
+
+def no_sweeper(patch: Patch) -> None:
+    patch.setattr(sweeper, "sweep", lambda relay: {})
+
+
+def no_second_copy(patch: Patch) -> None:
+    """A copy that is lost is never tried again."""
+    patch.setattr(advance, "_next_copy", lambda relay, task, copies: 2**52)
+
+
+SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, ...]]] = [
+    (no_phase_condition, test_interleavings.test_interleavings, ("falling_asleep",)),
+    (no_attempt_fence, test_interleavings.test_interleavings, ("zombie",)),
+    (no_wake_seq, test_interleavings.test_interleavings, ("falling_asleep",)),
+    (no_pointer_condition, test_interleavings.test_interleavings, ("two_clients",)),
+    (no_claim, test_deaths.test_deaths, ("accepts",)),
+    (no_claim, test_deaths.test_deaths_under_clocks_that_differ, ("accepts",)),
+    (no_doubt, test_deaths.test_deaths, ("answer_lost",)),
+    (no_doubt, test_histories.play, (0, Generate.generate)),
+    (no_end, test_histories.play, (0, Generate.generate)),
+    (no_own_token, test_deaths.test_lost_answers, ("accepts",)),
+    (no_sweeper, test_deaths.test_deaths, ("accepts",)),
+    (no_sweeper, test_pairs.test_pairs_of_faults, ()),
+    (no_sweeper, test_executions.test_killed_executions, ("accepts",)),
+    (no_second_copy, test_deaths.test_deaths, ("copy_fails",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("take_away", "campaign_of", "variant"),
+    SABOTAGES,
+    ids=[f"{take_away.__name__}-{test.__name__.removeprefix('test_')}" for take_away, test, _ in SABOTAGES],
+)
+def test_sabotage(
+    campaign: Campaign,
+    monkeypatch: Patch,
+    take_away: Callable[[Patch], None],
+    campaign_of: Callable[..., None],
+    variant: tuple[Any, ...],
+) -> None:
+    take_away(monkeypatch)
+    with pytest.raises(AssertionError):
+        campaign_of(campaign, *variant)
+
+
+def test_a_table_that_reads_conditions_wrongly_is_noticed(campaign: Campaign, cloud: Cloud, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(expressions, "_compare", lambda left, sign, right: True)
+    with pytest.raises(AssertionError):
+        test_dynamo.test_whole_lives(campaign, test_dynamo.Both(Dynamo(), cloud.dynamodb), "no_room")
