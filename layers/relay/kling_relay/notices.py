@@ -65,7 +65,7 @@ class Notice:
 
 def read(row: Mapping[str, Any]) -> tuple[Notice, ...]:
     """The notices among a row's plain attributes, in their order."""
-    texts = [given for name, given in row.items() if name.startswith(PREFIX)]
+    texts = [given for name, given in row.items() if name.startswith(PREFIX) and name != "notice_seq"]
     return tuple(sorted((Notice(**json.loads(text)) for text in texts), key=lambda notice: notice.number))
 
 
@@ -82,7 +82,7 @@ def next_at(notices: tuple[Notice, ...]) -> int | None:
 
 
 def tried(notice: Notice, now: int) -> Notice:
-    """A try begins: noted before it is made, so that one that never reports back counts, and comes again in its slot."""
+    """A try begins: noted before it is made, so that one that never reports back counts and comes in its slot."""
     tries = notice.tries + 1
     slot = SLOTS[tries] if tries < len(SLOTS) else 0
     pause = slot * (1 + random.uniform(-_JITTER, _JITTER))  # noqa: S311  (jitter, no secret)
@@ -108,6 +108,21 @@ def answered(notice: Notice, answer: str, *, status: int | None, retry_after: in
 def again(notice: Notice, now: int) -> Notice:
     """A notice that an operator has sent once more, with all its tries."""
     return replace(notice, webhook="due", tries=0, next_at=now, answer="")
+
+
+def shown(all_notices: tuple[Notice, ...]) -> list[dict[str, Any]]:
+    """How the webhooks of a task stand, for its client: beyond Kling's contract, whose clients ignore it."""
+    return [
+        {
+            "sequence": one.number,
+            "task_status": one.status,
+            "state": one.webhook,
+            "tries": one.tries,
+            "answer": one.answer,
+        }
+        for one in all_notices
+        if one.webhook != "none"
+    ]
 
 
 def webhook_body(view: Mapping[str, Any], notice: Notice) -> bytes:

@@ -7,10 +7,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from kling_relay import delivery, fetch, notices, webhooks
 from kling_relay.fetch import FetchError
 from kling_relay.notices import Notice
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay
 from kling_relay.rows import LostRace
 from kling_relay.task import Phase, Task
@@ -20,22 +22,26 @@ _MOST_LOOKS = 50  # a task has five notices at most: more than this in one call 
 
 
 def hand_over(relay: Relay, task: Task) -> None:
-    """Have functions/notify_client tell what is due now. Never raises: the sweeper does the same a minute later."""
+    """Have functions/notify_client tell what is due of a task now."""
     due = notices.next_at(task.notices)
-    if due is None or due > relay.clock.now_ms():
-        return
+    if due is not None and due <= relay.clock.now_ms():
+        hand_over_id(relay, task.id)
+
+
+def hand_over_id(relay: Relay, task_id: str) -> bool:
+    """Never raises: the sweeper does the same a minute later. False where it did not come about."""
+    function, payload = relay.settings.need("notify_function"), json.dumps({"task_id": task_id})
     try:
-        relay.lambdas.invoke(
-            FunctionName=relay.settings.need("notify_function"),
-            InvocationType="Event",
-            Payload=json.dumps({"task_id": task.id}),
-        )
+        relay.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
     except Exception as exc:
         logger.warning("notices_left_to_the_sweeper", extra={"error": type(exc).__name__})
+        return False
+    return True
 
 
 def tell(relay: Relay, task_id: str, must_end_by: int) -> None:
-    """Everything that is due of one task. Raises what AWS raises; a webhook that fails is no error, it has its slots."""
+    """Everything that is due of one task, until `must_end_by` (ms). Raises what AWS raises; a webhook that fails is no
+    error, it has its slots."""
     unsent: set[int] = set()
     for _ in range(_MOST_LOOKS):
         task = relay.table.get(task_id)
@@ -46,8 +52,8 @@ def tell(relay: Relay, task_id: str, must_end_by: int) -> None:
         if notice is None:
             return
         try:
-            if notice.event:
-                notice = _send_event(relay, task, notice, unsent)
+            if notice.event and notice.number not in unsent:
+                _send_event(relay, task, notice, unsent)
             else:
                 _send_webhook(relay, task, notice)
         except LostRace:  # somebody else told or appended one: look again
@@ -55,27 +61,28 @@ def tell(relay: Relay, task_id: str, must_end_by: int) -> None:
 
 
 def _is_due(notice: Notice, now: int, unsent: set[int]) -> bool:
-    if notice.event and notice.number not in unsent:
-        return True
-    return not notice.event and notice.webhook == "due" and notice.next_at <= now
+    """Whether there is something to do for `notice` now. One whose event the bus did not take still has its webhook."""
+    return (notice.event and notice.number not in unsent) or (notice.webhook == "due" and notice.next_at <= now)
 
 
-def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> Notice:
+def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> None:
     entry = {
         "EventBusName": relay.settings.need("event_bus"),
         "Source": "kling-relay",
         "DetailType": notices.EVENTS[notice.status],
         "Detail": json.dumps(event_detail(relay, task, notice)),
     }
-    answer = relay.events.put_events(Entries=[entry])
-    if answer.get("FailedEntryCount"):
+    try:
+        answer = relay.events.put_events(Entries=[entry])
+        error = answer["Entries"][0].get("ErrorCode", "refused") if answer.get("FailedEntryCount") else ""
+    except (BotoCoreError, ClientError) as exc:
+        error = type(exc).__name__
+    if error:
         unsent.add(notice.number)
-        logger.warning("event_not_sent", extra={"task_id": task.id, "error": answer["Entries"][0].get("ErrorCode")})
-        return notice
-    told = replace(notice, event=False)
-    relay.outbox.note(task, told)
+        logger.warning("event_not_sent", extra={"task_id": task.id, "error": error})
+        return
+    _note(relay, task, notice, replace(notice, event=False))
     logger.info("event_sent", extra={"task_id": task.id, "task_status": notice.status})
-    return told
 
 
 def event_detail(relay: Relay, task: Task, notice: Notice) -> dict[str, Any]:
@@ -109,10 +116,10 @@ def _video(bucket: str, video: dict[str, Any]) -> dict[str, Any]:
 
 def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:
     if task.callback_url is None:  # the client has deleted the task, and with it where to tell
-        relay.outbox.note(task, replace(notice, webhook="gone"))
+        _note(relay, task, notice, replace(notice, webhook="gone"))
         return
     begun = notices.tried(notice, relay.clock.now_ms())
-    relay.outbox.note(task, begun)
+    task = relay.outbox.note(task, begun)  # whoever loses this race does not send
     body = notices.webhook_body(delivery.task_object(relay, task), notice)
     status, retry_after, answer = _post(relay, task, notice, body)
     now = relay.clock.now_ms()
@@ -127,15 +134,29 @@ def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:
             "tries": ended.tries,
         },
     )
-    relay.outbox.note(replace(task, notice_seq=task.notice_seq + 1), ended)
+    _note(relay, task, begun, ended)
+    if ended.webhook != "due":
+        done = ended.webhook == "delivered"
+        relay.measure({Metric.WEBHOOKS_DELIVERED if done else Metric.WEBHOOKS_FAILED: 1})
+
+
+def _note(relay: Relay, task: Task, before: Notice, after: Notice) -> None:
+    """Write what has become of a notice, also where others were appended meanwhile; not where it is not as it was
+    `before`: then somebody else is at it."""
+    current: Task | None = task
+    while current is not None and before in current.notices:
+        try:
+            relay.outbox.note(current, after)
+            return
+        except LostRace:
+            current = relay.table.get(task.id)
 
 
 def _post(relay: Relay, task: Task, notice: Notice, body: bytes) -> tuple[int | None, int | None, str]:
     """The receiver's status and Retry-After (s), and what to remember of its answer: never its words."""
-    now = relay.clock.now_ms() // 1000
-    headers = webhooks.signed(
-        relay.signing.secrets(relay.keyring, task.tenant, now), notice.id(task.id), str(now), body
-    )
+    now = relay.clock.now_ms()
+    secrets = relay.signing.secrets(relay.keyring, task.tenant, now)
+    headers = webhooks.signed(secrets, notice.id(task.id), str(now // 1000), body)
     headers["Content-Type"] = "application/json"
     try:
         answer = fetch.post(

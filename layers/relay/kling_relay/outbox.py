@@ -1,5 +1,6 @@
 """The outbox: which tasks have notices to tell, and how far each notice has come. The notices lie in the task's row."""
 
+from dataclasses import replace
 from typing import Any
 
 from kling_relay import notices
@@ -29,10 +30,10 @@ class Outbox:
         )
         return [plain(item["pk"]).partition("#")[2] for item in found["Items"]]
 
-    def note(self, task: Task, notice: Notice) -> None:
+    def note(self, task: Task, notice: Notice) -> Task:
         """Write how far `notice` has come, and when the task has to be looked at next. Condition: no notice of the
         task has changed since `task` was read (`notice_seq` counts that), or what is left to do would be reckoned from
-        old figures. Raises LostRace."""
+        old figures. Returns the task after it. Raises LostRace."""
         after = tuple(notice if one.number == notice.number else one for one in task.notices)
         left = notices.next_at(after)
         values: dict[str, Any] = {"text": notice.text(), "write": new_token(), "seen": task.notice_seq, "one": 1}
@@ -43,9 +44,9 @@ class Outbox:
             update += ", #notify = :due, #notify_at = :left"
             values |= {"due": _DUE, "left": left}
         condition = "#notice_seq = :seen"
-        self._rows.update(
-            self._rows.expression(f"task#{task.id}", f"{update} ADD #notice_seq :one", condition, **values)
-        )
+        update += " ADD #notice_seq :one"
+        self._rows.update(self._rows.expression(f"task#{task.id}", update, condition, **values))
+        return replace(task, notices=after, notice_seq=task.notice_seq + 1)
 
 
 def appended(notice: Notice) -> dict[str, Any]:

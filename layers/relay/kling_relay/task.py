@@ -184,6 +184,8 @@ def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
     }
     if task.phase is Phase.SUCCEEDED:
         view["task_result"] = {"videos": [_video_view(video, video_urls) for video in task.videos]}
+    if task.callback_url is not None:
+        view["callback"] = notices.shown(task.notices)
     if task.units is not None:
         view["final_unit_deduction"] = task.units
     return view
