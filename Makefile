@@ -71,6 +71,12 @@ keys: $(VENV)/run.done ## list a tenant's API keys (STAGE=dev TENANT=demo)
 revoke: $(VENV)/run.done ## end an API key at once (STAGE=dev KEY=its id)
 	@exec $(VENV)/bin/python -m local.deployed revoke --stage $(STAGE) --key "$(KEY)"
 
+signing-secret: $(VENV)/run.done ## what webhooks to a tenant are signed with (STAGE=dev TENANT=demo; CHANGE=1 gives a new one)
+	@exec $(VENV)/bin/python -m local.deployed signing-secret --stage $(STAGE) --tenant $(TENANT) $(if $(CHANGE),--change)
+
+replay: $(VENV)/run.done ## send a task's webhooks once more (STAGE=dev TASK=its id SEQUENCE=only that one)
+	@exec $(VENV)/bin/python -m local.deployed replay --stage $(STAGE) --task "$(TASK)" $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+
 cap: $(VENV)/run.done ## cap a tenant's month (STAGE=dev TENANT=demo UNITS=500, 0 or default); without UNITS show it
 	@exec $(VENV)/bin/python -m local.deployed cap --stage $(STAGE) --tenant $(TENANT) $(if $(UNITS),--units "$(UNITS)")
 

@@ -6,6 +6,8 @@ python -m local.deployed delivery-key --stage dev      make or change the key th
 python -m local.deployed key --stage dev --tenant acme issue an API key
 python -m local.deployed keys --stage dev --tenant acme list a tenant's keys
 python -m local.deployed revoke --stage dev --key ID   end a key
+python -m local.deployed signing-secret --stage dev --tenant acme  what webhooks to a tenant are signed with
+python -m local.deployed replay --stage dev --task ID  send a task's webhooks once more
 python -m local.deployed cap --stage dev --tenant acme --units 500 cap a tenant's month; without --units show it
 python -m local.deployed pause --stage dev             stop new paid requests at once
 python -m local.deployed resume --stage dev            let them go on
@@ -127,6 +129,21 @@ def cap(stack: DeployedStack, options: argparse.Namespace) -> int:
     return 0
 
 
+def signing_secret(stack: DeployedStack, options: argparse.Namespace) -> int:
+    answer = stack.operate("signing_secret", tenant=options.tenant, change=options.change)
+    print(answer["secret"])
+    if options.change:
+        print("Webhooks carry the old signature too for seven days: give the new secret to the receivers until then.")
+    return 0
+
+
+def replay(stack: DeployedStack, options: argparse.Namespace) -> int:
+    more = {} if options.sequence is None else {"sequence": options.sequence}
+    sent = stack.operate("replay_notice", task_id=options.task, **more)["webhooks"]
+    print(f"{sent} {'webhook goes' if sent == 1 else 'webhooks go'} out again, under the same ids")
+    return 0
+
+
 def _time(ms: int) -> str:
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
@@ -241,11 +258,50 @@ COMMANDS: dict[str, Callable[[DeployedStack, argparse.Namespace], int]] = {
     "keys": keys,
     "revoke": revoke,
     "cap": cap,
+    "signing-secret": signing_secret,
+    "replay": replay,
     "pause": pause,
     "resume": resume,
     "doctor": doctor_,
     "reconcile": reconcile,
     "smoke": smoke,
+}
+
+
+_TENANT = {"--tenant": {"default": "demo", "help": "whose tasks its owner sees"}}
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "delivery-key": {
+        "--rotate": {"choices": ("", "1", "now"), "default": "", "help": "1: a new key; now: whatever ends"},
+    },
+    "key": {
+        **_TENANT,
+        "--label": {"default": "", "help": "what you will know it by in the list"},
+        "--scopes": {"help": "submit, read, or both (as without it)"},
+        "--days": {"type": int, "help": "how long it works; without it for ever"},
+        "--until": {"help": "the same as a date: 2027-01-31"},
+    },
+    "keys": _TENANT,
+    "signing-secret": {
+        **_TENANT,
+        "--change": {"action": "store_true", "help": "a new one; the old one goes on for a week"},
+    },
+    "replay": {
+        "--task": {"default": "", "help": "the task's id"},
+        "--sequence": {"type": int, "help": "only the webhook of this number"},
+    },
+    "cap": {**_TENANT, "--units": {"help": "whole units a month, 0: none, default: as the stack has it"}},
+    "pause": {"--reason": {"default": "", "help": "what those who look will read"}},
+    "reconcile": {"--days": {"type": int, "help": "how far back, 1 to 30; without it 30"}},
+    "revoke": {"--key": {"default": "", "help": "its id, as the list shows it"}},
+    "smoke": {
+        "--yes": {"action": "store_true", "help": "spend the money without asking"},
+        "--model": {"default": "kling-v2-5-turbo"},
+        "--mode": {"default": "std"},
+        "--duration": {"default": "5", "choices": ("5", "10")},
+        "--image": {"default": str(packaging.REPOSITORY / "local/sample.jpg")},
+        "--prompt": {"default": "the sun goes down behind the mountains"},
+        "--every": {"type": float, "default": 5.0, "help": "seconds between looks"},
+    },
 }
 
 
@@ -257,33 +313,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("--stage", default="dev", help="of the stack kling-relay-STAGE")
-        if name == "delivery-key":
-            command.add_argument(
-                "--rotate", choices=("", "1", "now"), default="", help="1: a new key; now: whatever ends"
-            )
-        if name in ("key", "keys", "cap"):
-            command.add_argument("--tenant", default="demo", help="whose tasks its owner sees")
-        if name == "key":
-            command.add_argument("--label", default="", help="what you will know it by in the list")
-            command.add_argument("--scopes", help="submit, read, or both (as without it)")
-            command.add_argument("--days", type=int, help="how long it works; without it for ever")
-            command.add_argument("--until", help="the same as a date: 2027-01-31")
-        if name == "cap":
-            command.add_argument("--units", help="whole units a month, 0: none, default: as the stack has it")
-        if name == "pause":
-            command.add_argument("--reason", default="", help="what those who look will read")
-        if name == "reconcile":
-            command.add_argument("--days", type=int, help="how far back, 1 to 30; without it 30")
-        if name == "revoke":
-            command.add_argument("--key", default="", help="its id, as the list shows it")
-        if name == "smoke":
-            command.add_argument("--yes", action="store_true", help="spend the money without asking")
-            command.add_argument("--model", default="kling-v2-5-turbo")
-            command.add_argument("--mode", default="std")
-            command.add_argument("--duration", default="5", choices=("5", "10"))
-            command.add_argument("--image", default=str(packaging.REPOSITORY / "local/sample.jpg"))
-            command.add_argument("--prompt", default="the sun goes down behind the mountains")
-            command.add_argument("--every", type=float, default=5.0, help="seconds between looks")
+        for option, settings in OPTIONS.get(name, {}).items():
+            command.add_argument(option, **settings)
     return parser.parse_args(arguments)
 
 

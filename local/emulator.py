@@ -27,7 +27,10 @@ PORT_ATTEMPTS = 5
 """A free port may be taken by somebody else between the choice and the start."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+INHERITED = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    "ALLOW_LOCAL_WEBHOOKS",  # 1: webhooks may go to receivers on this machine
+)
 """What of the user's environment the emulator, and so every Lambda, sees: enough to reach a real provider."""
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 

@@ -1,7 +1,8 @@
 """`make run` and `make serve`: the stack on this machine, and a sample image that becomes a video in it.
 
 Variables: PORT, PROVIDER, KLING_BASE_URL, KLING_API_KEY, WAIT_SCALE; for the sample IMAGE, PROMPT, ONCE; for the
-simulator RENDER_SECONDS (8). KLING_RELAY_STATE: the folder for endpoint.json, logs and finished videos in place of
+simulator RENDER_SECONDS (8). ALLOW_LOCAL_WEBHOOKS=1: webhooks may go to receivers on this machine.
+KLING_RELAY_STATE: the folder for endpoint.json, logs and finished videos in place of
 `.local`; whoever runs a second stack beside the first one needs it.
 """
 

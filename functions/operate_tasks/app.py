@@ -8,6 +8,8 @@
 stack's own. {"action": "spend", "tenant": "acme"} answers the cap and this month's figure.
 {"action": "pause", "reason": "..."} stops new paid POSTs, {"action": "resume"} lets them go on, {"action": "status"}
 says which of both holds.
+{"action": "signing_secret", "tenant": "acme"} answers what webhooks to a tenant are signed with; "change": true changes
+it. {"action": "replay_notice", "task_id": "..."} sends a task's webhooks once more, or only that of "sequence".
 {"action": "probe_path"} answers where, below the API's address, a test callback may be sent to.
 {"action": "reconcile"} compares our rows with what the provider knows of the last 30 days, or of "days"; it only reads.
 """
@@ -30,6 +32,8 @@ ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
     "resume": operations.resume,
     "status": operations.status,
     "probe_path": operations.probe_path,
+    "signing_secret": operations.signing_secret,
+    "replay_notice": operations.replay_notice,
     "reconcile": reconcile.action,
 }
 

@@ -38,9 +38,9 @@ def test_without_a_key_there_is_nothing_of_it(template: Template) -> None:
     assert cloudfront == DELIVERY - {"DeliveryKeySecret"}
 
 
-def test_only_task_api_reads_the_private_half(template: Template) -> None:
+def test_who_gives_addresses_out_reads_the_private_half(template: Template) -> None:
     readers = {name for name, one in template["Resources"].items() if "DeliveryKeySecret" in references(one)}
-    assert readers == {"TaskApiFunction", "TaskApiFunctionRole"}
+    assert readers == {f"{name}Function{role}" for name in ("TaskApi", "NotifyClient") for role in ("", "Role")}
 
 
 def test_no_address_without_a_signature(template: Template) -> None:

@@ -15,6 +15,9 @@ Template = dict[str, Any]
 LEFT_TO_THE_DEFAULT = {
     ("SweepTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("OperateTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
+    ("NotifyClientFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
+    ("NotifyClientFunction", "allow_local_webhooks"): "a switch of laptops: no stack has it",
+    ("TaskApiFunction", "allow_local_webhooks"): "a switch of laptops: no stack has it",
 }
 
 # Variables that a function gets and does not read.
@@ -102,7 +105,7 @@ def test_a_reading_is_found_wherever_it_is(tmp_path: Path) -> None:
     )
     reads, needs = settings_read(tmp_path)
     assert {"wait_scale", "provider", "deadline_seconds"} <= reads  # here, in sweep, and behind start_waiting
-    assert needs == {"task_table", "state_machine_arn"}
+    assert needs == {"task_table", "state_machine_arn", "notify_function"}
     (tmp_path / "app.py").write_text("def handler(event, context): pass\n")
     assert settings_read(tmp_path) == (set(), set())
 
@@ -140,9 +143,9 @@ def test_the_sweeper_comes_every_minute_and_the_report_every_day(template: Templ
 
 def test_what_comes_again_by_itself_is_not_repeated(template: Template) -> None:
     invocations = [one["Properties"] for one in of_type(template, "AWS::Lambda::EventInvokeConfig").values()]
-    assert {one["FunctionName"]["Ref"]: one["MaximumRetryAttempts"] for one in invocations} == dict.fromkeys(
-        scheduled(template), 0
-    )
+    asked_again = {*scheduled(template), "NotifyClientFunction"}  # that one by the sweeper
+    found = {one["FunctionName"]["Ref"]: one["MaximumRetryAttempts"] for one in invocations}
+    assert found == dict.fromkeys(asked_again, 0)
 
 
 def test_the_report_ends_before_its_function(template: Template) -> None:

@@ -65,7 +65,7 @@ def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
         for name, function in functions.items()
     }
     assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction", "OperateTasksFunction"}
-    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 5
+    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 6
 
 
 def test_the_watcher_is_watched(template: Template) -> None:

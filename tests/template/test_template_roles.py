@@ -27,27 +27,38 @@ RIGHTS = {
     "TaskApiFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucketVersions"),
-        *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
+        *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution", "lambda:InvokeFunction"),
     },
     "KlingCallbackFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution", "states:SendTaskSuccess"),
+        "lambda:InvokeFunction",
     },
     "AdvanceTaskFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         *("s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
+        "lambda:InvokeFunction",
     },
     "ArchiveVideoFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue", "ssm:GetParameter"),
-        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "lambda:InvokeFunction"),
+    },
+    "NotifyClientFunctionRole": {
+        *(
+            "dynamodb:GetItem",
+            "dynamodb:UpdateItem",
+            "events:PutEvents",
+            "s3:GetObject",
+            "secretsmanager:GetSecretValue",
+        ),
     },
     "SweepTasksFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"),
-        "states:StartExecution",
+        *("states:StartExecution", "lambda:InvokeFunction"),
     },
     "OperateTasksFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
-        *("dynamodb:Scan", "secretsmanager:GetSecretValue"),
+        *("dynamodb:Scan", "secretsmanager:GetSecretValue", "lambda:InvokeFunction"),
     },
     "ApiDocsFunctionRole": {"ssm:GetParameter"},
     "TaskLifecycleRole": {"dynamodb:UpdateItem", "lambda:InvokeFunction", *(action for _, action in ON_EVERYTHING)},
@@ -128,7 +139,7 @@ def test_executions_and_functions_are_started_on_our_own_only(template: Template
             assert all(
                 resource["Fn::GetAtt"][0] in ours and resource["Fn::GetAtt"][1] == "Arn" for resource in resources
             )
-    assert checked == 6
+    assert checked == 12
     (machine,) = of_type(template, "AWS::StepFunctions::StateMachine").values()
     assert MACHINE.endswith(machine["Properties"]["StateMachineName"]["Fn::Sub"])
 

@@ -31,6 +31,7 @@ PURE = {
     "webhooks",
     "signed_urls",
     "mp4",
+    "notices",
 }
 IMPURE = {"boto3", "botocore", "requests", "urllib3", "http", "socket", "os", "subprocess", "threading"}
 FLOORS = [
@@ -51,9 +52,23 @@ FLOORS = [
         "removal",
         "uploads",
         "operations",
+        "notifying",
         "reconcile",
     },
-    {"request", "archive", "table", "books", "keys", "backlog", "spending", "provider", "profiles", "rows"},
+    {
+        "request",
+        "archive",
+        "table",
+        "outbox",
+        "signing",
+        "books",
+        "keys",
+        "backlog",
+        "spending",
+        "provider",
+        "profiles",
+        "rows",
+    },
     {
         "catalogue",
         "schema",
@@ -68,6 +83,7 @@ FLOORS = [
         "task",
         "discrepancy",
         "facts",
+        "notices",
         "webhooks",
         "signed_urls",
         "keyring",

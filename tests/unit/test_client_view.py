@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from kling_relay.notices import Notice
 from kling_relay.task import MOVES, TASK_STATUS, Phase, Step, Task, client_view, new_task_id
 
 VIDEO = {"id": "9", "duration": "5.1", "key": "acme/t/0.mp4", "size": 5, "md5": "x", "upstream_url": "canary"}
@@ -15,7 +16,13 @@ def task(phase: Phase, **more: Any) -> Task:
     """A row in which every text that is not for the client says canary."""
     canaries: dict[str, Any] = {field.name: "canary" for field in fields(Task) if field.type in (str, str | None)}
     known = {"id": "t" * 32, "kind": "image2video", "phase": phase, "request": {"prompt": "canary"}}
-    times = {"created_at": 1_790_000_000_000, "updated_at": 1_790_000_001_000, "units": None, "external_task_id": None}
+    times = {
+        "created_at": 1_790_000_000_000,
+        "updated_at": 1_790_000_001_000,
+        "units": None,
+        "external_task_id": None,
+        "callback_url": None,
+    }
     return Task(**{**canaries, **known, **times, "reason": "why", "outputs": [{"url": "canary"}], **more})
 
 
@@ -40,6 +47,14 @@ def test_a_video() -> None:
     assert view["task_result"] == {"videos": [plain, {**plain, "watermark_url": "https://videos.example/0w.mp4"}]}
     assert view["final_unit_deduction"] == "3.5"
     assert view["task_info"] == {"external_task_id": "mine"}
+
+
+def test_a_client_sees_how_its_webhooks_stand() -> None:
+    told = (Notice(1, "submitted", 1, webhook="delivered", tries=1, answer="204"), Notice(2, "processing", 2))
+    view = client_view(task(Phase.PROCESSING, callback_url="https://canary.example", notices=told), {})
+    delivered = {"sequence": 1, "task_status": "submitted", "state": "delivered", "tries": 1, "answer": "204"}
+    assert view["callback"] == [delivered]
+    assert "canary" not in json.dumps(view)
 
 
 def test_a_late_video_leaves_no_failure_behind() -> None:

@@ -134,6 +134,7 @@ def test_an_ended_task_leaves_its_frame_only(world: World, versioned: None) -> N
         world.cloud.s3.put_object(Bucket="videos", Key=task.videos[0]["key"], Body=b"again")
     world.cloud.s3.delete_object(Bucket="videos", Key=task.videos[0]["key"])
     before = get(world, task.id)
+    assert before.pop("callback")
     assert len(objects(world, task.id)) == 6 and objects(world, reference.rpartition("/")[2])
 
     status, answer = delete(world, task.id)

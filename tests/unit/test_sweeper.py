@@ -20,7 +20,7 @@ def waiting_tasks(world: World, *tenants: str) -> list[Task]:
 
 
 def test_nothing_to_do(world: World) -> None:
-    assert world.sweep() == {"overdue": 0, "waiting": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "telling": 0}
 
 
 def test_a_killed_workflow_is_replaced(world: World) -> None:
@@ -66,7 +66,7 @@ def test_one_bad_row_stops_nobody(world: World) -> None:
 def test_a_healthy_task_is_left_alone(world: World) -> None:
     task = world.create()
     world.states.run()
-    assert world.sweep() == {"overdue": 0, "waiting": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "telling": 0}
     assert sweeper._restart(world.relay, task.id) is False, "the index may be behind; the row decides"
     assert sweeper._restart(world.relay, "none") is False
 
@@ -90,7 +90,8 @@ def test_waiting_tasks_go_in_turn_over_tenants(world: World, monkeypatch: pytest
     tasks = waiting_tasks(world, "acme", "acme", "acme", "umbrella")
     monkeypatch.setattr(sweeper, "_STARTED_AT_ONCE", 2)
     world.clock.tick(60)
-    assert world.sweep() == {"overdue": 0, "waiting": 2}
+    world.tell()
+    assert world.sweep() == {"overdue": 0, "waiting": 2, "telling": 0}
     world.states.run()
     phases = [world.task(task.id).phase for task in tasks]
     assert phases == [Phase.SUBMITTED, Phase.ACCEPTED, Phase.ACCEPTED, Phase.SUBMITTED]

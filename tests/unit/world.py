@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -36,7 +37,15 @@ BASE_URL = "https://relay.example"
 BODY = {"image": "https://images.example/cat.png", "prompt": "canary-prompt", "model_name": "kling-v2-5-turbo"}
 _MD5 = "421b47ffd946ca083b65cd668c6b17e6"  # of b"video"
 CLOSED = {Phase.SUCCEEDED, Phase.FAILED, Phase.EXPIRED}
-FUNCTIONS = ("task_api", "kling_callback", "advance_task", "archive_video", "sweep_tasks", "operate_tasks")
+FUNCTIONS = (
+    "task_api",
+    "kling_callback",
+    "advance_task",
+    "archive_video",
+    "sweep_tasks",
+    "operate_tasks",
+    "notify_client",
+)
 _numbers = itertools.count(1)
 
 
@@ -131,6 +140,7 @@ class States:
         moved = True
         while moved:
             moved = any([self._step(one) for one in list(self.executions.values()) if one.open])
+            self.world.tell()
 
     def _step(self, one: SimpleNamespace) -> bool:
         if one.token is not None:
@@ -202,11 +212,16 @@ class World:
         name = f"tasks-{next(_numbers)}"
         create_table(cloud.dynamodb, name)
         given = {"input_bucket": "inputs", "video_bucket": "videos", "state_machine_arn": "arn", "provider": "kling"}
+        given |= {"notify_function": "notify", "event_bus": "bus"}
         self.relay = Relay(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
         self.table = self.relay.table = TaskTable(self.effects.watch(cloud.dynamodb), name)
         self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)
         self.states = States(self)
         self.relay.workflows = self.effects.watch(self.states)
+        self.handed_over: list[str] = []  # ids of tasks that notify_client has been invoked for
+        self.events: list[tuple[str, dict[str, Any]]] = []  # detail-type and detail of what went to the bus
+        self.relay.lambdas = SimpleNamespace(invoke=self._invoke)
+        self.relay.events = SimpleNamespace(put_events=self._put_events)
         true_time = SimpleNamespace(now_ms=lambda: self.clock.now)
         self.provider = LedgerProvider(true_time, self.effects, **(profile or {}))
         self.relay.provider = self.provider  # type: ignore[assignment]
@@ -269,6 +284,21 @@ class World:
     def sweep(self) -> dict[str, int]:
         swept: dict[str, int] = self.call("sweep_tasks", {})
         return swept
+
+    def tell(self) -> None:
+        """notify_client, for whatever it has been invoked: in a process of its own, which dies for itself."""
+        while self.handed_over:
+            with suppress(Exception, Crash):
+                self.call("notify_client", {"task_id": self.handed_over.pop(0)}, left_ms=90_000)
+
+    def _invoke(self, *, FunctionName: str, InvocationType: str, Payload: str) -> None:
+        assert (FunctionName, InvocationType) == ("notify", "Event")
+        self.handed_over.append(json.loads(Payload)["task_id"])
+
+    def _put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
+        told = [(entry["DetailType"], json.loads(entry["Detail"])) for entry in Entries]
+        self.effects.around("put_events", lambda: self.events.extend(told))
+        return {"FailedEntryCount": 0, "Entries": [{} for _ in told]}
 
     # -- time
 

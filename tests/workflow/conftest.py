@@ -1,5 +1,6 @@
 """One stack a worker, wiped before each test: starting it takes some seconds, wiping it some milliseconds."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ FAST = {"port": 0, "wait_scale": 0.05, "render_seconds": 0.3, "render_size": 160
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     state = tmp_path_factory.mktemp("state")
     parameters = (("SubmitTimeoutSeconds", "2"), ("SettleSeconds", "60"))
+    os.environ["ALLOW_LOCAL_WEBHOOKS"] = "1"  # the emulator passes it on to the functions
     with Stack(Options(**FAST, state=state, parameters=parameters)) as running:
         _stop_the_clock(running)
         yield running

@@ -17,6 +17,7 @@ from urllib3.util import Url, parse_url
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
+LOOPBACK = ("127.0.0.1", "localhost")
 MAX_URL = 8192  # characters; signed URLs reach a few thousand
 RESOLVE_SECONDS = 5.0
 
@@ -73,15 +74,25 @@ def origin(url: Url) -> Origin:
     return scheme, host, url.port if url.port is not None else (443 if scheme == "https" else 80)
 
 
+def check_form(url: Url) -> None:
+    """What can be said without a resolver: https on port 443, and no literal address that is not public. Raises
+    AddressError."""
+    scheme, host, port = origin(url)
+    if (scheme, port) != ("https", 443):
+        raise AddressError("refused_url")
+    if _NUMERIC.fullmatch(host) and not is_public(host):
+        raise AddressError("refused_address")
+
+
 def checked(url: Url, *, trusted: bool, seconds: float) -> str:
     """The one IPv4 address to connect to: all answers of the resolver are checked, the first is taken.
 
     Resolves once, for at most `seconds`; whoever connects has to use this address and not the name again. A `trusted`
     origin is only resolved. Raises AddressError.
     """
-    scheme, host, port = origin(url)
-    if not trusted and (scheme, port) != ("https", 443):
-        raise AddressError("refused_url")
+    _, host, _ = origin(url)
+    if not trusted:
+        check_form(url)
     addresses = _resolve_in_time(host, min(seconds, RESOLVE_SECONDS))
     if not trusted and not all(map(is_public, addresses)):
         raise AddressError("refused_address")

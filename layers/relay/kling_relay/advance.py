@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from kling_relay import intake, schedule, submission, sweeper, workflow
+from kling_relay import intake, notifying, schedule, submission, sweeper, workflow
 from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import logger
 from kling_relay.provider import Found
@@ -32,7 +32,12 @@ def advance(
     errors of AWS pass through (the caller retries: everything here can be repeated). Trouble at the provider is no
     error.
     """
-    task = known
+    step = _advance(relay, task_id, facts, execution, known)
+    notifying.hand_over(relay, step.task)
+    return step
+
+
+def _advance(relay: Relay, task_id: str, facts: Facts, execution: str | None, task: Task | None) -> Step:
     for _ in range(_MOST_MOVES):
         if task is None:
             task = relay.table.get(task_id)

@@ -132,6 +132,29 @@ def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, 
         return data, length
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a receiver answered to a `post`: its status, and how long it asks us to stay away (s), if it does."""
+
+    status: int
+    retry_after: int | None
+
+
+def post(url: str, body: bytes, headers: dict[str, str], *, deadline_seconds: float, local: bool = False) -> Receipt:
+    """POST `body` to `url`, by the same rules as `open_url`; no redirect is followed, and no body is read.
+
+    `local` lets an address on loopback be reached, by plain http and on any port too: for rehearsals on one machine.
+    Raises FetchError.
+    """
+    with ExitStack() as stack:
+        deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
+        with _as_classes(deadline, broken="network"):
+            trusted = local and address.origin(address.parse(url))[1] in address.LOOPBACK
+        response = _send(_Fetch(deadline, 0, stack), "POST", url, trusted, headers, body)
+        said = response.headers.get("Retry-After", "").strip()
+        return Receipt(response.status, int(said) if re.fullmatch("[0-9]{1,9}", said) else None)
+
+
 def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
     """A TCP connection to an address that has been checked. `timeout` in seconds."""
     return socket.create_connection((ip_address, port), timeout)
@@ -223,12 +246,18 @@ def _follow(
 
 
 def _get(fetch: _Fetch, url: str, trusted: bool, headers: dict[str, str]) -> http.client.HTTPResponse:
-    """The answer to one GET, whatever its status."""
+    return _send(fetch, "GET", url, trusted, headers, None)
+
+
+def _send(
+    fetch: _Fetch, method: str, url: str, trusted: bool, headers: dict[str, str], body: bytes | None
+) -> http.client.HTTPResponse:
+    """The answer to one request, whatever its status."""
     with _as_classes(fetch.deadline, broken="network"):
         parsed = address.parse(url)
         ip_address = address.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
         connection = fetch.stack.enter_context(closing(_PinnedConnection(address.origin(parsed), ip_address, fetch)))
-        connection.request("GET", parsed.request_uri, headers={**_HEADERS, **headers})
+        connection.request(method, parsed.request_uri, body, {**_HEADERS, **headers})
         return fetch.stack.enter_context(closing(connection.getresponse()))
 
 

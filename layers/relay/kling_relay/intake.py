@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kling_relay import catalogue, images, look, uploads
+from kling_relay import address, catalogue, images, look, notices, uploads
+from kling_relay.address import AddressError
+from kling_relay.errors import bad_parameter
 from kling_relay.profiles import in_dialect
 from kling_relay.relay import Relay
 from kling_relay.request import Request, image_places
@@ -26,6 +28,7 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
     earlier = relay.table.earlier(tenant, request.external_task_id, idempotency_key, body_hash)
     if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
         return earlier
+    _check_callback(relay, request.callback_url)
     model = _model_name(relay, request.kind, request.body)
     dropped, notes = catalogue.check(relay.catalogue, model, request.kind, request.body)
     request.notes += notes
@@ -57,10 +60,25 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
         external_task_id=request.external_task_id,
         callback_url=request.callback_url,
         execution=task_id,
+        notices=(notices.new((), "submitted", now, webhook=request.callback_url is not None),),
         reserved=None if budget is None else estimate,
         spend_month=None if budget is None else budget.month,
     )
     return relay.table.record(new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget)
+
+
+def _check_callback(relay: Relay, url: str | None) -> None:
+    """An address that no webhook could ever go to is refused now, while somebody is listening."""
+    if url is None:
+        return
+    try:
+        parsed = address.parse(url)
+        if not (relay.settings.allow_local_webhooks == "1" and address.origin(parsed)[1] in address.LOOPBACK):
+            address.check_form(parsed)
+    except AddressError:
+        shown = url.partition("?")[0][:120]
+        problem = f"https://, a public host and port 443 are expected; sent: {shown!r}"
+        raise bad_parameter("callback_url", problem) from None
 
 
 def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:

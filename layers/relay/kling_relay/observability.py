@@ -21,6 +21,8 @@ class Metric(StrEnum):
     PARKED_TASKS = "ParkedTasks"  # whose submission is in doubt for good; every minute
     OLDEST_OPEN_TASK = "OldestOpenTask"  # the age of the oldest whose client sees no end; 0 without any; every minute
     UNCONFIRMED = "Unconfirmed"  # a POST whose outcome is unknown
+    WEBHOOKS_DELIVERED = "WebhooksDelivered"
+    WEBHOOKS_FAILED = "WebhooksFailed"  # for good: ten tries, or a receiver that wants no more
     CALLBACKS_RECEIVED = "CallbacksReceived"
     CALLBACKS_REJECTED = "CallbacksRejected"  # a wrong token, or a wrong signature
 

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from kling_relay import auth, webhooks
+from kling_relay import auth, notices, notifying, webhooks
 from kling_relay.keys import SCOPES, KeyRow
 from kling_relay.relay import Relay
+from kling_relay.rows import LostRace
 from kling_relay.spending import MOST_UNITS, month_of
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # it becomes part of S3 keys
@@ -15,6 +16,7 @@ _LONGEST_LABEL = 80
 _LONGEST_REASON = 200
 _MOST_DAYS = 3650
 _DAY_MS = 86_400_000
+_MOST_TURNS = 5
 
 
 def create_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +37,38 @@ def revoke_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
 def probe_path(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
     """Where, below the API's address, a test callback is answered and does nothing."""
     return {"path": webhooks.callback_url("", relay.keyring, webhooks.PROBE)}
+
+
+def signing_secret(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """What webhooks to a tenant are signed with; `change` gives it a new one, beside which the old one goes on signing
+    for a week."""
+    tenant, now = _tenant(event), relay.clock.now_ms()
+    if event.get("change"):
+        relay.signing.change(tenant, now)
+    return {"tenant": tenant, "secret": relay.signing.secrets(relay.keyring, tenant, now)[0]}
+
+
+def replay_notice(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Send a task's webhooks once more, or the one of `sequence`; they keep their ids. What a receiver has refused for
+    good (410) is sent too. Raises ValueError where there is none."""
+    task_id, wanted = event.get("task_id"), event.get("sequence")
+    for _ in range(_MOST_TURNS):
+        task = relay.table.get(str(task_id))
+        if task is None:
+            raise ValueError(f"task_id: there is no task {task_id!r}")
+        now, told = relay.clock.now_ms(), 0
+        try:
+            for notice in task.notices:
+                if notice.webhook != "none" and wanted in (None, notice.number):
+                    task = relay.outbox.note(task, notices.again(notice, now))
+                    told += 1
+        except LostRace:
+            continue
+        if not told:
+            raise ValueError(f"sequence: the task has no webhook {'' if wanted is None else wanted!r}".rstrip())
+        notifying.hand_over(relay, task)
+        return {"task_id": task.id, "webhooks": told}
+    raise RuntimeError("the task's notices change too fast: try again")
 
 
 def set_cap(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
 from kling_relay.keys import Keys
 from kling_relay.observability import Metric, logger
+from kling_relay.outbox import Outbox
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.signed_urls import DeliveryKey
+from kling_relay.signing import SigningSecrets
 from kling_relay.spending import Spending
 from kling_relay.table import TaskTable
 
@@ -100,6 +102,14 @@ class Relay:
         return Keys(self.table.rows)
 
     @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.table.rows)
+
+    @cached_property
+    def signing(self) -> SigningSecrets:
+        return SigningSecrets(self.table.rows)
+
+    @cached_property
     def backlog(self) -> Backlog:
         return Backlog(self.table.rows)
 
@@ -119,6 +129,14 @@ class Relay:
     @cached_property
     def workflows(self) -> Any:
         return self.client("stepfunctions")
+
+    @cached_property
+    def lambdas(self) -> Any:
+        return self.client("lambda")
+
+    @cached_property
+    def events(self) -> Any:
+        return self.client("events")
 
     @cached_property
     def provider(self) -> Provider:
@@ -152,8 +170,8 @@ class Relay:
 
     @cached_property
     def _base_url(self) -> Cached[str]:
-        name = self.settings.need("base_url_parameter")
-        return Cached(lambda: self.client("ssm").get_parameter(Name=name)["Parameter"]["Value"].rstrip("/"))
+        parameter = self.settings.need("base_url_parameter")
+        return Cached(lambda: self.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"].rstrip("/"))
 
     @property
     def catalogue(self) -> Catalogue:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from kling_relay import notifying
 from kling_relay.errors import KlingError
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
@@ -19,6 +20,7 @@ def remove(relay: Relay, task: Task) -> Task:
     task."""
     if task.deleted_at is None:
         task = _end(relay, task)
+        notifying.hand_over(relay, task)
         logger.info("task_deleted", extra={"task_id": task.id, "phase": task.phase})
     _remove_all(relay, relay.settings.need("video_bucket"), f"videos/{task.tenant}/{task.id}/")
     inputs = relay.settings.need("input_bucket")

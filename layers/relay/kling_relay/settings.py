@@ -22,6 +22,8 @@ class Settings:
     input_bucket: str = ""
     video_bucket: str = ""
     state_machine_arn: str = ""
+    notify_function: str = ""
+    event_bus: str = ""
     relay_secret_id: str = ""
     provider_key_secret_id: str = ""
     delivery_key_secret_id: str = ""
@@ -40,6 +42,7 @@ class Settings:
     on_unconfirmed: str = "park"
     monthly_cap_units: int = 0
     require_webhook_signature: str = "off"
+    allow_local_webhooks: str = ""  # on a laptop only: webhooks may go to loopback
     task_retention_days: int = 400
     wait_scale: float = 1.0
 

@@ -1,9 +1,9 @@
-"""Finds what has been left lying: overdue tasks, and tasks that wait for room upstream. It only starts workflows, and
-measures how much is open."""
+"""Finds what has been left lying: overdue tasks, tasks that wait for room upstream, notices. It only starts workflows
+and hands notices over, and measures how much is open."""
 
 import random
 
-from kling_relay import workflow
+from kling_relay import notifying, workflow
 from kling_relay.gate import Gate
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay
@@ -11,11 +11,13 @@ from kling_relay.relay import Relay
 _OVERDUE_AT_ONCE = 200
 _WAITING_SEEN = 2000  # the turns of tenants are fair among these
 _STARTED_AT_ONCE = 20
+_TOLD_AT_ONCE = 200
 _TROUBLE_MS = 900_000  # account trouble that no try has confirmed for so long is not known to last
 
 
 def sweep(relay: Relay) -> dict[str, int]:
-    """Give every overdue task a new workflow, and waiting tasks their turn. Returns how many of each were started."""
+    """Give every overdue task a new workflow, waiting tasks their turn, and overdue notices to notify_client. Returns
+    how many there were of each."""
     now = relay.clock.now_ms()
     overdue = sum(_restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
     gate = relay.gates.get(relay.settings.provider)
@@ -23,6 +25,7 @@ def sweep(relay: Relay) -> dict[str, int]:
     probe = gate.failures > 3 or gate.account_trouble
     room = 0 if gate.closed(now) else 1 if probe else _STARTED_AT_ONCE
     started = {"overdue": overdue, "waiting": start_waiting(relay, room, anyone=gate.account_trouble)}
+    started["telling"] = sum(notifying.hand_over_id(relay, task_id) for task_id in relay.outbox.due(now, _TOLD_AT_ONCE))
     relay.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(relay, gate, now)})
     return started
 

@@ -5,7 +5,7 @@ point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate
 and `tenant-keys#` are keys.py's, `spend#` and `cap#` are spending.py's. The sparse index `by_due` holds the open tasks:
 `queue` "open" sorted by `due_at`, `queue` "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks:
 `owner` is "{tenant}#{kind}", sorted by `birth`. The sparse index `by_age` holds those whose client sees no end:
-`standing` is "open" or "parked", sorted by `birth`.
+`standing` is "open" or "parked", sorted by `birth`. `by_notice` is outbox.py's.
 """
 
 import json
@@ -14,15 +14,15 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay import spending
+from kling_relay import notices, outbox, spending
 from kling_relay.errors import KlingError
 from kling_relay.rows import LostRace, Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
 from kling_relay.spending import Budget, Spending
-from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task
+from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, notice_of
 
 _JSON_FIELDS = {"request", "outputs", "videos"}
 _SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
-_TASK_FIELDS = [field.name for field in fields(Task)]
+_TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
 _MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
@@ -290,17 +290,22 @@ class TaskTable:
             changes |= {"standing": "open", "parked_at": None}
         elif changes.get("parked_at") is not None:
             changes["standing"] = "parked"
-        changes["write"] = new_token()
+        notice = None if to is None else notice_of(task, to, changes["updated_at"])
+        changes |= {"write": new_token()} | ({} if notice is None else outbox.appended(notice))
         sets = {name: _stored(given) for name, given in changes.items() if given is not None}
         removes = [f"#{name}" for name, given in changes.items() if given is None]
         update = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
         update += " REMOVE " + ", ".join(removes) if removes else ""
-        if to is Phase.RENDERED or to in CLOSED:  # what a sleeping workflow must not miss
-            update += " ADD #wake_seq :one"
+        counted = ["#notice_seq :one"] if notice is not None else []
+        counted += ["#wake_seq :one"] if to is Phase.RENDERED or to in CLOSED else []  # a sleeper must not miss it
+        if counted:
+            update += " ADD " + ", ".join(counted)
             sets["one"] = 1
         froms = {f"from{i}": phase for i, phase in enumerate(sorted(MOVES[to] if to is not None else {task.phase}))}
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
+        if notice is not None:  # nobody has told anything meanwhile
+            condition += f" AND attribute_not_exists(#{notice.attribute})"
         if "settled" in changes:  # once: whoever settles has seen what it was settled with before
             condition += " AND attribute_not_exists(#settled)" if task.settled is None else " AND #settled = :known"
             sets |= {} if task.settled is None else {"known": task.settled}
@@ -328,13 +333,16 @@ def _item(task: Task) -> dict[str, Any]:
     # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
     listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(f"{task.created_at:013}#{task.id}")}
     open_ = {"queue": value("open"), "standing": value("open")}
+    for notice in task.notices:
+        item |= {name: value(given) for name, given in outbox.appended(notice).items()}
     return {"pk": value(f"task#{task.id}"), **open_, **listed, **item}
 
 
 def _task(item: dict[str, Any]) -> Task:
-    row = {name: plain(stored) for name, stored in item.items() if name in _TASK_FIELDS}
+    every = {name: plain(stored) for name, stored in item.items()}
+    row = {name: given for name, given in every.items() if name in _TASK_FIELDS}
     row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
-    task = Task(id=plain(item["pk"]).partition("#")[2], **row)
+    task = Task(id=every["pk"].partition("#")[2], notices=notices.read(every), **row)
     return replace(task, phase=Phase(task.phase))
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from kling_relay import notices
 from kling_relay.errors import KlingError
+from kling_relay.notices import Notice
 
 
 class Phase(StrEnum):
@@ -98,6 +100,8 @@ class Task:
     settled: int | None = None  # the same once it is known, in place of `reserved`
     expires_at: int | None = None  # Unix seconds, as DynamoDB wants them: an ended row is kept until then
     deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
+    notices: tuple[Notice, ...] = ()  # what there is to tell, and how far it has come
+    notice_seq: int = 0  # counts the changes of the notices
     schema: int = 1
 
     @property
@@ -118,6 +122,15 @@ class Task:
     def cost_nothing(self) -> bool:
         """Whether the task failed and surely never reached the provider's queue: no id, and no POST in doubt."""
         return self.phase is Phase.FAILED and self.upstream_id is None and self.unsure_since is None
+
+
+def notice_of(task: Task, to: Phase, at: int) -> Notice | None:
+    """What a move of `task` to `to` has to tell, None where clients see no other word than was told last. The late move
+    of an expired task tells its video only: its client has been told an end, and "processing" would take that back."""
+    word, told = TASK_STATUS[to], task.notices[-1].status if task.notices else ""
+    if word == told or (told == "failed" and word == "processing"):
+        return None
+    return notices.new(task.notices, word, at, webhook=task.callback_url is not None)
 
 
 def new_task_id() -> str:
@@ -171,6 +184,8 @@ def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
     }
     if task.phase is Phase.SUCCEEDED:
         view["task_result"] = {"videos": [_video_view(video, video_urls) for video in task.videos]}
+    if task.callback_url is not None:
+        view["callback"] = notices.shown(task.notices)
     if task.units is not None:
         view["final_unit_deduction"] = task.units
     return view

@@ -49,6 +49,12 @@ def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     return f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
 
 
+def signed(secrets: Iterable[str], message_id: str, timestamp: str, body: bytes) -> dict[str, str]:
+    """The three headers of a message that each of `secrets` has signed, the newest first."""
+    signatures = " ".join(signature(secret, message_id, timestamp, body) for secret in secrets)
+    return dict(zip(SIGNATURE_HEADERS, (message_id, timestamp, signatures), strict=True))
+
+
 def is_signed(secrets: Iterable[str], headers: Mapping[str, str], body: bytes, now: float) -> bool:
     """Whether one of the signatures in `headers` (names in lower case) was made with one of `secrets`, at most five
     minutes from `now` (Unix seconds). Never raises: nothing that is malformed is signed, nor is anything by a malformed

@@ -1,0 +1,81 @@
+"""Webhooks reach a real receiver over a real socket, and events the bus, while a task goes its whole way."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from standardwebhooks import Webhook
+
+from tests.workflow.driver import Driver, call, data_of, until
+
+pytestmark = pytest.mark.xdist_group("stack-1")
+
+
+class Receiver(ThreadingHTTPServer):
+    """`statuses`: what it answers, one after the other; 200 when there are no more."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.statuses: list[int] = []
+        self.got: list[tuple[dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def operate(driver: Driver, **event: object) -> dict[str, object]:
+    names = [one["FunctionName"] for one in driver.emulator.client("lambda").list_functions()["Functions"]]
+    (function,) = [name for name in names if "OperateTasks" in name]
+    answer = driver.emulator.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
+    said: dict[str, object] = json.loads(answer["Payload"].read())
+    return said
+
+
+def test_a_receiver_is_told_of_every_change_and_can_prove_it(driver: Driver, receiver: Receiver) -> None:
+    task_id = driver.post(callback_url=receiver.url)["task_id"]
+    driver.delivered(task_id)
+    until(lambda: len(receiver.got) == 3)
+    verified = Webhook(str(operate(driver, action="signing_secret", tenant="demo")["secret"]))
+    told = sorted((verified.verify(body, headers) for headers, body in receiver.got), key=lambda one: one["sequence"])
+    assert [one["task_status"] for one in told] == ["submitted", "processing", "succeed"]
+    (video,) = told[-1]["task_result"]["videos"]
+    assert call("GET", video["url"]).content[4:8] == b"ftyp"
+    until(lambda: {one["state"] for one in data_of(driver.get(task_id))["callback"]} == {"delivered"})
+
+
+def test_one_that_is_down_is_told_later_and_one_that_is_gone_never_again(driver: Driver, receiver: Receiver) -> None:
+    receiver.statuses = [503]
+    task_id = driver.post(callback_url=receiver.url, **{"prompt": "another one"})["task_id"]
+    driver.delivered(task_id)
+    until(lambda: len(receiver.got) == 3)
+    assert operate(driver, action="replay_notice", task_id=task_id, sequence=3)["webhooks"] == 1
+    until(lambda: len(receiver.got) == 4)
+    assert receiver.got[3][0]["webhook-id"] == f"evt_{task_id}_3"
+    states = {one["sequence"]: one["state"] for one in data_of(driver.get(task_id))["callback"]}
+    assert sorted(states.values()) == ["delivered", "delivered", "due"]
