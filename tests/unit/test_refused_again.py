@@ -86,7 +86,7 @@ def test_two_handlers_of_one_request_both_tell_the_refusal(world: World, monkeyp
     world.provider.submit_faults = ["refused"]
     prepare, answers = world.provider.prepare, []
 
-    def meanwhile() -> None:
+    def meanwhile(refresh: bool) -> None:
         monkeypatch.setattr(world.provider, "prepare", prepare)
         answers.append(ask(world, "both"))
 

@@ -28,8 +28,8 @@ class Gate:
     not_before: int = 0
     failures: int = 0
     reason: str = ""
-    cause: str = "room"
     pause: Pause | None = None
+    cause: str = "room"
 
     def closed(self, now: int) -> str:
         """Why nothing new may be sent at `now` (ms); empty if it may."""
