@@ -73,7 +73,7 @@ def test_whole_lives(campaign: Campaign, both: Both, profile: str) -> None:
         life.live().check()
         assert both.scan(TableName=life.world.table.rows.name, ConsistentRead=True)["Items"]
 
-    for _ in range(campaign.size(1, 20)):
+    for _ in range(campaign.size(1, 10)):
         campaign.live("drawn", live)
     assert both.calls > 30
 

@@ -43,7 +43,7 @@ FAULTS = (effect_fault, death, provider_fault, kill)
 
 
 def test_pairs_of_faults(campaign: Campaign) -> None:
-    both, wanted = 0, campaign.size(300, 3_000)
+    both, wanted = 0, campaign.size(220, 3_000)
 
     def live(dice: random.Random) -> None:
         nonlocal both
