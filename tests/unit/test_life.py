@@ -72,8 +72,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(effects=st.integers(1, 6), before=st.booleans())
     def somebody_will_die(self, effects: int, before: bool) -> None:
-        self.world.effects.crash_at = len(self.world.effects.names) + effects
-        self.world.effects.crash_before = before
+        self.world.effects.after(effects, "dies before" if before else "dies after")
 
     @invariant()
     def rows_are_sound(self) -> None:
@@ -97,7 +96,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         world = self.world
-        world.effects.crash_at = 0
+        world.effects.plan.clear()
         world.provider.submit_faults.clear()
         world.provider.query_faults.clear()
         world.copy_faults.clear()
