@@ -1,4 +1,4 @@
-"""The money equation over whole lives: every way to end, every death on the way, ends in any order."""
+"""The money equation over whole lives: every way to end, and ends in any order. Deaths: tests/reliability."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -40,7 +40,7 @@ ENDS: dict[str, tuple[list[str], dict[str, Any], int]] = {
 }
 
 
-def world_of(cloud: Cloud, name: str) -> World:
+def world_of(cloud: Any, name: str) -> World:
     faults, options, _ = ENDS[name]
     own = {key: value for key, value in options.items() if key in ("profile", "on_unconfirmed")}
     world = World(cloud, **SHORT, **own)
@@ -64,8 +64,8 @@ def live(world: World) -> None:
     """A client that repeats what was not answered, then a day in which everybody else comes round."""
     for _ in range(2):
         with suppress(Crash):
-            world.post(BODY, **{"Idempotency-Key": "key-1"})
-            break
+            if world.post(BODY, **{"Idempotency-Key": "key-1"})[0] < 500:
+                break
         balanced(world)
     for seconds, step in [*[(180, 60)] * 5, *[(12 * 3600, 3 * 3600)] * 2]:
         with suppress(Crash):
@@ -81,26 +81,6 @@ def test_every_end(cloud: Cloud, name: str) -> None:
     assert task.phase in CLOSED and balanced(world) == {MONTH: ENDS[name][2]} == {MONTH: task.committed}
     paid = [sold for sold in world.provider.sold if sold.end == "succeed"]
     assert task.committed or not paid, "what was paid for is never released"
-
-
-@pytest.mark.parametrize("name", ["delivered", "refused", "refused_after_doubt", "fails", "expires_then_delivers"])
-def test_a_death_at_every_effect(cloud: Cloud, name: str) -> None:
-    deaths = 0
-    for before in (False, True) if name == "delivered" else (False,):  # after an effect is before the next one
-        for crash_at in range(1, 60):
-            world = world_of(cloud, name)
-            world.effects.crash_at, world.effects.crash_before = len(world.effects.names) + crash_at, before
-            live(world)
-            (task,) = world.tasks()
-            sold = [one for one in world.provider.sold if one.end == "succeed"]
-            assert task.phase in CLOSED and (task.committed or not sold), f"{name}: {before} {crash_at}"
-            if not world.effects.fired:
-                assert task.committed == ENDS[name][2]
-                break
-            deaths += 1
-        else:
-            raise AssertionError("the crash never stopped firing")
-    assert deaths >= 4
 
 
 def test_a_cancelled_task_gives_everything_back(cloud: Cloud) -> None:

@@ -119,7 +119,9 @@ def test_the_providers_gate_is_not_touched(world: World) -> None:
     gates.close("kling", gates.get("kling"), not_before=START + 5000, reason="full")
     operate(world, "pause")
     gate = gates.get("kling")
-    assert gate == Gate(START + 5000, 1, "full", Pause(START, "")) and gate.closed(START) == "paused by the operator"
+    assert (
+        gate == Gate(START + 5000, 1, "full", pause=Pause(START, "")) and gate.closed(START) == "paused by the operator"
+    )
     operate(world, "resume")
     gate = gates.get("kling")
     assert gate.closed(START + 4999) == "room at the provider (full)" and gate.closed(START + 5000) == ""

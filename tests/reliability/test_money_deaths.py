@@ -1,0 +1,41 @@
+"""The money equation through deaths and lost answers at every effect: a month and its tasks agree at any time."""
+
+import random
+
+import pytest
+
+from tests.reliability.campaign import LONG, Campaign
+from tests.reliability.memory import Memory
+from tests.unit.books import balanced
+from tests.unit.effects import DEATHS, LOST
+from tests.unit.test_money import ENDS, MONTH, live, world_of
+from tests.unit.world import CLOSED
+
+MOST_EFFECTS = 200
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_money_deaths(campaign: Campaign, name: str) -> None:
+    reached = True
+
+    def life(dice: random.Random) -> None:
+        nonlocal reached
+        world = world_of(Memory(), name)
+        world.effects.after(effect, fault)
+        live(world)  # looks at the equation after every step
+        (task,) = world.tasks()
+        assert task.phase in CLOSED and balanced(world) == {MONTH: task.committed}
+        sold = [one for one in world.provider.sold if one.end == "succeed"]
+        assert task.committed or not sold, "what was paid for is never released"
+        assert task.committed == ENDS[name][2] or world.effects.fired
+        reached = not world.effects.plan
+
+    for fault in (*DEATHS, *LOST) if LONG else ("dies after", "answers lost"):
+        for effect in range(1, MOST_EFFECTS):
+            campaign.live(f"{fault} {effect}", life)
+            if not reached:
+                break  # it never came to so many effects
+            campaign.figures["faults"] += 1
+        else:
+            raise AssertionError("the faults never stopped firing")
+        assert effect > 4  # record, claim, POST, its outcome
