@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kling_relay.rows import Rows
@@ -64,6 +65,17 @@ def test_by_external_id_on_the_path_of_the_list(world: World) -> None:
     status, body = ask(world, "external_task_id=order%201")
     assert (status, body["data"]["task_id"]) == (200, task.id)
     assert ask(world, "external_task_id=order%201", tenant="umbrella")[1]["code"] == 1203
+
+
+@pytest.mark.parametrize("name", ["order 1", "序号一", "a/b?c#d", 'a"b\\c', "50%", "a+b"])
+def test_an_external_id_in_the_path_is_percent_encoded(world: World, name: str) -> None:
+    """API Gateway hands paths on as they were sent."""
+    task = world.create({**BODY, "external_task_id": name})
+    path = f"/v1/videos/image2video/{quote(name, safe='')}"
+    status, body = world.http("GET", path, authorization=world.key())
+    assert (status, body["data"]["task_id"]) == (200, task.id)
+    assert world.http("GET", path, authorization=world.key("umbrella"))[0] == 404
+    assert world.http("DELETE", path, authorization=world.key())[0] == 409
 
 
 def test_other_tenants_and_kinds_are_not_in_it(world: World) -> None:
