@@ -38,6 +38,9 @@ fuzz: $(VENV)/test.done ## far more drawn requests and odd events than `make tes
 	  FUZZ_CASES=$(CASES) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --timeout 0 --hypothesis-seed $$seed \
 	    tests/contract/test_schemathesis.py tests/unit/test_odd_events.py $(ARGS)
 
+scale: $(VENV)/test.done ## what a page of a list reads among 100,000 tasks of its tenant and as many of another (minutes)
+	@LIST_SIZES=100000 $(VENV)/bin/python -m pytest -n 0 tests/unit/test_list_scale.py $(ARGS)
+
 check: $(VENV)/test.done ## format, lint, types, template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
