@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 STAGE ?= dev
 TENANT ?= demo
+CASES ?= 1000
 
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST))
 
@@ -30,6 +31,15 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 
 browser: $(VENV)/test.done ## a delivered video in a real player; needs a Chromium (`make test` leaves it out without one)
 	@$(VENV)/bin/python -m pytest -rs tests/browser
+
+fuzz: $(VENV)/test.done ## far more drawn requests and odd events than `make test` has (CASES=1000 an operation, SEED= to repeat a run)
+	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
+	  echo "the same again: make fuzz CASES=$(CASES) SEED=$$seed"; \
+	  FUZZ_CASES=$(CASES) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --timeout 0 --hypothesis-seed $$seed \
+	    tests/contract/test_schemathesis.py tests/unit/test_odd_events.py $(ARGS)
+
+scale: $(VENV)/test.done ## what a page of a list reads among 100,000 tasks of its tenant and as many of another (minutes)
+	@LIST_SIZES=100000 $(VENV)/bin/python -m pytest -n 0 tests/unit/test_list_scale.py $(ARGS)
 
 check: $(VENV)/test.done ## format, lint, types, template
 	$(VENV)/bin/ruff format --check .

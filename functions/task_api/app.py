@@ -1,8 +1,8 @@
 """The API that clients call: authenticate, do what the route says, answer in Kling's envelope."""
 
-import base64
 import json
 from typing import Any
+from urllib.parse import unquote  # API Gateway hands paths on as they were sent
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -12,11 +12,12 @@ from kling_relay.observability import logger
 from kling_relay.relay import Relay, current
 
 app = APIGatewayRestResolver()
+_NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # what the resolver cannot do without
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return app.resolve(event, context)
+    return app.resolve({**_NOWHERE, **event}, context)
 
 
 @app.post("/kling/v1/videos/<kind>")
@@ -45,7 +46,7 @@ def tasks(kind: str) -> Response:
 @app.get("/v1/videos/<kind>/<reference>")
 def query(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
-    task = listing.find(relay, tenant, kind, reference)
+    task = listing.find(relay, tenant, kind, unquote(reference))
     return _answer(delivery.task_object(relay, task))
 
 
@@ -53,7 +54,7 @@ def query(kind: str, reference: str) -> Response:
 @app.delete("/v1/videos/<kind>/<reference>")
 def delete(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
-    task = removal.remove(relay, listing.find(relay, tenant, kind, reference))
+    task = removal.remove(relay, listing.find(relay, tenant, kind, unquote(reference)))
     return _answer(delivery.task_object(relay, task))
 
 
@@ -80,8 +81,7 @@ def _caller() -> tuple[Relay, str]:
 
 
 def _body() -> bytes:
-    body = app.current_event.body or ""
-    return base64.b64decode(body) if app.current_event.is_base64_encoded else body.encode("utf-8", "replace")
+    return request.raw_body(app.current_event.body, bool(app.current_event.is_base64_encoded))
 
 
 def _idempotency_key() -> str | None:
@@ -92,7 +92,8 @@ def _idempotency_key() -> str | None:
 
 
 def _request_id() -> str:
-    return str(app.current_event.request_context.request_id or "")
+    context = app.current_event.raw_event.get("requestContext") or {}
+    return str(context.get("requestId") or "")
 
 
 @app.exception_handler(KlingError)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ministack import app
 from ministack.services import apigateway_v1 as gateway
 
 from local.corrections.patching import UnexpectedMiniStackError, correction, swap, wrap
@@ -46,6 +47,21 @@ def events_name_the_domain() -> None:
         domain = next((v for k, v in event["headers"].items() if k.lower() == "host"), "").partition(":")[0]
         event["requestContext"].update(domainName=domain, domainPrefix=domain.partition(".")[0])
         return event
+
+
+@correction
+def paths_stay_as_they_were_sent() -> None:
+    """MiniStack decodes a REST API's path. AWS: `path` and `pathParameters` stay percent-encoded."""
+    swap(
+        app._handle_execute_api_request,
+        (
+            "            return await apigw_v1.handle_execute(api_id, stage, method, execute_path,",
+            "            stage_path = path.removesuffix(execute_path)\n"
+            "            if raw_path is not None and raw_path.startswith(stage_path):\n"
+            "                execute_path = raw_path.removeprefix(stage_path) or '/'\n"
+            "            return await apigw_v1.handle_execute(api_id, stage, method, execute_path,",
+        ),
+    )
 
 
 @correction

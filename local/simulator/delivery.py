@@ -35,8 +35,8 @@ class Delivery:
     def __init__(self, ledger: Ledger, faults: Faults, account: Account, base_url: str) -> None:
         self.ledger, self.faults, self.account, self.base_url = ledger, faults, account, base_url
         self._secret = secrets.token_bytes(32)
-        self._issued: dict[str, Address] = {}
-        self._tasks: dict[str, str] = {}
+        self._issued: dict[tuple[str, bool], Address] = {}  # by task id, and whether it is the marked one
+        self._tasks: dict[str, tuple[str, bool]] = {}
 
     def clear(self) -> None:
         with self.ledger.lock:
@@ -44,23 +44,27 @@ class Delivery:
             self._tasks.clear()
 
     def videos_of(self, entry: Entry) -> list[dict[str, str]]:
-        """task_result.videos of a task; the same address until it has expired, then a fresh one."""
+        """task_result.videos of a task; the same addresses until they have expired, then fresh ones."""
         if entry.status != "succeed":
             return []
         with self.ledger.lock:
-            address = self._issued.get(entry.task_id)
-            if address is None or address.expires <= time.time():
-                address = self._issue(entry, address)
-        return [{"id": entry.video_id, "url": address.url, "duration": entry.video_seconds}]
+            video = {"id": entry.video_id, "url": self._url(entry, False), "duration": entry.video_seconds}
+            return [{**video, "watermark_url": self._url(entry, True)} if entry.wants_watermark else video]
 
-    def _issue(self, entry: Entry, old: Address | None) -> Address:
+    def _url(self, entry: Entry, marked: bool) -> str:
+        address = self._issued.get((entry.task_id, marked))
+        if address is None or address.expires <= time.time():
+            address = self._issue(entry, address, marked)
+        return address.url
+
+    def _issue(self, entry: Entry, old: Address | None, marked: bool) -> Address:
         path = old.path if old else f"{ROOT}{secrets.token_hex(16)}/{entry.video_id}.mp4"
         life = self.faults.take("url_seconds")
         expires = int(time.time() + (self.account.url_seconds if life is None else life))
         query = f"cacheKey={secrets.token_hex(16)}&x-kcdn-pid=112781&Expires={expires}"
         url = f"{self.base_url}{path}?{query}&Signature={self._sign(path, expires)}&Key-Pair-Id=KSIMULATOR"
-        address = self._issued[entry.task_id] = Address(path, url, expires)
-        self._tasks[path] = entry.task_id
+        address = self._issued[entry.task_id, marked] = Address(path, url, expires)
+        self._tasks[path] = entry.task_id, marked
         return address
 
     def _sign(self, path: str, expires: int) -> str:
@@ -69,25 +73,21 @@ class Delivery:
     def download(self, asked: SplitResult, headers: dict[str, str], count: bool) -> Answer:
         """GET (``count``) or HEAD of a result address. ``headers`` with lower-case names."""
         with self.ledger.lock:
-            task_id = self._tasks.get(asked.path, "")
+            task_id, marked = self._tasks.get(asked.path, ("", False))
             entry = self.ledger.entries.get(task_id)
-        answer = self._answer(asked, headers, entry, count)
+        key = entry and (entry.marked_key if marked else entry.video_key)
+        answer = self._answer(asked, headers, key or "", count)
         if entry and count:
             sent = len(answer.body) if answer.cut is None else answer.cut
-            line = {"at": now_ms(), "status": answer.status, "bytes": sent, "authorization": "authorization" in headers}
+            line = {"at": now_ms(), "status": answer.status, "bytes": sent, "marked": marked}
+            line["authorization"] = "authorization" in headers
             with self.ledger.lock:
                 entry.downloads.append(line)
-                if answer.status == 403:
-                    self._forget(entry)
+                if answer.status == 403 and (address := self._issued.get((task_id, marked))):
+                    address.expires = 0  # the next query gives a fresh address
         return answer
 
-    def _forget(self, entry: Entry) -> None:
-        """After a 403 the next query gives a fresh address."""
-        address = self._issued.get(entry.task_id)
-        if address:
-            address.expires = 0
-
-    def _answer(self, asked: SplitResult, headers: dict[str, str], entry: Entry | None, count: bool) -> Answer:
+    def _answer(self, asked: SplitResult, headers: dict[str, str], key: str, count: bool) -> Answer:
         query = parse_qs(asked.query)
         expires, signature = query.get("Expires", ["0"])[0], query.get("Signature", [""])[0]
         genuine = expires.isdecimal() and hmac.compare_digest(self._sign(asked.path, int(expires)), signature)
@@ -97,7 +97,7 @@ class Delivery:
         if count and self.faults.take("wrong_file"):
             page = b"<!doctype html><html><body><h1>Service temporarily unavailable</h1></body></html>"
             return Answer(200, page, {"Content-Type": "text/html; charset=utf-8"})
-        video = self.studio.video(entry.video_key) if entry else None
+        video = self.studio.video(key) if key else None
         if video is None:
             return Answer(404, b"", {"Content-Type": "text/plain"})
         answer = whole_or_part(video, headers.get("range"), headers.get("if-range"))

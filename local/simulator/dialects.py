@@ -188,7 +188,8 @@ def relay_refuses(refusal: Refusal) -> Answer:
 
 
 def callback_body(entry: Entry, task_id: str, videos: list[dict[str, str]]) -> bytes:
-    """Kling's legacy callback: the bare task, in no envelope."""
+    """Kling's legacy callback: the bare task, in no envelope; of a video it names no watermarked one."""
+    videos = [{name: one[name] for name in ("id", "url", "duration")} for one in videos]
     body = {
         "task_id": task_id,
         "task_status": entry.status,

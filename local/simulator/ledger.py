@@ -48,9 +48,14 @@ class Entry:
     queried_at: list[int] = field(default_factory=list)
     queried_by_external_id: int = 0
     downloads: list[dict[str, Any]] = field(default_factory=list)
-    """One for each GET of the video: at, status, bytes sent, and whether an Authorization header came with it."""
+    """One for each GET of a video: at, status, bytes sent, whether an Authorization header came with it, and whether it
+    was the one with the watermark (`marked`)."""
     video_id: str = ""
     video_key: str = ""
+    wants_watermark: bool = False
+    """Whether the request asked for a second video with a watermark."""
+    marked_key: str = ""
+    """The video_key of that one."""
     video_seconds: str = ""
     """The video's real length as Kling writes it, such as "5.1"."""
 
@@ -65,7 +70,7 @@ class Entry:
 
     def shown(self) -> dict[str, Any]:
         """As the control API shows it."""
-        hidden = {"video_key", "echo_external_id"}
+        hidden = {"video_key", "marked_key", "echo_external_id"}
         shown = {name: value for name, value in self.__dict__.items() if name not in hidden}
         shown |= {"callbacks": list(self.callbacks), "queried_at": list(self.queried_at)}
         return shown | {"downloads": list(self.downloads), "queries": len(self.queried_at), "progress": self.progress()}

@@ -143,6 +143,7 @@ class ProviderApi:
                 units=units_of(kind, body),
                 request=without_pictures(body),
                 callback_url=body.get("callback_url") or None,
+                wants_watermark=(body.get("watermark_info") or {}).get("enabled") is True,
                 seconds=seconds_of(body),
                 render_seconds=self.account.render_seconds if seconds is None else seconds,
                 echo_external_id=self.account.echo_external_id[dialect],

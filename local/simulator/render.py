@@ -35,6 +35,17 @@ MOVES = (
     ((0.50, 0.75), (0.50, 0.25), (1.04, 1.18)),
     ((0.25, 0.30), (0.75, 0.60), (1.16, 1.02)),
 )
+# The watermark, a row of pixels a line: white letters on a dark band.
+MARK = (
+    "                         ",
+    " #  # #    ### #  #  ### ",
+    " # #  #     #  ## # #    ",
+    " ##   #     #  # ## # ## ",
+    " # #  #     #  #  # #  # ",
+    " #  # #### ### #  #  ### ",
+    "                         ",
+)
+MARK_SHARE = 0.3  # of the video's width
 DUSKS = (("0x1b2a5c", "0xf2a46b"), ("0x10363f", "0x8fd0b8"), ("0x3a1d4f", "0xf0899b"), ("0x1d2430", "0xa9b9cf"))
 
 
@@ -55,9 +66,11 @@ class Job:
     """Such as "16:9"; None = that of the first picture."""
     seed: str = ""
     """Chooses the colours of gradients (the prompt)."""
+    marked: bool = False
+    """Whether a watermark lies over the picture, in its lower right corner."""
 
     def key(self) -> str:
-        digest = hashlib.sha256(repr((self.seconds, self.long_side, self.ratio, self.seed)).encode())
+        digest = hashlib.sha256(repr((self.seconds, self.long_side, self.ratio, self.seed, self.marked)).encode())
         for one in self.pictures:
             digest.update(hashlib.sha256(one).digest() if one is not None else b"-" * 32)
         return digest.hexdigest()
@@ -108,6 +121,11 @@ def render(job: Job) -> Video:
         last.link_to(mix, 0, 0)
         shot.link_to(mix, 0, 1)
         last = mix
+    if job.marked:
+        mark = _mark()
+        source = graph.add_buffer(width=mark.width, height=mark.height, format=mark.format, time_base=Fraction(1, FPS))
+        sources.append((source, mark))
+        last = _stamped(graph, last, source, width)
     end = _chain(graph, last, ("format", "yuv420p"), ("buffersink", ""))
     graph.configure()
     for source, frame in sources:
@@ -189,6 +207,25 @@ def _gradient(width: int, height: int, seed: str) -> VideoFrame:
     frame = end.pull()
     assert isinstance(frame, VideoFrame)  # noqa: S101 - for the type checker
     return frame
+
+
+def _mark() -> VideoFrame:
+    """The watermark as a small picture with transparency."""
+    frame = VideoFrame(len(MARK[0]), len(MARK), "rgba")
+    plane = frame.planes[0]
+    colours = {"#": b"\xff\xff\xff\xd0", " ": b"\x00\x00\x00\x90"}
+    rows = (b"".join(colours[pixel] for pixel in row).ljust(plane.line_size, b"\0") for row in MARK)
+    plane.update(b"".join(rows))
+    return frame
+
+
+def _stamped(graph: Graph, video: FilterContext, mark: FilterContext, width: int) -> FilterContext:
+    """`video` with the watermark over every frame."""
+    large = _chain(graph, mark, ("scale", f"w={int(width * MARK_SHARE)}:h=-1:flags=neighbor"), ("format", "yuva444p"))
+    over = graph.add("overlay", "x=W-w-W/40:y=H-h-W/40:format=yuv444:eof_action=repeat")
+    video.link_to(over, 0, 0)
+    large.link_to(over, 0, 1)
+    return over
 
 
 def _pull(end: FilterContext, total: int) -> Iterator[VideoFrame]:

@@ -7,6 +7,7 @@ import ipaddress
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import SplitResult, urlsplit
 
 from local.simulator.render import MAX_BYTES, BadPicture, Job, Video, render
@@ -73,19 +74,19 @@ class Studio:
         self.rendered = 0
         """How many videos were really drawn; the others were equal to an earlier one."""
 
-    def order(self, pictures: list[str], seconds: int, long_side: int, ratio: str | None, seed: str) -> Future[str]:
-        """A future of the video's key, for ``video``; it fails with BadPicture."""
+    def order(
+        self, pictures: list[str], seconds: int, long_side: int, ratio: str | None, seed: str, *, marked: bool = False
+    ) -> Future[str]:
+        """A future of the video's key, for ``video``; it fails with BadPicture. ``marked``: with a watermark."""
         done: Future[str] = Future()
-        self._loaders.submit(self._prepare, done, pictures, seconds, long_side, ratio, seed)
+        self._loaders.submit(self._prepare, done, pictures, Job((), seconds, long_side, ratio, seed, marked))
         return done
 
-    def _prepare(
-        self, done: Future[str], pictures: list[str], seconds: int, long_side: int, ratio: str | None, seed: str
-    ) -> None:
+    def _prepare(self, done: Future[str], pictures: list[str], wanted: Job) -> None:
         try:
             loaded = tuple(load(one) for one in pictures)
             drawn = not loaded or None in loaded
-            job = Job(loaded, seconds, long_side, ratio, seed if drawn else "")
+            job = replace(wanted, pictures=loaded, seed=wanted.seed if drawn else "")
             key = job.key()
             with self._lock:
                 rendering = self._orders.get(key)

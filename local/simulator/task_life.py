@@ -108,13 +108,18 @@ class TaskLife:
         size = self.faults.take("render_size") or self.account.render_size
         seed = str(entry.request.get("prompt") or "")
         made = self.studio.order(pictures, entry.seconds, size, ratio, seed)
+        marked = made
+        if entry.wants_watermark:
+            marked = self.studio.order(pictures, entry.seconds, size, ratio, seed, marked=True)
         start = min(1.0, entry.render_seconds * PROCESSING_AFTER)
         if course.callbacks != "early":
             self.agenda.after(start / 2, lambda: self._tell(course))
         self.agenda.after(start, lambda: self._move(course, "processing"))
         if not self.faults.take("never"):
-            finish = partial(self._finish, course)
-            self.agenda.after(entry.render_seconds, lambda: made.add_done_callback(finish))
+            finish = partial(self._finish, course, made)
+            self.agenda.after(
+                entry.render_seconds, lambda: made.add_done_callback(lambda _: marked.add_done_callback(finish))
+            )
         return course
 
     def tell_early(self, course: Course) -> None:
@@ -127,18 +132,18 @@ class TaskLife:
         if self.ledger.move(course.entry, status, message):
             self._tell(course)
 
-    def _finish(self, course: Course, made: Future[str]) -> None:
-        if not made.cancelled():
-            self._move(course, *self._outcome(course.entry, made, course.failure))
+    def _finish(self, course: Course, made: Future[str], marked: Future[str]) -> None:
+        if not made.cancelled() and not marked.cancelled():
+            self._move(course, *self._outcome(course.entry, made, marked, course.failure))
 
-    def _outcome(self, entry: Entry, made: Future[str], failure: str | None) -> tuple[str, str]:
-        problem = made.exception()
+    def _outcome(self, entry: Entry, made: Future[str], marked: Future[str], failure: str | None) -> tuple[str, str]:
+        problem = made.exception() or marked.exception()
         if problem:
             return "failed", str(problem) if isinstance(problem, BadPicture) else f"internal error: {problem!r}"
         if failure:
             return "failed", failure
         video = self.studio.video(made.result())
-        entry.video_key = made.result()
+        entry.video_key, entry.marked_key = made.result(), marked.result()
         entry.video_id = self.ids.new()
         entry.video_seconds = f"{math.ceil((video.seconds if video else entry.seconds) * 10) / 10:.1f}"
         return "succeed", ""

@@ -113,7 +113,7 @@ def test_every_answer_comes_in_the_envelope_and_errors_are_complete() -> None:
             assert answer["description"]
             schema = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
             assert (schema == "ErrorAnswer") == (status != "200"), (method, path, status)
-        expected = {"200", "404", "429", "500"} | (set() if path.startswith("/hooks/") else {"401", "503"})
+        expected = {"200", "404", "429", "500"} | (set() if path.startswith("/hooks/") else {"401", "403", "503"})
         assert expected <= set(operation["responses"]), (method, path)
         if method == "post":
             assert "413" in operation["responses"], path

@@ -208,7 +208,7 @@ Resources:
             if mode == "text": return "plain"
             if mode == "extra": return {"statusCode": 200, "body": "", "surprise": 1}
             if mode == "object": return {"statusCode": 200, "body": {"not": "text"}}
-            return {"statusCode": 200, "body": json.dumps(event["requestContext"])}
+            return {"statusCode": 200, "body": json.dumps({**event["requestContext"], "mode": mode})}
       Events:
         Any: {Type: Api, Properties: {Path: "/any/{mode}", Method: any, RestApiId: !Ref Api}}
         Get: {Type: Api, Properties: {Path: "/do/{mode}", Method: get, RestApiId: !Ref Api}}
@@ -483,6 +483,11 @@ class TestGateway:
     def test_the_event_names_the_domain(self, aws: Aws, stack: dict[str, str]) -> None:
         context = json.loads(aws.get(stack["url"] + "/do/echo").body)
         assert (context["domainName"], context["domainPrefix"]) == ("localhost", "localhost")
+
+    def test_a_path_stays_as_it_was_sent(self, aws: Aws, stack: dict[str, str]) -> None:
+        event = json.loads(aws.get(stack["url"] + "/do/a%2Fb%20%C3%A9%25").body)
+        assert event["path"] == "/live/do/a%2Fb%20%C3%A9%25"
+        assert event["mode"] == "a%2Fb%20%C3%A9%25"
 
     def test_a_request_above_10_mb_is_refused(self, aws: Aws, stack: dict[str, str]) -> None:
         answer = aws.get(stack["url"] + "/do/echo", "POST", b"x" * (10 * 1024 * 1024 + 1))

@@ -62,6 +62,29 @@ def test_the_video_is_made_of_the_picture(sim: Simulator) -> None:
     assert all(difference(one, other) < 6 for one, other in itertools.pairwise(frames))
 
 
+def test_a_watermarked_second_video(sim: Simulator) -> None:
+    """Only where it is asked for, as long and as large as the first, and marked in its lower right corner alone."""
+    account(sim, render_size=320)
+    (plain,) = finished(sim, watermark_info={"enabled": False})["task_result"]["videos"]
+    assert "watermark_url" not in plain
+    task = finished(sim, watermark_info={"enabled": True})
+    (video,) = task["task_result"]["videos"]
+    assert query(sim, task["task_id"]).json()["data"]["task_result"] == task["task_result"]  # the same addresses again
+    frames = []
+    for name in ("url", "watermark_url"):
+        with av.open(io.BytesIO(requests.get(video[name], timeout=10).content)) as file:
+            frames.append([samples(one) for one in file.decode(video=0)])
+    clean, marked = frames
+    assert len(clean) == len(marked) == 121
+    for before, after in zip(clean[::40], marked[::40], strict=True):
+        rows = [(before[at : at + 96], after[at : at + 96]) for at in range(0, len(before), 96)]
+        assert all(difference(one, other) < 3 for one, other in rows[:13])
+        corner = [(one[66:93], other[66:93]) for one, other in rows[16:17]]
+        assert all(difference(one, other) > 20 for one, other in corner)
+        assert all(difference(one[:60], other[:60]) < 3 for one, other in rows)
+    assert [one["marked"] for one in ledger(sim)["tasks"][-1]["downloads"]] == [False, True]
+
+
 def test_sizes_and_lengths(sim: Simulator) -> None:
     account(sim, render_size=96)
     tall = {"model_name": "kling-v3", "prompt": "p", "duration": "3", "aspect_ratio": "9:16"}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -302,7 +303,8 @@ def test_copies_with_the_real_copier(world: World, monkeypatch: pytest.MonkeyPat
         {"id": "a", "url": "u0", "duration": "5", "watermark_url": "w0"},
         {"id": "b", "url": "u1", "duration": ""},
     ]
-    task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
+    asked = {"watermark_info": {"enabled": True}}
+    task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
     videos = copying.copy_outputs(world.relay, task, seconds=0)
     assert copied == [
         ("u0", "videos/acme/t/0.mp4"),
@@ -310,6 +312,11 @@ def test_copies_with_the_real_copier(world: World, monkeypatch: pytest.MonkeyPat
         ("u1", "videos/acme/t/1.mp4"),
     ]
     assert videos[0]["watermark_key"] == "videos/acme/t/0-watermark.mp4" and "watermark_key" not in videos[1]
+    for body in ({}, {"watermark_info": {"enabled": False}}):  # a provider that sends one unasked
+        copied.clear()
+        plain = copying.copy_outputs(world.relay, replace(task, request=body), seconds=5)
+        assert [key for _, key in copied] == ["videos/acme/t/0.mp4", "videos/acme/t/1.mp4"]
+        assert not any("watermark_key" in video for video in plain)
     outputs[1]["url"] = "bad"
     with pytest.raises(ArchiveError):
         copying.copy_outputs(world.relay, task, seconds=5)

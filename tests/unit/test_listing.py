@@ -1,9 +1,8 @@
-"""Pages of tasks: their order, their limits, and that a page costs its own rows only."""
+"""Pages of tasks: their order and their limits. What a page reads is in test_list_scale.py."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kling_relay.rows import Rows
@@ -66,6 +65,17 @@ def test_by_external_id_on_the_path_of_the_list(world: World) -> None:
     assert ask(world, "external_task_id=order%201", tenant="umbrella")[1]["code"] == 1203
 
 
+@pytest.mark.parametrize("name", ["order 1", "序号一", "a/b?c#d", 'a"b\\c', "50%", "a+b"])
+def test_an_external_id_in_the_path_is_percent_encoded(world: World, name: str) -> None:
+    """API Gateway hands paths on as they were sent."""
+    task = world.create({**BODY, "external_task_id": name})
+    path = f"/v1/videos/image2video/{quote(name, safe='')}"
+    status, body = world.http("GET", path, authorization=world.key())
+    assert (status, body["data"]["task_id"]) == (200, task.id)
+    assert world.http("GET", path, authorization=world.key("umbrella"))[0] == 404
+    assert world.http("DELETE", path, authorization=world.key())[0] == 409
+
+
 def test_other_tenants_and_kinds_are_not_in_it(world: World) -> None:
     ours = fill(world, 3)
     theirs = fill(world, 3, tenant="umbrella")
@@ -93,47 +103,6 @@ def test_an_account_without_packs(world: World) -> None:
         assert (status, body["code"]) == (200, 0)
         assert body["data"] == {"code": 0, "msg": "success", "resource_pack_subscribe_infos": []}
         assert world.http("GET", f"{prefix}/account/costs")[1]["code"] == 1001
-
-
-# -- what a page reads
-
-
-@contextmanager
-def counted(world: World) -> Iterator[dict[str, int]]:
-    """What is read from the table meanwhile: rows, keys of the index, and bytes that come over the wire."""
-    seen = {"rows": 0, "keys": 0, "calls": 0}
-
-    def note(parsed: dict[str, Any], model: Any, **_: Any) -> None:
-        seen["calls"] += 1
-        assert model.name in ("Query", "BatchGetItem"), f"{model.name} is no way to read a page"
-        seen["keys"] += parsed.get("ScannedCount", 0)
-        for item in parsed.get("Items", []):
-            assert set(item) == {"pk", "owner", "birth"}
-        seen["rows"] += sum(len(items) for items in parsed.get("Responses", {}).values())
-
-    events = world.dynamodb.meta.events
-    events.register("after-call.dynamodb", note, unique_id="counted")
-    try:
-        yield seen
-    finally:
-        events.unregister("after-call.dynamodb", unique_id="counted")
-
-
-@pytest.mark.parametrize("count", [10, 2000])
-def test_a_page_reads_its_own_rows_and_keys(world: World, count: int) -> None:
-    every = fill(world, count)
-    fill(world, count, tenant="umbrella")
-    fill(world, 50, kind="multi-image2video")
-    for number, size in ((1, 5), (2, 5), (count // 5, 5), (1, 30)):
-        with counted(world) as seen:
-            found = world.table.page("acme", "image2video", (number - 1) * size, size)
-        expected = every[(number - 1) * size : number * size]
-        assert [task.id for task in found] == expected
-        assert seen["rows"] == len(expected) and seen["keys"] <= number * size and seen["calls"] <= 3
-    if count >= 500:
-        with counted(world) as seen:
-            assert len(world.table.page("acme", "image2video", 500, 500)) == 500
-        assert seen["rows"] == 500 and seen["keys"] == 1000
 
 
 def test_rows_that_come_late_are_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,9 @@ pytestmark = pytest.mark.enable_socket
 ACCEPTED = {"code": 0, "message": "SUCCEED", "data": {"task_id": "7", "task_status": "submitted"}}
 
 
+FULL = {"code": 1303, "message": "parallel task over resource pack limit", "request_id": "9984d27b"}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
@@ -43,6 +46,14 @@ ACCEPTED = {"code": 0, "message": "SUCCEED", "data": {"task_id": "7", "task_stat
         (400, {"error": {"message": "bad", "type": "invalid_request_error"}}, Refused),
         (400, {"code": 400, "message": "bad"}, Refused),
         (500, {"code": "do_request_failed", "message": "bad"}, Unsure),
+        # Relays that flatten Kling's 1303: surely refused, so it can only be worth waiting.
+        (400, {"code": "task_failed", "message": "parallel task over resource pack limit"}, NoRoom),
+        (400, {"code": "fail_to_fetch_task", "message": f"upstream: {json.dumps(FULL)}"}, NoRoom),
+        (400, {"error": {"message": "Parallel task over resource pack limit.", "type": "new_api_error"}}, NoRoom),
+        (400, {"code": "task_failed", "message": "resource pack exhausted"}, Refused),
+        (400, {"code": 1201, "message": "prompt: parallel task over resource pack limit"}, Refused),
+        (409, {"code": "task_failed", "message": "parallel task over resource pack limit"}, Unsure),
+        (500, {"code": "fail_to_fetch_task", "message": "parallel task over resource pack limit"}, Unsure),
         (429, {"code": 1100, "message": "account"}, AccountTrouble),
         (429, {"code": 1304, "message": "address"}, AccountTrouble),
         (429, b"slow down", NoRoom),

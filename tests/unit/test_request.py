@@ -174,3 +174,18 @@ def test_an_omni_image_is_decoded_as_any_other() -> None:
     request = omni(image_list=[{"image_url": URL}, {"image_url": f"data:image/png;base64,{PNG}", "type": ""}])
     assert request.body["image_list"] == [{"image_url": URL}, {"image_url": {"inline": "image_list[1].image_url"}}]
     assert request.images == {"image_list[1].image_url": png(320, 320)}
+
+
+def test_a_whole_number_is_one_however_it_is_written() -> None:
+    """JSON has one kind of number: 1.0 is an integer, in JSON Schema too."""
+    shots = [{"index": 1.0, "prompt": "a", "duration": 5.0}]
+    told = text_body(multi_shot=True, shot_type="customize", multi_prompt=shots, duration=5.0)
+    assert told.body["multi_prompt"] == [{"index": 1, "prompt": "a", "duration": "5"}]
+    mask = {"mask": URL, "trajectories": [{"x": 1.0, "y": 2.0}, {"x": 3, "y": 4}]}
+    assert one(dynamic_masks=[mask], model_name="kling-v1").body["dynamic_masks"][0]["trajectories"][0] == {
+        "x": 1,
+        "y": 2,
+    }
+    assert json.dumps(one(element_list=[{"element_id": 7.0}]).body["element_list"]) == '[{"element_id": 7}]'
+    with pytest.raises(KlingError, match=r"trajectories\[0\]\.x: a whole number"):
+        one(dynamic_masks=[{**mask, "trajectories": [{"x": 1.5, "y": 2}] * 2}])

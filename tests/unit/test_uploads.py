@@ -50,7 +50,7 @@ def refused(world: World, body: dict[str, Any], *, tenant: str = "acme", kind: s
 
 @pytest.mark.parametrize("prefix", ["/kling/v1", "/v1"])
 @pytest.mark.parametrize(("content_type", "extension"), [("image/jpeg", "jpg"), ("image/png", "png")])
-@pytest.mark.parametrize("size", [None, 1, MAX_BYTES])
+@pytest.mark.parametrize("size", [None, 1, 8.0, MAX_BYTES])
 def test_the_form(world: World, prefix: str, content_type: str, extension: str, size: int | None) -> None:
     asked = {"content_type": content_type} | ({} if size is None else {"size": size})
     status, answer = offer(world, asked, prefix=prefix)

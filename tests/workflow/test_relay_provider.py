@@ -24,3 +24,13 @@ def test_a_submission_in_doubt_is_parked(relay: Driver) -> None:
     task_id = relay.post(image=IMAGE)["task_id"]
     until(lambda: relay.paid(task_id)["status"] == "succeed" and len(relay.paid(task_id)["callbacks"]) >= 2)
     assert relay.row(task_id)["phase"] == "unconfirmed" and relay.posts(task_id) == ["accepted"]
+
+
+def test_no_room_is_known_by_klings_sentence(relay: Driver) -> None:
+    """Such a relay answers 400 and no code of Kling's: the client waits, and does not fail."""
+    relay.faults(no_room=1)
+    task = relay.post()
+    assert task["task_status"] == "submitted" and "room" in relay.row(task["task_id"])["waits_for"]
+    until(lambda: relay.sweep()["waiting"])
+    relay.delivered(task["task_id"])
+    assert relay.posts(task["task_id"]) == ["refused 429/1303", "accepted"]

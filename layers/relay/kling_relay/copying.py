@@ -13,11 +13,13 @@ MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, w
 
 
 def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
-    """Copy every output of `task`, the watermarked ones included, within `seconds`. Raises archive.ArchiveError.
+    """Copy every output of `task` within `seconds`, the watermarked ones too where the client asked for them. Raises
+    archive.ArchiveError.
 
     Keys are `videos/{tenant}/{task id}/{n}.mp4` and `{n}-watermark.mp4`: a second try finds what the first one
     finished.
     """
+    wants_watermark = task.request.get("watermark_info", {}).get("enabled") is True
     ends_at = time.monotonic() + seconds
     copied = []
     for index, output in enumerate(task.outputs):
@@ -25,7 +27,7 @@ def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, 
         stored = _copy(relay, output["url"], f"{prefix}.mp4", ends_at)
         video: dict[str, Any] = {"id": output["id"], "duration": output["duration"], "key": stored.key}
         video |= {"size": stored.size, "md5": stored.md5}
-        if "watermark_url" in output:
+        if wants_watermark and "watermark_url" in output:
             video["watermark_key"] = _copy(relay, output["watermark_url"], f"{prefix}-watermark.mp4", ends_at).key
         copied.append(video)
     return copied

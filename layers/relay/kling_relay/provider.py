@@ -20,6 +20,7 @@ _NO_ROOM = {1302, 1303}
 _AUTHENTICATION = {1000, 1001, 1002, 1003, 1004}
 _ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1103, 1304}
 _UNCLEAR = {5000, 5001, 5002}
+_NO_ROOM_WORDS = "parallel task over resource pack limit"  # Kling's own, of 1303
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +201,15 @@ def _classify_submit(status: int, payload: Any) -> Outcome:
 
 
 def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
-    """Without a code of Kling's only the HTTP status speaks: 4xx is a refusal, everything else leaves it open."""
+    """Without a code of Kling's the HTTP status speaks: 4xx is a refusal, everything else leaves it open. Of a refusal
+    Kling's words may say that waiting helps: new-api turns 1303 into 400 with them."""
     if status in (401, 402, 403):
         return AccountTrouble(said, authentication=status == 401)
     if status == 429:
         return NoRoom(said)
     if 400 <= status < 500 and status not in (408, 409, 425):
+        if _NO_ROOM_WORDS in text.lower():
+            return NoRoom(said)
         return Refused(KlingError(1200, f"the provider refused the request: {text or f'HTTP {status}'}"))
     return Unsure(said)
 

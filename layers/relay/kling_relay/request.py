@@ -42,6 +42,15 @@ class Request:
     notes: list[str] = field(default_factory=list)
 
 
+def raw_body(text: str | None, is_base64: bool) -> bytes:
+    """The bytes of a body as API Gateway gives it; what is no base64 stays as it is, and will be no JSON."""
+    raw = (text or "").encode("utf-8", "replace")
+    try:
+        return base64.b64decode(raw) if is_base64 else raw
+    except ValueError:
+        return raw
+
+
 def parse(kind: str, raw: bytes) -> Request:
     """Check and normalise a request body; raises KlingError that names the field, the limit and what was sent."""
     if kind not in KINDS:
@@ -115,8 +124,13 @@ def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
     return body
 
 
-def _without_blanks(value: Any, depth: int = 3) -> Any:
-    """Objects without their empty fields, down to where the schema ends; the entries of a list keep their places."""
+def _without_blanks(value: Any, depth: int = 5) -> Any:
+    """Objects without their empty fields, down to where the schema ends; the entries of a list keep their places.
+
+    A whole number is one however it is written: 1.0 is 1.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, list) and depth:
         return [_without_blanks(item, depth - 1) for item in value]
     if not isinstance(value, dict) or not depth:

@@ -112,6 +112,8 @@ def _wanted(body: bytes) -> tuple[str, int | None]:
     if not isinstance(content_type, str) or content_type not in _EXTENSIONS:
         shown = repr(content_type[:32]) if isinstance(content_type, str) else json.dumps(content_type)[:32]
         raise bad_parameter("content_type", f"one of {', '.join(_EXTENSIONS)} is expected; sent: {shown}")
+    if isinstance(size, float) and size.is_integer():
+        size = int(size)  # JSON has one kind of number
     if size is not None and (type(size) is not int or not 1 <= size <= images.MAX_BYTES):
         problem = f"a whole number of bytes from 1 to {images.MAX_BYTES} (10 MB) is expected"
         raise bad_parameter("size", f"{problem}; sent: {json.dumps(size)[:32]}")
