@@ -41,6 +41,10 @@ fuzz: $(VENV)/test.done ## far more drawn requests and odd events than `make tes
 scale: $(VENV)/test.done ## what a page of a list reads among 100,000 tasks of its tenant and as many of another (minutes)
 	@LIST_SIZES=100000 $(VENV)/bin/python -m pytest -n 0 tests/unit/test_list_scale.py $(ARGS)
 
+mutate: $(VENV)/test.done ## break the critical modules line by line: do the tests notice? (MODULE=auth, SAMPLE=40 SEED=7)
+	@AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing $(VENV)/bin/python tests/reliability/mutate.py \
+	  $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
 check: $(VENV)/test.done ## format, lint, types, template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .

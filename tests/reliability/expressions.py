@@ -10,7 +10,7 @@ Item = dict[str, Any]
 Operand = Callable[[Item, dict[str, str], dict[str, Any]], Any]  # (item, names, values) -> typed value, or None
 Condition = Callable[[Item, dict[str, str], dict[str, Any]], bool]
 
-_WORDS = re.compile(r"\s*([#:]?\w+|<=|>=|[=<>(),+-])")
+_WORDS = re.compile(r"\s*([#:]?\w+|<>|<=|>=|[=<>(),+-])")
 _SECTIONS = {"SET", "REMOVE", "ADD"}
 
 
@@ -63,7 +63,7 @@ class Reader:
         return self.comparison()
 
     def comparison(self) -> Condition:
-        left, sign = self.operand(), self.take("=", "<", "<=", ">", ">=", "IN")
+        left, sign = self.operand(), self.take("=", "<>", "<", "<=", ">", ">=", "IN")
         if sign == "IN":
             self.take("(")
             among = [self.operand()]
@@ -102,11 +102,11 @@ class Reader:
 
 def _compare(left: Any, sign: str, right: Any) -> bool:
     if left is None or right is None or left.keys() != right.keys():
-        return False
+        return sign == "<>"
     ((kind, a),), ((_, b),) = left.items(), right.items()
     if kind == "N":
         a, b = Decimal(a), Decimal(b)
-    return bool({"=": a == b, "<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[sign])
+    return bool({"=": a == b, "<>": a != b, "<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[sign])
 
 
 def _add(left: Any, right: Any, sign: int) -> Any:

@@ -1,5 +1,6 @@
 """Several functions at once, of which exactly one runs at a time: at every effect a schedule decides who goes on."""
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ class Actor:
 
 
 class Stage:
-    """Plays actors by a list of choices. Afterwards `made` has what was chosen, as (choice, number of choices).
+    """Plays actors by a list of choices, or by dice. Afterwards `made` has what was chosen, as (choice, of how many).
 
     At each decision the choices are those who can go on: first the one that ran last, then the others in order. Where
     the list ends, the first is taken.
@@ -32,11 +33,14 @@ class Stage:
         self._errors: list[BaseException] = []
         self.made: list[tuple[int, int]] = []
 
-    def play(self, choices: list[int]) -> None:
+    def play(self, choices: list[int] | random.Random) -> None:
         self._effects.pause = self._pause
         last: int | None = None
         while able := [place for place in self._order(last) if self._able(place)]:
-            chosen = choices[len(self.made)] if len(self.made) < len(choices) else 0
+            if isinstance(choices, random.Random):
+                chosen = choices.randrange(len(able))
+            else:
+                chosen = choices[len(self.made)] if len(self.made) < len(choices) else 0
             self.made.append((chosen, len(able)))
             last = able[chosen]
             if last not in self._threads:

@@ -101,8 +101,18 @@ def test_lists_pointers_and_removals(both: Both) -> None:
         world.table.scrub(world.create({**BODY, "external_task_id": "order-6"}))
 
 
+def test_caps_and_months(both: Both) -> None:
+    world = World(in_memory(both), monthly_cap_units=3)
+    for cap in (4500, 4500, 3000, None, None):
+        world.relay.spending.set_cap("acme", cap)
+    statuses = [world.post()[0] for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    world.run(600)
+    assert world.relay.spending.committed("acme", "2026-09") == 3000
+
+
 def test_words_that_the_relay_does_not_use_are_refused() -> None:
-    for text in ("contains(#a, :b)", "#a <> :b", "#a.#b = :c"):
+    for text in ("contains(#a, :b)", "#a.#b = :c"):
         with pytest.raises(AssertionError):
             expressions.condition(text)
 

@@ -48,6 +48,9 @@ class LedgerProvider:
         self.submit_faults: list[str] = []
         self.query_faults: list[str] = []
         self.slots, self.seconds, self.end = 0, 60.0, "succeed"
+        self.units = "1.5"  # what a finished task costs
+        self.per_second = 0  # POSTs; one more is refused
+        self._posted: list[int] = []
         self.prepared: Exception | None = None
         self._numbers = itertools.count(1)
 
@@ -74,12 +77,15 @@ class LedgerProvider:
         surely_not: dict[str, Outcome] = {
             "not_sent": NotSent("ConnectTimeout"),
             "no_room": NoRoom("HTTP 429, code 1303: canary-words"),
+            "too_fast": NoRoom("HTTP 429, code 1302: canary-words", too_fast=True),
             "arrears": AccountTrouble("HTTP 429, code 1101: canary-words"),
             "refused": Refused(KlingError(1201, "prompt: too rude")),
             "dropped": Unsure("ConnectionError: canary-words"),
         }
         if name in surely_not:
             return surely_not[name]
+        if self.per_second and self._too_fast():
+            return surely_not["too_fast"]
         if self.slots and self.running() >= self.slots:
             return surely_not["no_room"]
         if self.profile.unique_reference and any(one.reference == reference for one in self.sold):
@@ -88,6 +94,14 @@ class LedgerProvider:
         sold = Sold(reference, f"up-{next(self._numbers)}", at, self.seconds, self.end)
         self.sold.append(sold)
         return Accepted(Snapshot(sold.upstream_id, "submitted")) if name == "accept" else Unsure("ReadTimeout")
+
+    def _too_fast(self) -> bool:
+        now = self.clock.now_ms()
+        self._posted = [at for at in self._posted if at > now - 1000]
+        if len(self._posted) >= self.per_second:
+            return True
+        self._posted.append(now)
+        return False
 
     def query(self, kind: str, upstream_id: str) -> Answer:
         self.queries.append(upstream_id)
@@ -115,5 +129,5 @@ class LedgerProvider:
             videos=videos if status == "succeed" and fault != "no_url" else (),
             reference="somebody-else" if fault == "foreign" else reference,
             created_at=sold.at,
-            units="1.5" if status == "succeed" else None,
+            units=self.units if status == "succeed" else None,
         )

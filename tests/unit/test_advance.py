@@ -1,10 +1,12 @@
 """A task at the provider and after it: polling, deadline, watch, copy."""
 
 import json
+from typing import Any
 
 import pytest
 from kling_relay.advance import NoSuchTask, advance
 from kling_relay.facts import Facts
+from kling_relay.rows import LostRace
 from kling_relay.task import MOVES, Phase, Task
 
 from tests.unit.world import Cloud, World
@@ -255,3 +257,39 @@ def test_the_table_of_moves_never_leads_back_but_for_the_late_move() -> None:
         for at in froms:
             if at in RANK and to in RANK and RANK[to] < RANK[at]:
                 assert (at, to) == (Phase.EXPIRED, Phase.RENDERED)
+
+
+def test_somebody_who_always_wins_is_not_fought_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = world.create()
+    reads: list[str] = []
+    real = world.table.get
+
+    def lost(*_: Any, **__: Any) -> Any:
+        raise LostRace
+
+    monkeypatch.setattr(world.table, "move", lost)
+    monkeypatch.setattr(world.table, "get", lambda task_id: (reads.append(task_id), real(task_id))[1])
+    world.clock.tick(600)
+    with pytest.raises(RuntimeError, match="did not come to rest in 20 moves"):
+        advance(world.relay, task.id)
+    assert len(reads) == 20
+
+
+def test_a_finished_render_is_missed_when_its_copy_does_not_begin(world: World) -> None:
+    task = world.create()
+    world.clock.tick(61)
+    world.callback(task)
+    rendered = world.task(task.id)
+    assert (rendered.phase, rendered.due_at) == (Phase.RENDERED, world.clock.now + 90_000)
+
+
+@pytest.mark.parametrize(("fault", "odd"), [("", False), ("odd", True), ("no_url", True)])
+def test_odd_answers_are_told_to_the_operator(
+    world: World, caplog: pytest.LogCaptureFixture, fault: str, odd: bool
+) -> None:
+    task = world.create()
+    world.clock.tick(61)
+    world.provider.query_faults = [fault]
+    world.callback(task)
+    assert ("odd_answer" in caplog.messages) is odd
+    assert (world.task(task.id).phase is Phase.RENDERED) is not odd

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ from tests.unit.world import create_table
 NOW_MS = 1_790_000_000_000
 NOW = NOW_MS // 1000
 RING = Keyring({"k1": "the stack's secret"})
+FIRST_ID = "pwGQsuGOgEkx"
+FIRST_KEY = "kr_pwGQsuGOgEkx_hI0O8zY6Itnkc4SToLqAkc5QdjYer68SlnjwhhKrPHf_QyACj3"
+FIRST_SECRET = "7xrt8prt9LrX8vVENeifl0pP0Z2QkFjB7m7NQLaQS0o"
+FIRST_HASH = "ed42a5bd394c04bbb145deead28a285a3bf1b777c3620fba93e2292830315cb5"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,36 @@ def signed(
 
 
 # -- API keys
+
+
+def test_keys_and_tokens_are_made_as_they_were(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been handed out has to be known under later versions too: these were made with the first."""
+    drawn: list[int] = []
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: (drawn.append(size), bytes(range(size)))[1])
+    key = auth.issue(keys, RING, "first", NOW_MS)
+    assert drawn == [16, 40], "128 bits of name, 256 and more of secret"
+    assert (key.key_id, key.api_key) == (FIRST_ID, FIRST_KEY)
+    assert (key.access_key, key.secret_key) == (f"krak{FIRST_ID}", FIRST_SECRET)
+    stored = keys.get(FIRST_ID)
+    assert stored is not None and (stored.hash, stored.label, stored.valid_until) == (FIRST_HASH, "", None)
+
+
+def test_a_credential_has_room_for_2048_characters(keys: Keys, key: auth.IssuedKey) -> None:
+    fitting = {
+        len(token): token
+        for header in range(3)
+        for claim in range(1300, 1500)
+        if len(token := signed(key, headers={"alg": "HS256", "x": "x" * header}, jti="x" * claim)) in (2048, 2049)
+    }
+    assert who(fitting[2048], keys) == "acme" and code(fitting[2049], keys) == 1002
+
+
+def test_what_a_key_may_not_do_is_told(keys: Keys) -> None:
+    with pytest.raises(KlingError) as caught:
+        auth.Caller("acme", ("read", "submit"), "k").need("pay")
+    assert caught.value.message == "this needs a key with the scope 'pay'; the scopes of yours: read, submit"
+    with pytest.raises(KlingError, match="the scopes of yours: none"):
+        auth.Caller("acme", (), "k").need("read")
 
 
 def test_a_key_is_issued_and_known_again(keys: Keys, key: auth.IssuedKey) -> None:
@@ -127,6 +162,7 @@ def test_comparisons_take_constant_time(keys: Keys, key: auth.IssuedKey, monkeyp
     compared.clear()
     assert code(with_check(f"kr_{'0' * 12}_{'0' * 43}"), keys) == 1002
     assert len(compared) == 2  # an unknown key costs the same comparison
+    assert len(compared[1][0]) == len(compared[1][1]) == len(stored)
 
 
 def test_a_revoked_key_ends_at_once(keys: Keys) -> None:
@@ -156,7 +192,15 @@ def test_keys_survive_a_rotation_and_end_with_their_secret(keys: Keys, key: auth
 @pytest.mark.parametrize(
     "claims",
     [
-        *({}, {"iat": NOW}, {"iat": NOW + 300}, {"jti": "x", "more": {"a": 1}}, {"nbf": NOW + 60}, {"nbf": 0}),
+        *(
+            {},
+            {"iat": NOW},
+            {"iat": NOW + 10**9},
+            {"exp": NOW - 60},
+            {"jti": "x", "more": {"a": 1}},
+            {"nbf": NOW + 60},
+            {"nbf": 0},
+        ),
         *({"exp": NOW + 1860}, {"exp": NOW - 59}, {"exp": float(NOW + 10)}, {"exp": str(NOW + 10)}),
     ],
 )
@@ -229,6 +273,11 @@ def test_payloads_that_are_none(payload: bytes, keys: Keys, key: auth.IssuedKey)
     token = forged(key, {"alg": "HS256"}, payload)
     assert len(token) < 2048  # not refused for its length
     assert code(token, keys) == 1002
+
+
+def test_an_access_key_has_our_prefix_and_a_name(keys: Keys, key: auth.IssuedKey) -> None:
+    assert code(signed(key, iss=f"abcd{key.key_id}"), keys) == 1002
+    assert code(signed(key, iss="krak#"), None) == 1002  # type: ignore[arg-type]  (without a read)
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")

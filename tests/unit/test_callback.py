@@ -9,6 +9,7 @@ from kling_relay.advance import advance, on_callback
 from kling_relay.facts import Facts
 from kling_relay.task import Phase, Task
 
+from tests.unit.effects import Crash
 from tests.unit.ledger import Sold
 from tests.unit.world import BASE_URL, START, Cloud, World
 
@@ -29,6 +30,20 @@ def test_a_lying_body_changes_nothing(world: World, body: Any) -> None:
     world.clock.tick(10)
     assert world.callback(task, body) == 200
     assert world.task(task.id).phase is Phase.PROCESSING
+
+
+@pytest.mark.parametrize(("early", "asked"), [(1, 0), (0, 1)])
+def test_a_sender_is_left_alone_as_long_as_its_lease_runs(world: World, early: int, asked: int) -> None:
+    world.key()
+    world.effects.after(3, "dies after")  # record, claim, POST
+    with pytest.raises(Crash):
+        world.post()
+    (task,) = world.tasks()
+    assert task.phase is Phase.SUBMITTING and task.lease_until is not None
+    world.clock.now = task.lease_until - early
+    world.callback(task)
+    assert len(world.provider.queries) == 2 * asked  # by our reference, then by the id that was found
+    assert (world.task(task.id).phase is Phase.SUBMITTING) is not bool(asked)
 
 
 def test_a_callback_before_the_workflow_sleeps_is_not_slept_over(world: World) -> None:
@@ -296,3 +311,11 @@ def test_no_time_was_given_so_nothing_is_sent(world: World) -> None:
     world.clock.tick(10)
     assert advance(world.relay, task.id, Facts()).next == "wait"
     assert len(world.provider.posts) == 1
+
+
+def test_a_callback_may_ask_again_when_the_gap_is_over_to_the_millisecond(world: World) -> None:
+    task = world.create()
+    assert world.table.pass_callback(task, world.clock.now, 5000)
+    asked = world.task(task.id)
+    assert not world.table.pass_callback(asked, world.clock.now + 4999, 5000)
+    assert world.table.pass_callback(asked, world.clock.now + 5000, 5000)

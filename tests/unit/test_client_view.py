@@ -26,6 +26,17 @@ def task(phase: Phase, **more: Any) -> Task:
     return Task(**{**canaries, **known, **times, "reason": "why", "outputs": [{"url": "canary"}], **more})
 
 
+def test_a_new_task_has_nothing_behind_it() -> None:
+    new = Task("t", "acme", "image2video", Phase.ACCEPTED, {}, 1, 1)
+    counts = {"attempt": 0, "denials": 0, "wake_seq": 0, "copies": 0, "schema": 1}
+    texts = {"execution": "", "reason": "", "waits_for": "", "outputs": [], "videos": []}
+    said = {"id", "tenant", "kind", "phase", "request", "created_at", "updated_at"}
+    for field in fields(Task):
+        if field.name not in said:
+            assert getattr(new, field.name) == (counts | texts).get(field.name), field.name
+    assert (Step(new, "done").wait_seconds, Step(new, "done").due_at) == (1, 0)
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_types_in_every_phase(phase: Phase) -> None:
     view = client_view(task(phase, videos=[VIDEO]), URLS)

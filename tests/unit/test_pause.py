@@ -120,7 +120,8 @@ def test_the_providers_gate_is_not_touched(world: World) -> None:
     operate(world, "pause")
     gate = gates.get("kling")
     assert (
-        gate == Gate(START + 5000, 1, "full", pause=Pause(START, "")) and gate.closed(START) == "paused by the operator"
+        gate == Gate(START + 5000, 0, "full", crowded=1, pause=Pause(START, ""))
+        and gate.closed(START) == "paused by the operator"
     )
     operate(world, "resume")
     gate = gates.get("kling")

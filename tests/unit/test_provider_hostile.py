@@ -77,6 +77,16 @@ def test_what_an_answer_means(status: int, body: Any, kind: type) -> None:
     assert seen == [f"POST /v1/videos/image2video bearer {KEY}"]
 
 
+@pytest.mark.parametrize(
+    ("body", "too_fast"), [({"code": 1302, "message": "slow"}, True), ({"code": 1303}, False), (b"slow down", True)]
+)
+def test_haste_is_told_from_want_of_room(body: Any, too_fast: bool) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with answering(lambda connection, *_: respond(connection, raw, status=429)) as (provider, _):
+        outcome = post(provider)
+    assert isinstance(outcome, NoRoom) and outcome.too_fast is too_fast
+
+
 def test_the_words_of_a_refusal_are_bounded_and_can_be_stored() -> None:
     raw = b'{"code":1201,"message":"' + b"x" * 499 + b'\\ud83d and more"}'
     with answering(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):

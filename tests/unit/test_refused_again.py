@@ -10,7 +10,7 @@ from kling_relay.table import TaskTable
 from kling_relay.task import Phase, Task
 
 from tests.unit.test_table import fresh
-from tests.unit.world import BODY, START, Cloud, World
+from tests.unit.world import BODY, START, Cloud, World, client_error
 
 WAYS = ["external", "header", "both"]
 MUST = "must be unique, and this value came before with another request body"
@@ -215,6 +215,7 @@ def test_values_that_are_never_left_alone_end_in_try_again(world: World, monkeyp
     with pytest.raises(KlingError) as busy:
         corrected(world.table, "h-corrected")
     assert (busy.value.http, busy.value.retry_after) == (503, 1)
+    assert next(turns) == 4, "tries"
 
 
 def _without_pk(world: World, task: Task) -> dict[str, Any]:
@@ -247,3 +248,16 @@ def test_the_lost_answer_to_our_own_replacement_is_success(world: World, monkeyp
     task = corrected(world.table, "h-corrected")
     assert world.table.find("acme", "order-1") == task and len(set(turns)) == len(turns)
     assert all(len(token) <= 36 for token in turns), "as long as DynamoDB takes"
+
+
+def test_trouble_while_recording_is_not_taken_for_a_repetition(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where an earlier task of the same values could be answered: nothing is known of this write."""
+    first = world.table.record(fresh(external_task_id="order-1"), body_hash="h")
+
+    def broken(items: Any, token: str) -> None:
+        raise client_error("InternalServerError")
+
+    monkeypatch.setattr(world.table.rows, "transact", broken)
+    with pytest.raises(Exception, match="InternalServerError"):
+        world.table.record(fresh(external_task_id="order-1"), body_hash="h")
+    assert world.task(first.id) == first

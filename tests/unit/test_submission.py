@@ -1,8 +1,10 @@
 """At most one paid POST per accepted task, whatever the provider says and whoever comes back late."""
 
 import pytest
+from kling_relay import schedule
 from kling_relay.advance import advance
 from kling_relay.facts import Facts
+from kling_relay.gate import Gate
 from kling_relay.relay import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.task import Phase, Task
@@ -73,7 +75,9 @@ def test_parked_until_the_deadline_then_watched_and_still_delivered(cloud: Cloud
     assert "not repeated" in task.reason and "still watched" in task.reason
     assert len(world.provider.posts) == 1
     world.run(7 * 3600)
-    assert world.task(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
+    done = world.task(task.id)
+    assert done.phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
+    assert done.reason == "", "it says no more that it was not delivered"
 
 
 def test_two_denials_thirty_seconds_apart_and_the_settle_window(cloud: Cloud) -> None:
@@ -252,13 +256,50 @@ def test_no_room_waits_its_turn(world: World) -> None:
     assert world.provider.billed(third.id) == 1
 
 
-def test_many_tasks_few_slots(cloud: Cloud) -> None:
-    world = World(cloud)
-    world.provider.slots = 3
-    tasks = [world.create() for _ in range(15)]
-    for task in tasks:
-        assert world.until_closed(task.id, most=6 * 3600).phase is Phase.SUCCEEDED
-    assert len(world.provider.posts) <= 2.5 * len(tasks)
+def test_who_comes_new_joins_those_who_wait(world: World) -> None:
+    """Also once the gate's pause is over: the room that there may be is theirs."""
+    world.provider.submit_faults = ["no_room"]
+    first = world.create()
+    world.clock.tick(schedule.NO_ROOM_SECONDS)
+    second = world.create()
+    assert second.attempt == 0 and world.row(f"task#{second.id}")["queue"]["S"] == "waiting"
+    assert second.waits_for == "its turn, behind others" and len(world.provider.posts) == 1
+    world.clock.tick(60)
+    world.sweep()
+    world.states.run()
+    assert {world.task(task.id).phase for task in (first, second)} == {Phase.SUBMITTED}
+    assert world.create().phase is Phase.SUBMITTED and world.relay.gates.get("kling").crowded == 0
+
+
+def test_no_room_makes_no_pause_longer(world: World) -> None:
+    world.provider.submit_faults = ["no_room"] * 4
+    world.create()
+    for _ in range(3):
+        assert world.relay.gates.get("kling").failures == 0
+        assert world.relay.gates.get("kling").not_before - world.clock.now == 30_000
+        world.clock.tick(60)
+        assert world.sweep()["waiting"] == 1
+        world.states.run()
+    assert len(world.provider.posts) == 4
+
+
+def test_who_was_only_too_fast_keeps_its_place(world: World) -> None:
+    """1302 for a task that has had its turn: once more in a few seconds, then it waits for another turn."""
+    world.provider.submit_faults = ["too_fast", "too_fast"]
+    task = world.create()
+    assert world.row(f"task#{task.id}")["queue"]["S"] == "waiting", "a client's new task has no turn yet"
+    world.clock.tick(60)
+    world.sweep()
+    world.states.run()
+    again = world.task(task.id)
+    assert again.phase is Phase.ACCEPTED and again.retry_at is not None and "1302" in again.waits_for
+    assert 2_000 <= again.retry_at - world.clock.now <= 4_000 and world.row(f"task#{task.id}")["queue"]["S"] == "open"
+    world.provider.submit_faults = ["too_fast"]
+    world.run(5)
+    queued = world.task(task.id)
+    assert (queued.retry_at, queued.attempt) == (None, 3)
+    assert world.row(f"task#{task.id}")["queue"]["S"] == "waiting"
+    assert world.until_closed(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 4
 
 
 def test_arrears_for_an_hour(world: World) -> None:
@@ -290,25 +331,25 @@ def test_room_that_never_comes_ends_at_the_deadline(cloud: Cloud) -> None:
 
 
 def test_an_accepted_task_resets_the_gates_memory(world: World) -> None:
-    world.relay.gates.close("kling", world.relay.gates.get("kling"), not_before=START - 1, reason="full")
+    world.relay.gates.close("kling", Gate(failures=3), not_before=START - 1, reason="poor", cause="account")
     world.create()
     assert world.relay.gates.get("kling").failures == 0
 
 
 def test_trouble_again_and_again_pauses_longer(world: World) -> None:
     pauses = []
-    for failures in range(6):
-        world.relay.gates.open("kling", world.relay.gates.get("kling"))
-        gate = world.relay.gates.get("kling")
-        world.relay.gates.close("kling", gate, not_before=world.clock.now - 1, reason="x")
-        for _ in range(failures):
-            seen = world.relay.gates.get("kling")
-            world.relay.gates.close("kling", seen, not_before=seen.not_before + 1, reason="x")
-        world.clock.tick(1)
+    for failures in range(1, 7):
         world.provider.submit_faults = ["arrears"]
-        world.create()
-        pauses.append(world.relay.gates.get("kling").not_before - world.clock.now)
-    assert all(30_000 <= pause <= 600_000 for pause in pauses) and pauses[-1] >= 300_000
+        if failures == 1:
+            world.create()
+        world.states.run()
+        gate = world.relay.gates.get("kling")
+        assert gate.failures == failures
+        pauses.append(gate.not_before - world.clock.now)
+        world.clock.now = gate.not_before
+        world.sweep()
+    for pause, longest in zip(pauses, [60_000, 120_000, 240_000, 480_000, 600_000, 600_000], strict=True):
+        assert longest / 2 <= pause <= longest
 
 
 def test_a_deadline_at_the_first_step_costs_nothing(cloud: Cloud) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from kling_relay import sweeper, workflow
+from kling_relay.gate import Gate
 from kling_relay.task import Phase, Task
 
 from tests.unit.world import Cloud, World, client_error
@@ -83,28 +84,96 @@ def test_two_sweeps_at_once_start_one_workflow(world: World, monkeypatch: pytest
 def test_in_turn() -> None:
     waiting = [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("b2", "b")]
     assert sweeper.in_turn(waiting) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert sweeper.in_turn(waiting, "a") == ["b1", "c1", "a1", "b2", "a2", "a3"]
+    assert sweeper.in_turn(waiting, "b") == ["c1", "a1", "b1", "a2", "b2", "a3"]
+    assert sweeper.in_turn(waiting, "c") == sweeper.in_turn(waiting, "zoo") == sweeper.in_turn(waiting)
     assert sweeper.in_turn([]) == []
 
 
-def test_waiting_tasks_go_in_turn_over_tenants(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = waiting_tasks(world, "acme", "acme", "acme", "umbrella")
-    monkeypatch.setattr(sweeper, "_STARTED_AT_ONCE", 2)
+def test_who_sent_first_does_not_go_first_for_ever(world: World) -> None:
+    """One place at a time, each given up to the next: the tenants take turns, although all of acme's are older."""
+    tasks = waiting_tasks(world, "acme", "acme", "acme", "umbrella", "umbrella")
+    world.provider.slots = 1
     world.clock.tick(60)
-    world.tell()
-    assert world.sweep() == {"overdue": 0, "waiting": 2, "telling": 0}
-    world.states.run()
-    phases = [world.task(task.id).phase for task in tasks]
-    assert phases == [Phase.SUBMITTED, Phase.ACCEPTED, Phase.ACCEPTED, Phase.SUBMITTED]
+    world.sweep()
+    for turn in range(5):
+        world.states.run()
+        assert len(world.provider.sold) == turn + 1
+        world.clock.tick(61)
+        world.callback(world.task(world.provider.sold[-1].reference))
+    tenants = {task.id: task.tenant for task in tasks}
+    order = [tenants[sold.reference] for sold in world.provider.sold]
+    assert order == ["acme", "umbrella", "acme", "umbrella", "acme"]
 
 
-def test_a_closed_gate_starts_nobody_and_a_stubborn_one_lets_one_probe(world: World) -> None:
-    waiting_tasks(world, "acme", "acme", "acme")
+def test_a_refused_probe_has_not_had_its_turn(world: World) -> None:
+    tasks = waiting_tasks(world, "acme", "umbrella")
+    world.provider.submit_faults = ["no_room"]
+    for _ in range(2):
+        world.clock.tick(60)
+        assert world.sweep()["waiting"] == 1
+        world.states.run()
+    sent = [post["external_task_id"] for post in world.provider.posts]
+    acme, umbrella = (task.id for task in tasks)
+    assert sent == [acme, acme, acme, umbrella]
+
+
+def test_a_closed_gate_starts_nobody_and_a_probe_that_finds_room_brings_the_others(world: World) -> None:
+    tasks = waiting_tasks(world, "acme", "acme", "acme", "acme", "acme")
     assert world.sweep()["waiting"] == 0
-    for _ in range(4):
-        gate = world.relay.gates.get("kling")
-        world.relay.gates.close("kling", gate, not_before=gate.not_before + 1, reason="full")
+    world.provider.slots = 4
     world.clock.tick(60)
     assert world.sweep()["waiting"] == 1
+    world.states.run()
+    phases = [world.task(task.id).phase for task in tasks]
+    assert phases == [Phase.SUBMITTED] * 4 + [Phase.ACCEPTED]
+    assert len(world.provider.posts) == 1 + 4 + 1
+
+
+def test_a_place_that_was_made_is_one_place_until_a_probe_finds_more(world: World) -> None:
+    world.provider.slots, world.provider.seconds = 1, 60.0
+    tasks = [world.create() for _ in range(4)]
+    world.clock.tick(60)
+    world.provider.slots = 3
+    world.callback(tasks[0])
+    world.states.run()
+    assert len(world.provider.sold) == 2, "one for one: nothing is known of the two new slots"
+    world.sweep()
+    world.states.run()
+    assert len(world.provider.sold) == 4
+
+
+def test_a_task_that_somebody_else_started_costs_no_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = waiting_tasks(world, "acme", "acme", "acme")
+    world.clock.tick(60)
+    stale = world.table.waiting(10)
+    assert sweeper.start_waiting(world.relay, 1) == 1
+    monkeypatch.setattr(world.table, "waiting", lambda _: stale)
+    assert sweeper.start_waiting(world.relay, 1) == 1
+    assert set(world.states.executions) == {f"{task.id}-r1" for task in tasks[:2]}
+
+
+def test_a_refused_task_gives_its_place_to_the_next(world: World) -> None:
+    tasks = waiting_tasks(world, "acme", "umbrella")
+    world.provider.submit_faults = ["refused"]
+    world.clock.tick(60)
+    world.sweep()
+    world.states.run()
+    assert [world.task(task.id).phase for task in tasks] == [Phase.FAILED, Phase.SUBMITTED]
+
+
+def test_room_opens_no_gate_that_the_account_has_closed(world: World) -> None:
+    running = world.create()
+    world.provider.submit_faults = ["arrears"]
+    waiting = world.create()
+    gate = world.relay.gates.get("kling")
+    world.clock.tick(29)
+    world.provider.end = "failed"
+    world.provider.sold[0].seconds = 1
+    world.callback(running)
+    world.states.run()
+    assert world.task(running.id).phase is not Phase.SUBMITTED
+    assert world.relay.gates.get("kling") == gate and world.task(waiting.id).attempt == 1
 
 
 def test_who_leaves_the_provider_makes_room(world: World) -> None:
@@ -116,6 +185,15 @@ def test_who_leaves_the_provider_makes_room(world: World) -> None:
     world.states.run()
     assert world.task(first.id).phase is Phase.SUCCEEDED
     assert world.task(second.id).phase is Phase.SUBMITTED, "without waiting for the sweeper"
+
+
+def test_room_is_made_by_the_end_of_the_render_not_of_the_copy(world: World) -> None:
+    world.provider.slots = 1
+    first, second = world.create(), world.create()
+    world.states.run()
+    world.clock.tick(60)
+    world.callback(first)
+    assert world.task(first.id).phase is Phase.RENDERED and f"{second.id}-r1" in world.states.executions
 
 
 def test_trouble_with_room_is_not_the_ended_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +211,7 @@ def test_tasks_past_their_deadline_go_even_without_room(cloud: Cloud) -> None:
     world = World(cloud, deadline_seconds=900)
     (task,) = waiting_tasks(world, "acme")
     world.clock.tick(901)
-    gate = world.relay.gates.get("kling")
-    world.relay.gates.close("kling", gate, not_before=world.clock.now + 10**6, reason="full")
+    world.relay.gates.close("kling", Gate(), not_before=world.clock.now + 10**6, reason="full")
     assert world.sweep()["waiting"] == 1
     world.states.run()
     assert world.task(task.id).phase is Phase.FAILED and len(world.provider.posts) == 1

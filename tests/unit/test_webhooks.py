@@ -24,6 +24,11 @@ def test_the_address() -> None:
     assert is_callback_token(RING, TASK, token(RING))
 
 
+def test_tokens_are_made_as_they_were() -> None:
+    """A task that is under way while a new version is deployed has the address of the old one."""
+    assert token(Keyring({"k9": "old"})) == "k9.aap7Mllr7tazga0QoJYYPwF1F7oCKMdx"
+
+
 def test_rotation_keeps_old_addresses_until_their_key_goes() -> None:
     before = Keyring({"k9": "old"})
     assert is_callback_token(RING, TASK, token(before))

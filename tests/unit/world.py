@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -110,11 +111,16 @@ class VirtualClock(Clock):
 
 
 class States:
-    """Step Functions: one execution a name, each driven by what its steps answer."""
+    """Step Functions: one execution a name, each driven by what its steps answer.
+
+    `transitions` counts the states that each task's executions enter, as they are billed: WhatNext after every other
+    state and at the start, but not between AwaitCallback's timeout, or a failed copy, and Advance.
+    """
 
     def __init__(self, world: "World") -> None:
         self.world = world
         self.executions: dict[str, SimpleNamespace] = {}
+        self.transitions: Counter[str] = Counter()
         self.wait = _sleep_parameters()
         self.fail_starts = 0
         self._tokens = itertools.count(1)
@@ -125,13 +131,19 @@ class States:
             raise client_error("ThrottlingException")
         if name in self.executions:
             raise client_error("ExecutionAlreadyExists")
-        self.executions[name] = SimpleNamespace(name=name, state=json.loads(input), token=None, wakes=0, open=True)
+        one = SimpleNamespace(name=name, state=json.loads(input), token=None, wakes=0, open=True)
+        self.executions[name] = one
+        self._enter(one, "WhatNext")
         return {}
+
+    def _enter(self, one: SimpleNamespace, *states: str) -> None:
+        self.transitions[one.state["task_id"]] += len(states)
 
     def send_task_success(self, *, taskToken: str, output: str) -> dict[str, str]:
         for execution in self.executions.values():
             if execution.open and execution.token == taskToken:
                 execution.token, execution.state = None, json.loads(output)
+                self._enter(execution, "WhatNext")
                 return {}
         raise client_error("TaskTimedOut")
 
@@ -152,22 +164,28 @@ class States:
         event = {"task_id": one.state["task_id"], "execution": one.name}
         try:
             if following == "done":
+                self._enter(one, "Done")
                 one.open = False
             elif following == "wait":
+                self._enter(one, "AwaitCallback")
                 self._sleep(one)
             elif following == "archive":
-                one.state = self._archive(event)
+                self._enter(one, "ArchiveVideo")
+                one.state = self._archive(one, event)
             else:
+                self._enter(one, "Advance", "WhatNext")
                 one.state = self.world.call("advance_task", event)
         except (Exception, Crash):
             one.open = False  # the execution is gone too: the sweeper has to notice
         return True
 
-    def _archive(self, event: dict[str, Any]) -> dict[str, Any]:
+    def _archive(self, one: SimpleNamespace, event: dict[str, Any]) -> dict[str, Any]:
         try:
-            return self.world.call("archive_video", event)
+            state: dict[str, Any] = self.world.call("archive_video", event)
         except Exception:
             return {**event, "next": "advance"}
+        self._enter(one, "WhatNext")
+        return state
 
     def _sleep(self, one: SimpleNamespace) -> None:
         token = f"token-{next(self._tokens)}"

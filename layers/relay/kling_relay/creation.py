@@ -17,7 +17,7 @@ def create(relay: Relay, tenant: str, asked: Request, idempotency_key: str | Non
     if asked.notes:
         logger.warning("request_noted", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
-        task = _submit(relay, task, Facts(must_end_by=must_end_by, images=asked.images))
+        task = _submit(relay, task, Facts(must_end_by=must_end_by, fresh=True, images=asked.images))
     if task.refusal is not None:  # now, or when the same request came before
         raise task.refusal
     return task

@@ -9,12 +9,14 @@ from typing import Any
 class Facts:
     """All of it optional.
 
-    `must_end_by`: when this Lambda is killed (ms); who does not say it may not send anything. `images`: bytes of inline
-    images by name. `hint`: the provider's task id as a callback's body names it, never believed by itself. `copied`:
-    our videos, proved whole. `copy_failed`: why a copy failed, one word of archive.py.
+    `must_end_by`: when this Lambda is killed (ms); who does not say it may not send anything. `fresh`: the client sends
+    it this moment, so that those who wait come first. `images`: bytes of inline images by name. `hint`: the provider's
+    task id as a callback's body names it, never believed by itself. `copied`: our videos, proved whole. `copy_failed`:
+    why a copy failed, one word of archive.py.
     """
 
     must_end_by: int | None = None
+    fresh: bool = False
     images: Mapping[str, bytes] = field(default_factory=dict)
     hint: str | None = None
     copied: list[dict[str, Any]] | None = None

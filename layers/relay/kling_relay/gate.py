@@ -1,5 +1,5 @@
-"""Whether new tasks may be sent just now: the provider's gate, row `gate#{provider}`, and the operator's kill switch,
-row `control`, which holds for the whole stack."""
+"""Whether new tasks may be sent just now, and whose turn it is: the provider's gate, row `gate#{provider}`; and the
+operator's kill switch, row `control`, which holds for the whole stack."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +22,22 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Nothing new is sent before `not_before` (ms). `failures` in a row make that longer. `cause`: "room", or "account"
-    where only an operator can help. `pause`: nor as long as the operator has it so."""
+    """Nothing is sent before `not_before` (ms). It is 0 after somebody made room, for one task; a pause that ran out
+    stays as it is, and means that nobody knows how much room there is.
+
+    `cause`: "room", or "account" where only an operator can help. `failures`: troubles of the account in a row, which
+    make its pause longer; 0 where only room is wanting. `crowded`: 1 while tasks wait, or have just done so: who comes
+    new looks whether to join them. `turn`: the tenant whose task the provider took last. `pause`: nothing is sent as
+    long as the operator has it so.
+    """
 
     not_before: int = 0
     failures: int = 0
     reason: str = ""
     pause: Pause | None = None
     cause: str = "room"
+    crowded: int = 0
+    turn: str = ""
 
     def closed(self, now: int) -> str:
         """Why nothing new may be sent at `now` (ms); empty if it may."""
@@ -78,23 +86,41 @@ class Gates:
         """Send nothing new to `provider` before `not_before` (ms). Loses silently to a longer pause."""
         self._rows.update_if(
             f"gate#{provider}",
-            "SET #not_before = :until, #failures = :failures, #reason = :reason, #cause = :cause",
+            "SET #not_before = :until, #failures = :failures, #reason = :reason, #cause = :cause, #crowded = :one",
             "attribute_not_exists(#pk) OR #not_before < :until",
             until=not_before,
-            failures=seen.failures + 1,
+            failures=seen.failures + 1 if cause == "account" else 0,
             reason=reason[:300],
             cause=cause,
+            one=1,
         )
 
-    def open(self, provider: str, seen: Gate) -> None:
-        """The provider has room again; not if the gate has been closed anew since `seen` was read."""
+    def open(self, provider: str, seen: Gate, *, crowded: bool = False, not_before: int = 0) -> None:
+        """The provider takes tasks again; not if the gate has been closed anew since `seen` was read."""
         self._rows.update_if(
             f"gate#{provider}",
-            "SET #not_before = :zero, #failures = :zero",
+            "SET #not_before = :until, #failures = :zero, #crowded = :crowded",
             "#not_before = :seen",
+            until=not_before,
             zero=0,
+            crowded=int(crowded),
             seen=seen.not_before,
         )
+
+    def doubt(self, provider: str, now: int) -> None:
+        """Tasks wait, and nobody has made room for the one that is sent next."""
+        self._rows.update_if(
+            f"gate#{provider}",
+            "SET #not_before = :now, #crowded = :one",
+            "attribute_not_exists(#pk) OR #not_before = :zero",
+            now=now,
+            one=1,
+            zero=0,
+        )
+
+    def give_turn(self, provider: str, tenant: str) -> None:
+        """The provider has taken a task of `tenant`: the others come first now."""
+        self._rows.update_if(f"gate#{provider}", "SET #turn = :tenant", "attribute_exists(#pk)", tenant=tenant)
 
 
 def _pause(row: dict[str, Any] | None) -> Pause | None:

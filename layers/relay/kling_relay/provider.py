@@ -16,7 +16,8 @@ from kling_relay.wire import BrokenError, NotConnectedError, Wire
 QUERY_SECONDS = 10.0
 
 _REFUSED = {1200, 1201, 1202, 1203, 1300, 1301}
-_NO_ROOM = {1302, 1303}
+_TOO_FAST = 1302
+_NO_ROOM = {_TOO_FAST, 1303}
 _AUTHENTICATION = {1000, 1001, 1002, 1003, 1004}
 _ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1103, 1304}
 _UNCLEAR = {5000, 5001, 5002}
@@ -46,9 +47,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """Surely not accepted; it will be when there is room (1302, 1303)."""
+    """Surely not accepted; it will be when there is room (1303), or asked less often (`too_fast`: 1302, or a 429 that
+    says nothing)."""
 
     reason: str
+    too_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ def _classify_submit(status: int, payload: Any) -> Outcome:
     if code in _REFUSED:
         return Refused(KlingError(int(code), text))
     if code in _NO_ROOM:
-        return NoRoom(said)
+        return NoRoom(said, too_fast=code == _TOO_FAST)
     if code in _ACCOUNT:
         return AccountTrouble(said, authentication=code in _AUTHENTICATION)
     return Unsure(said) if code in _UNCLEAR else _classify_bare(status, said, text)
@@ -206,7 +209,7 @@ def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
     if status in (401, 402, 403):
         return AccountTrouble(said, authentication=status == 401)
     if status == 429:
-        return NoRoom(said)
+        return NoRoom(said, too_fast=True)
     if 400 <= status < 500 and status not in (408, 409, 425):
         if _NO_ROOM_WORDS in text.lower():
             return NoRoom(said)

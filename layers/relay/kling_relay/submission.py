@@ -1,6 +1,6 @@
 """From "recorded" to "the provider has it": at most one paid POST, and looking up what became of one in doubt."""
 
-from kling_relay import intake, schedule, webhooks
+from kling_relay import intake, schedule, sweeper, webhooks
 from kling_relay.catalogue import render_p5_seconds
 from kling_relay.facts import Facts
 from kling_relay.gate import awaited
@@ -39,7 +39,8 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if must_end_by is None:  # a callback or a copy: neither may send anything
         return wait(relay, task, 1)
     gate = relay.gates.get(relay.settings.provider)
-    if closed := gate.closed(now):
+    others_wait = facts.fresh and gate.crowded and relay.table.waiting(1)
+    if closed := gate.closed(now) or ("its turn, behind others" if others_wait else ""):
         return _wait_in_turn(relay, task, closed)
     if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
         return wait(relay, task, 1)
@@ -68,9 +69,11 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found, whatever comes now
     noted = {"task_id": task.id, "outcome": type(outcome).__name__, "attempt": claimed.attempt, "upstream_id": bought}
     logger.info("submitted", extra=noted)
-    step = _record(relay, claimed, outcome)
-    if isinstance(outcome, Accepted) and gate.failures:
-        relay.gates.open(relay.settings.provider, gate)
+    step = _record(relay, claimed, outcome, facts)
+    if gate.crowded and isinstance(outcome, Accepted):
+        sweeper.room_was_found(relay, task.tenant, gate)
+    if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
+        sweeper.room_was_made(relay)
     return step
 
 
@@ -79,25 +82,20 @@ def _can_be_called(relay: Relay) -> bool:
     return relay.base_url.startswith("https://") or relay.provider.profile.base_url.startswith("http://")
 
 
-def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
+def _record(relay: Relay, task: Task, outcome: Outcome, facts: Facts) -> Task | Step:
     now = relay.clock.now_ms()
     if isinstance(outcome, Accepted):
         adopted = adopt(relay, task, outcome.snapshot)
         return wait(relay, adopted, first_poll(relay, adopted) - age(relay, adopted))
     if isinstance(outcome, Refused) and task.unsure_since is None:
-        why = {"reason": outcome.error.message, "refusal_code": outcome.error.code}
-        return relay.table.move(task, Phase.FAILED, **why, updated_at=now)
+        told = {"reason": outcome.error.message, "refusal_code": outcome.error.code}
+        return relay.table.move(task, Phase.FAILED, **told, updated_at=now)
     if isinstance(outcome, NotSent):
-        pause = schedule.backoff(task.attempt, first=2, most=300)
-        task = relay.table.move(
-            task,
-            Phase.ACCEPTED,
-            retry_at=now + relay.settings.scaled_ms(pause),
-            lease_until=None,
-            waits_for=f"the provider cannot be reached ({outcome.reason})",
-            updated_at=now,
-        )
-        return wait(relay, task, pause)
+        why = f"the provider cannot be reached ({outcome.reason})"
+        return _again(relay, task, schedule.backoff(task.attempt, first=2, most=300), why)
+    if isinstance(outcome, NoRoom) and outcome.too_fast and task.retry_at is None and not facts.fresh:
+        # Its place is still there: asked for a little later, and once, it need not wait for another turn.
+        return _again(relay, task, schedule.backoff(1, first=4, most=4), awaited("room", _in_short(outcome.reason)))
     if isinstance(outcome, NoRoom | AccountTrouble):
         return _close_gate(relay, task, outcome)
     # In doubt. Also a refusal of a second POST under the same reference: it may say that the first one was accepted.
@@ -106,11 +104,21 @@ def _record(relay: Relay, task: Task, outcome: Outcome) -> Task | Step:
     return _in_doubt(relay, task, outcome.reason)
 
 
+def _again(relay: Relay, task: Task, pause: float, waits_for: str) -> Step:
+    """Surely not accepted, and worth another try in `pause` seconds."""
+    now = relay.clock.now_ms()
+    retry_at = now + relay.settings.scaled_ms(pause)
+    task = relay.table.move(
+        task, Phase.ACCEPTED, retry_at=retry_at, lease_until=None, waits_for=waits_for[:300], updated_at=now
+    )
+    return wait(relay, task, pause)
+
+
 def _close_gate(relay: Relay, task: Task, outcome: NoRoom | AccountTrouble) -> Step:
     """Surely not accepted, and the next one would not be either: pause, and let this task wait its turn."""
-    gate = relay.gates.get(relay.settings.provider)
-    first, most = (2.0, 60.0) if isinstance(outcome, NoRoom) else (60.0, 600.0)
-    pause = schedule.backoff(gate.failures + 1, first=first, most=most)
+    gate, pause = relay.gates.get(relay.settings.provider), schedule.NO_ROOM_SECONDS
+    if isinstance(outcome, AccountTrouble):
+        pause = schedule.backoff(gate.failures + 1, first=60, most=600)
     until = relay.clock.now_ms() + relay.settings.scaled_ms(pause)
     cause, reason = "room" if isinstance(outcome, NoRoom) else "account", _in_short(outcome.reason)
     relay.gates.close(relay.settings.provider, gate, not_before=until, reason=reason, cause=cause)
@@ -127,6 +135,7 @@ def _wait_in_turn(relay: Relay, task: Task, waits_for: str) -> Step:
         target,
         queue="waiting",
         due_at=task.created_at,
+        retry_at=None,
         lease_until=None,
         waits_for=waits_for[:300],
         updated_at=relay.clock.now_ms(),

@@ -10,7 +10,8 @@ from kling_relay.relay import Relay
 
 _OVERDUE_AT_ONCE = 200
 _WAITING_SEEN = 2000  # the turns of tenants are fair among these
-_STARTED_AT_ONCE = 20
+_LATE_AT_ONCE = 20
+_TRIES = 5  # to start a task that somebody else took meanwhile, or that has its own trouble
 _TOLD_AT_ONCE = 200
 _TROUBLE_MS = 900_000  # account trouble that no try has confirmed for so long is not known to last
 
@@ -20,14 +21,17 @@ def sweep(relay: Relay) -> dict[str, int]:
     how many there were of each."""
     now = relay.clock.now_ms()
     overdue = sum(_restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
+    # Tasks past their deadline go whether there is room or not: they end, and cost nothing.
+    late = relay.table.waiting_since(now - relay.settings.deadline_seconds * 1000, _LATE_AT_ONCE)
+    started = sum(_restart(relay, task_id) for task_id in late)
+    # One probe: where it finds room it starts the next ones, and where there is none the others were started in vain.
     gate = relay.gates.get(relay.settings.provider)
-    # Closed for several times in a row: one task probes; otherwise a handful, since a refusal for want of room is free.
-    probe = gate.failures > 3 or gate.account_trouble
-    room = 0 if gate.closed(now) else 1 if probe else _STARTED_AT_ONCE
-    started = {"overdue": overdue, "waiting": start_waiting(relay, room, anyone=gate.account_trouble)}
-    started["telling"] = sum(notifying.hand_over_id(relay, task_id) for task_id in relay.outbox.due(now, _TOLD_AT_ONCE))
+    if not gate.closed(now) and relay.table.waiting(1):
+        relay.gates.doubt(relay.settings.provider, now)
+        started += start_waiting(relay, 1)
+    told = sum(notifying.hand_over_id(relay, task_id) for task_id in relay.outbox.due(now, _TOLD_AT_ONCE))
     relay.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(relay, gate, now)})
-    return started
+    return {"overdue": overdue, "waiting": started, "telling": told}
 
 
 def _gauges(relay: Relay, gate: Gate, now: int) -> dict[Metric, float]:
@@ -47,41 +51,60 @@ def _gauges(relay: Relay, gate: Gate, now: int) -> dict[Metric, float]:
 
 
 def room_was_made(relay: Relay) -> None:
-    """A task has left the provider: the oldest waiting task may go. Never raises, since the sweeper does the same."""
+    """A task has left the provider: a waiting task may take its place, unless the account is in trouble. Never raises,
+    since the sweeper does the same."""
     try:
         if not relay.table.waiting(1):
             return
         gate = relay.gates.get(relay.settings.provider)
         if gate.account_trouble:  # room is not what they wait for
             return
-        relay.gates.open(relay.settings.provider, gate)
-        start_waiting(relay, 0 if gate.pause else 1)
+        relay.gates.open(relay.settings.provider, gate, crowded=True)
+        start_waiting(relay, 1)
     except Exception as exc:
         logger.warning("room_not_given", extra={"error": type(exc).__name__})
 
 
-def start_waiting(relay: Relay, room: int, *, anyone: bool = False) -> int:
-    """Start at most `room` waiting tasks: the oldest first, in turn over tenants; or, for `anyone`, by lot, so that one
-    that the account may not have (such as a model that it has no right to) does not keep all others from trying. Tasks
-    past their deadline go as well, whether there is room or not: they end, and cost nothing."""
-    waiting = relay.table.waiting(_WAITING_SEEN)
-    ranked = in_turn(waiting)
-    if anyone:
+def room_was_found(relay: Relay, tenant: str, gate: Gate) -> None:
+    """The provider took a task of `tenant`, sent while the gate was `gate`. Where nobody had made that room, there may
+    be more of it: two waiting tasks try, and so on until one is refused. Never raises, as `room_was_made`."""
+    try:
+        if not relay.table.waiting(1):
+            relay.gates.open(relay.settings.provider, gate)
+            return
+        relay.gates.give_turn(relay.settings.provider, tenant)
+        if gate.failures:
+            relay.gates.open(relay.settings.provider, gate, crowded=True, not_before=gate.not_before)
+        if gate.not_before:
+            start_waiting(relay, 2)
+    except Exception as exc:
+        logger.warning("room_not_given", extra={"error": type(exc).__name__})
+
+
+def start_waiting(relay: Relay, room: int) -> int:
+    """Start `room` waiting tasks, or as many as there are: in turn over tenants, the oldest of each. Where the account
+    is in trouble, by lot, so that one that it may not have (such as a model that it has no right to) does not keep all
+    others from trying."""
+    gate, waiting = relay.gates.get(relay.settings.provider), relay.table.waiting(_WAITING_SEEN)
+    ranked = in_turn(waiting, gate.turn)
+    if gate.account_trouble:
         random.shuffle(ranked)
-    chosen = ranked[:room]
-    late = relay.clock.now_ms() - relay.settings.deadline_seconds * 1000
-    chosen += [task_id for task_id in relay.table.waiting_since(late, _STARTED_AT_ONCE) if task_id not in chosen]
-    return sum(_restart(relay, task_id) for task_id in chosen)
+    started = 0
+    for task_id in [] if gate.pause else ranked[: room + _TRIES]:
+        started += started < room and _restart(relay, task_id)
+    return started
 
 
-def in_turn(waiting: list[tuple[str, str]]) -> list[str]:
-    """Ids of (id, tenant), one of each tenant, then the second of each, and so on: who has many waits longest. Pure."""
+def in_turn(waiting: list[tuple[str, str]], last: str = "") -> list[str]:
+    """Ids of (id, tenant), one of each tenant, then the second of each, and so on: who has many waits longest.
+    Tenants follow each other by name, beginning behind `last`, so that no order of arrival puts one before another for
+    good. Pure."""
     seen: dict[str, int] = {}
     ranked = []
-    for place, (task_id, tenant) in enumerate(waiting):
-        ranked.append((seen.get(tenant, 0), place, task_id))
+    for task_id, tenant in waiting:
+        ranked.append((seen.get(tenant, 0), tenant <= last, tenant, task_id))
         seen[tenant] = seen.get(tenant, 0) + 1
-    return [task_id for _, _, task_id in sorted(ranked)]
+    return [task_id for _, _, _, task_id in sorted(ranked)]
 
 
 def _restart(relay: Relay, task_id: str) -> bool:

@@ -1,0 +1,105 @@
+"""Each protection of these campaigns taken away: the campaign fails, or it proves nothing."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kling_relay import schedule, spending, sweeper
+from kling_relay.gate import Gates
+from kling_relay.rows import Rows
+from kling_relay.table import TaskTable
+
+from tests.reliability import test_bursts, test_crowds, test_spend_cap
+from tests.reliability.campaign import Campaign
+
+Patch = pytest.MonkeyPatch
+
+
+def no_condition_on_the_month(patch: Patch) -> None:
+    real = spending.raised
+
+    def raised(*given: Any) -> dict[str, Any]:
+        part = real(*given)
+        part["Update"]["ConditionExpression"] = "attribute_not_exists(#committed) OR attribute_exists(#committed)"
+        del part["Update"]["ExpressionAttributeValues"][":room"], part["Update"]["ExpressionAttributeNames"]["#pk"]
+        return part
+
+    patch.setattr(spending, "raised", raised)
+
+
+def no_condition_on_the_pointers(patch: Patch) -> None:
+    """Also not before the transaction: two that come at once see nothing of each other."""
+    real = TaskTable._pointer
+
+    def pointer(table: TaskTable, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
+        put = real(table, item, failed)["Put"]
+        return {"Put": {key: put[key] for key in ("TableName", "Item")}}
+
+    patch.setattr(TaskTable, "_pointer", pointer)
+
+
+def bodies_are_not_compared(patch: Patch) -> None:
+    patch.setattr("kling_relay.intake._hash", lambda request: request.kind)
+
+
+def the_oldest_first(patch: Patch) -> None:
+    patch.setattr(sweeper, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
+
+
+def turns_are_forgotten(patch: Patch) -> None:
+    patch.setattr(Gates, "give_turn", lambda *_: None)
+
+
+def nobody_gives_up_a_place(patch: Patch) -> None:
+    patch.setattr(sweeper, "room_was_made", lambda relay: None)
+
+
+def a_probe_brings_nobody(patch: Patch) -> None:
+    patch.setattr(Gates, "doubt", lambda *_: None)
+
+
+def a_pause_longer_than_a_sweep(patch: Patch) -> None:
+    patch.setattr(schedule, "NO_ROOM_SECONDS", 100.0)
+
+
+def a_handful_a_sweep(patch: Patch) -> None:
+    real = sweeper.start_waiting
+    patch.setattr(sweeper, "start_waiting", lambda relay, room: real(relay, 20))
+
+
+def every_claim_is_won(patch: Patch) -> None:
+    real = Rows.expression
+
+    def expression(rows: Rows, pk: str, update: str, condition: str, **values: Any) -> dict[str, Any]:
+        if values.get("phase") == "submitting":
+            values |= {name: "submitting" for name in values if name == "from0"}
+            condition = condition.replace("#phase IN (:from0)", "(attribute_exists(#phase) OR #phase = :from0)")
+            condition = condition.replace("#attempt = :seen", "#attempt >= :seen")
+        return real(rows, pk, update, condition, **values)
+
+    patch.setattr(Rows, "expression", expression)
+
+
+SABOTAGES: list[tuple[Callable[[Patch], None], Callable[[Campaign], None], str]] = [
+    (no_condition_on_the_month, test_spend_cap.test_spend_cap, "overspent|sold more"),
+    (no_condition_on_the_pointers, test_bursts.test_duplicate_bursts, "one POST|assert"),
+    (every_claim_is_won, test_bursts.test_duplicate_bursts, "one POST|billed twice"),
+    (bodies_are_not_compared, test_bursts.test_changed_bodies, "assert"),
+    (the_oldest_first, test_crowds.test_crowd, "starved"),
+    (turns_are_forgotten, test_crowds.test_crowd, "starved"),
+    (nobody_gives_up_a_place, test_crowds.test_crowd, "a slot was free|<= 12"),
+    (a_probe_brings_nobody, test_crowds.test_crowd_on_a_shared_account, "a slot was free"),
+    (a_pause_longer_than_a_sweep, test_crowds.test_crowd_without_room_for_an_hour, "a slot was free"),
+    (a_handful_a_sweep, test_crowds.test_crowd, "<= 12"),
+]
+
+
+@pytest.mark.parametrize(("sabotage", "test", "reason"), SABOTAGES, ids=[one[0].__name__ for one in SABOTAGES])
+def test_is_noticed(
+    sabotage: Callable[[Patch], None], test: Callable[[Campaign], None], reason: str, monkeypatch: Patch
+) -> None:
+    sabotage(monkeypatch)
+    random.seed(1)
+    with pytest.raises(AssertionError, match=reason):
+        test(Campaign(test.__name__.removeprefix("test_")))
