@@ -46,7 +46,7 @@ def weaken(patch: Patch, part: str) -> None:
 
 
 def no_phase_condition(patch: Patch) -> None:
-    weaken(patch, r"#phase IN \([^)]*\)")
+    weaken(patch, r"#phase IN \([^)]*\)|attribute_not_exists\(#notice_\d+\)")  # the second one protects as well
 
 
 def no_attempt_fence(patch: Patch) -> None:
@@ -92,8 +92,8 @@ def no_doubt(patch: Patch) -> None:
     """A POST whose outcome is unknown counts as one that was not sent."""
     as_it_was = submission._record
 
-    def record(relay: Relay, task: Task, outcome: Outcome) -> Any:
-        return as_it_was(relay, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome)
+    def record(relay: Relay, task: Task, outcome: Outcome, facts: Facts) -> Any:
+        return as_it_was(relay, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome, facts)
 
     patch.setattr(submission, "_record", record)
 

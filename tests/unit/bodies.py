@@ -45,7 +45,7 @@ VALID: dict[str, dict[str, Any]] = {
         "static_mask": URL,
         "dynamic_masks": [{"mask": URL, "trajectories": POINTS}],
         "watermark_info": {"enabled": False},
-        "callback_url": "http://client.example:8080/hook?a=b",
+        "callback_url": "https://client.example/hook?a=b",
         "external_task_id": "mine-1",
     },
     "text2video": {

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kling_relay import images, intake, look, request
 from kling_relay.catalogue import shipped
+from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
 
 from tests.unit.loopback import drip, respond
@@ -226,6 +227,8 @@ def test_nothing_is_recorded_of_what_the_look_refuses(seen: list[Any]) -> None:
         catalogue=shipped(),
         provider=SimpleNamespace(profile=profile),
         table=SimpleNamespace(earlier=lambda *_: None),
+        spending=SimpleNamespace(budget=lambda *_: None),
+        clock=Clock(),
     )
     with pytest.raises(KlingError, match="299x400"):
         intake.record(relay, "acme", parse(image=f"{URL}/small.png"))

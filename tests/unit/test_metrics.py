@@ -57,6 +57,7 @@ def test_a_broken_library_breaks_no_handler(world: World, monkeypatch: pytest.Mo
     task = world.create()
     world.clock.tick(61)
     assert world.callback(task) == 200 and world.task(task.id).phase is Phase.RENDERED
+    world.tell()
     assert world.sweep() == {"overdue": 0, "waiting": 0, "telling": 0}
 
 

@@ -201,7 +201,7 @@ def drive(world: World, task: Task, until: Callable[[Task], bool]) -> Task:
         assert time.monotonic() < ends_at, task
         world.clock.tick(31)
         if advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next == "archive":
-            world.states._archive({"task_id": task.id, "execution": task.execution})
+            world.archive(task)
         time.sleep(0.05)
     return task
 

@@ -40,8 +40,7 @@ def finished(world: World, sim: Simulator, task: Task) -> Task:
         assert time.monotonic() < ends_at, task
         world.clock.tick(31)
         if advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next == "archive":
-            state = {"task_id": task.id, "execution": task.execution}
-            world.states._archive(state)
+            world.archive(task)
         time.sleep(0.1)
     return task
 

@@ -136,8 +136,8 @@ def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:
     )
     _note(relay, task, begun, ended)
     if ended.webhook != "due":
-        done = ended.webhook == "delivered"
-        relay.measure({Metric.WEBHOOKS_DELIVERED if done else Metric.WEBHOOKS_FAILED: 1})
+        delivered = ended.webhook == "delivered"
+        relay.measure({Metric.WEBHOOKS_DELIVERED: 1} if delivered else {Metric.WEBHOOKS_FAILED: 1})
 
 
 def _note(relay: Relay, task: Task, before: Notice, after: Notice) -> None:
