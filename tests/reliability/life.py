@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
 from kling_relay.schedule import WATCH_SECONDS
 from kling_relay.task import CLOSED, Phase, Task
 
@@ -153,7 +154,7 @@ class Life:
             clock.now = max(clock.now, min(ms, self._sweep_at, *sleepers))
             if clock.now >= self._sweep_at:
                 self._sweep_at += 60_000
-                with suppress(Crash):
+                with suppress(Crash, BotoCoreError):  # it fails as a whole, and comes again
                     self.world.sweep()
             elif clock.now >= ms:
                 return

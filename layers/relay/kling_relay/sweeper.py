@@ -24,24 +24,14 @@ def sweep(relay: Relay) -> dict[str, int]:
     # Tasks past their deadline go whether there is room or not: they end, and cost nothing.
     late = relay.table.waiting_since(now - relay.settings.deadline_seconds * 1000, _LATE_AT_ONCE)
     started = sum(_restart(relay, task_id) for task_id in late)
-    gate = relay.gates.get(relay.settings.provider)
-    started += _probe(relay, gate, now)
     told = sum(notifying.hand_over_id(relay, task_id) for task_id in relay.outbox.due(now, _TOLD_AT_ONCE))
+    # One probe: where it finds room it starts the next ones, and where there is none the others were started in vain.
+    gate = relay.gates.get(relay.settings.provider)
+    if not gate.closed(now) and relay.table.waiting(1):
+        relay.gates.doubt(relay.settings.provider, now)
+        started += start_waiting(relay, 1)
     relay.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(relay, gate, now)})
     return {"overdue": overdue, "waiting": started, "telling": told}
-
-
-def _probe(relay: Relay, gate: Gate, now: int) -> int:
-    """One waiting task: where it finds room it starts the next ones, and where there is none the others were started in
-    vain. Trouble with it must not keep the sweep from what is left to do."""
-    try:
-        if gate.closed(now) or not relay.table.waiting(1):
-            return 0
-        relay.gates.doubt(relay.settings.provider, now)
-        return start_waiting(relay, 1)
-    except Exception as exc:
-        logger.exception("room_not_tried", extra={"error": type(exc).__name__})
-        return 0
 
 
 def _gauges(relay: Relay, gate: Gate, now: int) -> dict[Metric, float]:
