@@ -23,7 +23,7 @@ serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, KLING_
 	@exec $(VENV)/bin/python -m local.run --serve
 
 test: $(VENV)/test.done ## every test
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=7, NAME=crash, LIVES=10000)
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
@@ -35,7 +35,7 @@ browser: $(VENV)/test.done ## a delivered video in a real player; needs a Chromi
 fuzz: $(VENV)/test.done ## far more drawn requests and odd events than `make test` has (CASES=1000 an operation, SEED= to repeat a run)
 	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
 	  echo "the same again: make fuzz CASES=$(CASES) SEED=$$seed"; \
-	  FUZZ_CASES=$(CASES) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --timeout 0 --hypothesis-seed $$seed \
+	  FUZZ_CASES=$(CASES) $(VENV)/bin/python -m pytest -n 2 --dist loadfile --timeout 0 --hypothesis-seed $$seed \
 	    tests/contract/test_schemathesis.py tests/unit/test_odd_events.py $(ARGS)
 
 scale: $(VENV)/test.done ## what a page of a list reads among 100,000 tasks of its tenant and as many of another (minutes)

@@ -28,7 +28,6 @@ from tests.contract.forgiveness import Forgiveness
 from tests.contract.gateway import Gateway
 from tests.unit.world import BASE_URL, Cloud, World
 
-
 CASES = int(os.environ.get("FUZZ_CASES", "40"))
 DOCUMENT = yaml.safe_load(openapi.SOURCE.read_text())
 LOCAL = {**DOCUMENT, "servers": [{"url": "http://localhost"}]}
