@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 PREFIX = "notice_"  # of the row's attributes: notice_1, notice_2, ...
-SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # seconds before each try: 75.6 h in all
+SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # seconds before each try: 75.6 h at least
 _JITTER = 0.2
 MOST_RETRY_AFTER = 86_400  # seconds that a receiver may ask us to stay away
 SCHEMA = 1  # of the event's detail
@@ -85,7 +85,8 @@ def tried(notice: Notice, now: int) -> Notice:
     """A try begins: noted before it is made, so that one that never reports back counts and comes in its slot."""
     tries = notice.tries + 1
     slot = SLOTS[tries] if tries < len(SLOTS) else 0
-    pause = slot * (1 + random.uniform(-_JITTER, _JITTER))  # noqa: S311  (jitter, no secret)
+    # Later, never sooner: whoever is back after three days still gets the last one.
+    pause = slot * (1 + random.uniform(0, _JITTER))  # noqa: S311  (jitter, no secret)
     return replace(notice, tries=tries, next_at=now + int(pause * 1000))
 
 
