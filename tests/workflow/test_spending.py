@@ -41,7 +41,7 @@ def test_what_was_reserved_is_settled_with_what_was_billed(kling: Driver) -> Non
 def test_many_at_once_at_the_cap(kling: Driver) -> None:
     """Twelve at once, room for three: three are recorded, three are paid."""
     operate(kling, "set_cap", units=11)
-    with ThreadPoolExecutor(6) as threads:
+    with ThreadPoolExecutor(3) as threads:  # each costs the machine a cold start
         answers = list(threads.map(lambda _: kling.send({**BODY, **PLAIN}), range(12)))
     good = [data_of(answer)["task_id"] for answer in answers if answer.status_code == 200]
     others = {refusal_of(answer)[:2] for answer in answers if answer.status_code != 200}
