@@ -11,7 +11,7 @@ The corrections are written against one exact release, and the pieces of code th
 they were written for, so an upgrade fails at start instead of running half corrected. To upgrade: pin the new release,
 set `patching.MINISTACK_VERSION`, then run
 
-    CORRECTIONS=off python -m pytest tests/emulator/test_corrections.py
+    CORRECTIONS=off python -m pytest tests/emulator
 
 which runs the same tests on stock MiniStack: a test that passes there names a correction that can be deleted. Then run
 the tests with the corrections on, and adapt those that refuse to start.

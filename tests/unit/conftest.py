@@ -6,6 +6,7 @@ from kling_relay.fetch import FetchError
 from pytest_socket import disable_socket, enable_socket
 
 from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
+from tests.unit.simulated import sim, simulator  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,11 @@ from typing import Any
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
 
+from local.stack import SIMULATOR_KEY
 from tests.unit.loopback import Handler, serve
 from tests.unit.pictures import png, text
 
-KEY = "kling-simulator-key"
+KEY = SIMULATOR_KEY
 BODY = {"image": text(png(320, 320)), "model_name": "kling-v3", "external_task_id": "ours"}
 
 

@@ -1,9 +1,9 @@
 """The look at image URLs before money: over real sockets, what is seen to be wrong is refused and all else passes.
 
-Public names lead to servers on loopback, as in test_fetch.py: every rule of the real fetch runs.
+Public names lead to servers on loopback, as in tests of fetch: every rule of the real fetch runs.
 """
 
-# ruff: noqa: F811  (fixtures come from test_fetch.py by their names)
+# ruff: noqa: F811  (fixtures come from tests of fetch by their names)
 import json
 import socket
 import time
@@ -16,9 +16,10 @@ from kling_relay.catalogue import shipped
 from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
 
+from tests.unit.fetch.conftest import authority, world  # noqa: F401
+from tests.unit.fetch.internet import PUBLIC, World
 from tests.unit.loopback import drip, respond
 from tests.unit.pictures import jpeg, png, segment, text
-from tests.unit.test_fetch import PUBLIC, World, authority, world  # noqa: F401
 
 pytestmark = pytest.mark.enable_socket
 

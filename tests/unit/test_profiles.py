@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from kling_relay.settings import SettingsError
 from kling_relay.task import Phase, Task
 
 from local.simulator import Simulator
-from local.stack import SIMULATED, SIMULATOR_KEY, simulated_key
+from local.stack import SIMULATED, simulated_key
 from tests.unit.provider_calls import Keys, post
 from tests.unit.test_intake import b64
 from tests.unit.world import ROOT, Cloud, World
@@ -161,18 +161,6 @@ def test_a_secret_that_is_no_pair_is_told_before_the_claim(secret: str) -> None:
 
 
 # -- each profile against the simulator
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Simulator]:
-    with Simulator(key=SIMULATOR_KEY, render_seconds=0.2, render_size=64) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def sim(running: Simulator) -> Simulator:
-    running.reset()
-    return running
 
 
 Start = Callable[..., World]

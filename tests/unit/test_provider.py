@@ -1,7 +1,6 @@
 """Each class of outcome against the simulator, and the key."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,18 +23,6 @@ from local.simulator import Simulator
 from tests.unit.provider_calls import KEY, Keys, made, post
 
 pytestmark = pytest.mark.enable_socket
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Simulator]:
-    with Simulator(key=KEY, render_seconds=0.2, render_size=64) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def sim(shared: Simulator) -> Simulator:
-    shared.reset()
-    return shared
 
 
 # -- against the simulator

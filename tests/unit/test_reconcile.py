@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from kling_relay.provider import Provider
 from kling_relay.task import Phase
 
 from local.simulator import Simulator
+from local.stack import SIMULATOR_KEY
 from tests.unit.planted import DAY, Garden
 from tests.unit.world import Cloud, World
 
@@ -21,24 +21,12 @@ LISTED = ("kling", "official")
 UNLISTED = ("cometapi", "cometapi")
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Simulator]:
-    with Simulator(key="a-key") as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def sim(running: Simulator) -> Simulator:
-    running.reset()
-    return running
-
-
 def planted(
     cloud: Cloud, sim: Simulator, who: tuple[str, str], monkeypatch: pytest.MonkeyPatch, seed: int = 1
 ) -> Garden:
     name, dialect = who  # fmt: skip
     world = World(cloud, provider=name)
-    world.relay.provider = Provider(profile(name, sim.url), lambda refresh: "a-key")  # type: ignore[assignment]
+    world.relay.provider = Provider(profile(name, sim.url), lambda refresh: SIMULATOR_KEY)  # type: ignore[assignment]
     monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
     if dialect != "official":
         sim.account.set(kling_path=dialect)

@@ -1,17 +1,15 @@
 """The same code with the real provider client and the real copier, against the simulator on loopback."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from kling_relay import copying
 from kling_relay.advance import advance
 from kling_relay.facts import Facts
-from kling_relay.profiles import profile
-from kling_relay.provider import Provider
 from kling_relay.task import Phase, Task
 
 from local.simulator import Simulator
+from tests.unit.provider_calls import made
 from tests.unit.test_intake import b64
 from tests.unit.world import ROOT, World
 
@@ -19,19 +17,11 @@ pytestmark = pytest.mark.enable_socket
 BODY = {"image": b64((ROOT / "local" / "sample.jpg").read_bytes()), "model_name": "kling-v2-5-turbo"}
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Simulator]:
-    with Simulator(key="a-key", render_seconds=0.2, render_size=160) as simulator:
-        yield simulator
-
-
-@pytest.fixture(params=["kling", "cometapi"])
-def sim(running: Simulator, world: World, request: pytest.FixtureRequest) -> Simulator:
-    running.reset()
-    real = Provider(profile(request.param, running.url), lambda refresh: "a-key")
-    world.relay.provider = real
+@pytest.fixture(params=["kling", "cometapi"], autouse=True)
+def real(sim: Simulator, world: World, request: pytest.FixtureRequest) -> None:
+    """The relay's own provider client and copier."""
+    world.relay.provider = made(sim.url, name=request.param)
     world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
-    return running
 
 
 def finished(world: World, sim: Simulator, task: Task) -> Task:

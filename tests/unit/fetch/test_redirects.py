@@ -1,0 +1,113 @@
+"""Redirects, and the operator's own origin."""
+
+import socket
+
+import pytest
+from kling_relay import fetch
+from kling_relay.fetch import open_url
+
+from tests.unit.fetch.corpus import HOSTILE
+from tests.unit.fetch.internet import PUBLIC, World, get, refusal, to
+from tests.unit.loopback import respond
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_two_redirects_are_followed_and_a_third_is_not(status: int, world: World) -> None:
+    def handler(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
+        left = int(path.rsplit("/", 1)[1])
+        respond(connection, b"end") if left == 0 else respond(connection, status=status, Location=f"{left - 1}")
+
+    world.stand(handler)
+    assert get("https://cdn.example.com/a/2") == b"end"
+    assert refusal("https://cdn.example.com/a/3").reason == "bad_response"
+
+
+def test_a_redirect_loop_ends(world: World) -> None:
+    world.stand(to("https://cdn.example.com/"))
+    assert refusal("https://cdn.example.com/").reason == "bad_response"
+    assert len(world.dialled) == fetch.MAX_REDIRECTS + 1
+
+
+def test_a_redirect_to_another_public_host_is_checked_against_that_host(world: World) -> None:
+    world.stand(to("https://other.example.com/v.mp4"))
+    world.stand(lambda connection, path, headers: respond(connection, path.encode()), name="other.example.com")
+    assert get("https://cdn.example.com/") == b"/v.mp4"
+    assert world.lookups == ["cdn.example.com", "other.example.com"]
+
+
+@pytest.mark.parametrize("url", [url for url in HOSTILE if url.isascii() and url.isprintable() and ":" in url[:7]])
+def test_a_redirect_to_a_hostile_url_goes_nowhere(url: str, world: World) -> None:
+    world.stand(to(url))
+    refusal("https://cdn.example.com/")
+    assert {host for host, _ in world.dialled} == {PUBLIC}
+    assert {port for _, port in world.dialled} == {443}
+
+
+@pytest.mark.parametrize("location", ["https://other.example.com/\tx", "https://other.exam\tple.com/", "/a b", "\\\\x"])
+def test_a_redirect_with_a_blank_is_not_repaired(location: str, world: World) -> None:
+    world.stand(to(location))
+    world.stand(lambda connection, path, headers: respond(connection, b"x"), name="other.example.com")
+    assert refusal("https://cdn.example.com/").reason == "bad_response"
+    assert world.dialled == [(PUBLIC, 443)]
+
+
+@pytest.mark.parametrize("location", ["", "https://cdn.example.com/\tx", "https://[", "//["])
+def test_a_redirect_without_a_url(location: str, world: World) -> None:
+    world.stand(to(location))
+    assert refusal("https://cdn.example.com/").reason in ("bad_response", "refused_url")
+
+
+# The operator's own origin
+
+
+def test_the_trusted_origin_is_taken_as_it_is(world: World) -> None:
+    origin = world.plain(lambda connection, path, headers: respond(connection, headers["host"].encode()))
+    assert get(origin + "/v.mp4", trusted=origin) == origin.removeprefix("http://").encode()
+    assert get(origin + "/v.mp4", trusted=origin + "/v1/") == origin.removeprefix("http://").encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "http://localhost:{port}",
+        "https://127.0.0.1:{port}",
+        "http://127.0.0.1:1",
+        "http://127.0.0.2:{port}",
+        "http://u@127.0.0.1:{port}",
+    ],
+)
+def test_trust_holds_for_exactly_one_origin(change: str, world: World) -> None:
+    origin = world.plain(lambda connection, path, headers: respond(connection, b"x"))
+    port = origin.rsplit(":", 1)[1]
+    assert refusal(change.format(port=port) + "/v", trusted=origin).reason == "refused_url"
+    assert world.dialled == []
+
+
+def test_a_redirect_within_the_trusted_origin_is_followed(world: World) -> None:
+    def handler(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
+        respond(connection, b"end") if path == "/b" else respond(connection, status=302, Location="/b")
+
+    origin = world.plain(handler)
+    assert get(origin + "/a", trusted=origin) == b"end"
+
+
+def test_a_redirect_away_from_the_trusted_origin_passes_all_rules(world: World) -> None:
+    inner = world.plain(lambda connection, path, headers: respond(connection, b"inner"))
+    origin = world.plain(to(inner + "/"))
+    assert refusal(origin + "/", trusted=origin).reason == "refused_url"
+    assert len(world.dialled) == 1
+
+
+def test_a_stranger_may_not_redirect_into_the_trusted_origin(world: World) -> None:
+    origin = world.plain(lambda connection, path, headers: respond(connection, b"inner"))
+    world.stand(to(origin + "/"))
+    assert refusal("https://cdn.example.com/", trusted=origin).reason == "refused_url"
+    assert world.dialled == [(PUBLIC, 443)]
+
+
+@pytest.mark.parametrize("limits", [{"max_bytes": 0, "deadline_seconds": 1}, {"max_bytes": 1, "deadline_seconds": 0}])
+def test_limits_that_cannot_be(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="positive"), open_url("https://cdn.example.com/", **limits):
+        pass
