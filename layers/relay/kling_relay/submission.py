@@ -84,7 +84,7 @@ def _send(relay: Relay, claimed: Task, body: dict[str, Any], gate: Gate, facts: 
     logger.info("submitted", extra={**noted, "upstream_id": bought})
     step = _record(relay, claimed, outcome, facts)
     if gate.crowded and isinstance(outcome, Accepted):
-        sweeper.room_was_found(relay, task.tenant, gate)
+        sweeper.room_was_found(relay, claimed.tenant, gate)
     if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
         sweeper.room_was_made(relay)
     return step
