@@ -138,8 +138,8 @@ def room(life: Life) -> list[Actor]:
 
 
 def zombie(life: Life) -> list[Actor]:
-    """A sender was frozen before it could note its refusal; meanwhile its claim ran out, and another one is sending."""
-    life.world.provider.submit_faults = ["not_sent"]
+    """A sender froze before it noted that nothing was sent; its claim ran out, and another is sending, unanswered."""
+    life.world.provider.submit_faults = ["not_sent", "lost:25"]
     return [Actor(lambda: client(life)), Actor(lambda: another_sender(life)), Actor(lambda: callback(life), sold(life))]
 
 

@@ -121,6 +121,24 @@ def test_the_first_look_may_come_late_and_the_second_follows_it_soon(cloud: Clou
     assert go(world, task).phase is Phase.SUBMITTED and world.provider.billed(task.id) == 1
 
 
+@pytest.mark.parametrize(("answer", "posts"), [("found", 1), ("trouble", 1), ("denied", 2)])
+def test_denials_are_old_by_the_time_of_another_post(cloud: Cloud, answer: str, posts: int) -> None:
+    """Whoever was to repeat the POST died, or had no room: before it is repeated the provider is asked once more."""
+    world = World(cloud, on_unconfirmed="retry", settle_seconds=20)
+    task = lost(world, "lost:70" if answer == "found" else "dropped")
+    for _ in range(2):
+        world.clock.tick(31)
+        world.sweep()
+        go(world, task, left_ms=1)
+    assert world.task(task.id).phase is Phase.ACCEPTED
+    world.clock.tick(60)
+    world.provider.query_faults = ["trouble"] * (answer == "trouble")
+    go(world, task)
+    assert len(world.provider.posts) == posts and world.provider.billed(task.id) == (answer != "trouble")
+    world.run(300)
+    assert world.task(task.id).phase is Phase.SUCCEEDED and world.provider.billed(task.id) == 1
+
+
 def test_a_query_that_fails_is_no_denial(world: World) -> None:
     world.provider.query_faults = ["trouble"] * 1000
     task = lost(world)

@@ -1,9 +1,11 @@
 """From "recorded" to "the provider has it": at most one paid POST, and looking up what became of one in doubt."""
 
+from typing import Any
+
 from kling_relay import intake, schedule, sweeper, webhooks
 from kling_relay.catalogue import render_p5_seconds
 from kling_relay.facts import Facts
-from kling_relay.gate import awaited
+from kling_relay.gate import Gate, awaited
 from kling_relay.observability import Metric, logger
 from kling_relay.provider import (
     Accepted,
@@ -42,6 +44,10 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     others_wait = facts.fresh and gate.crowded and relay.table.waiting(1)
     if closed := gate.closed(now) or ("its turn, behind others" if others_wait else ""):
         return _wait_in_turn(relay, task, closed)
+    found = _ask_once_more(relay, task, facts)
+    if not found:
+        return wait(relay, task, schedule.DENIAL_GAP_SECONDS)
+    now = relay.clock.now_ms()
     if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
         return wait(relay, task, 1)
     try:
@@ -65,16 +71,29 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         queue="open",
         updated_at=now,
     )
-    outcome = relay.provider.submit(task.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
+    if isinstance(found, Snapshot):
+        return adopt(relay, claimed, found)
+    return _send(relay, claimed, body, gate, facts)
+
+
+def _send(relay: Relay, claimed: Task, body: dict[str, Any], gate: Gate, facts: Facts) -> Task | Step:
+    """The one paid POST of a claim, and its outcome into the row. `gate`: as it was before the claim."""
+    outcome = relay.provider.submit(claimed.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
     bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found, whatever comes now
-    noted = {"task_id": task.id, "outcome": type(outcome).__name__, "attempt": claimed.attempt, "upstream_id": bought}
-    logger.info("submitted", extra=noted)
+    noted = {"task_id": claimed.id, "attempt": claimed.attempt, "outcome": type(outcome).__name__}
+    logger.info("submitted", extra={**noted, "upstream_id": bought})
     step = _record(relay, claimed, outcome, facts)
     if gate.crowded and isinstance(outcome, Accepted):
-        sweeper.room_was_found(relay, task.tenant, gate)
+        sweeper.room_was_found(relay, claimed.tenant, gate)
     if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
         sweeper.room_was_made(relay)
     return step
+
+
+def _ask_once_more(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
+    """As `ask_for`, for a task whose POST is to be repeated: the denials that allow it may be old by now, where the one
+    that was to send it died, or found no room. A task without a POST in doubt counts as denied."""
+    return "denied" if task.unsure_since is None else ask_for(relay, task, facts)
 
 
 def _can_be_called(relay: Relay) -> bool:
