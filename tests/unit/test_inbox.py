@@ -49,8 +49,8 @@ def test_an_image_becomes_a_task_and_its_result_tells_how_it_ends(world: World, 
     version = dropped["detail"]["object"]["version-id"]
     assert told["source"] == {"bucket": "inputs", "key": "inbox/cat.jpg", "version": version}
     assert (told["task_id"], told["task_status"], told["videos"]) == (task.id, "submitted", [])
-    ended = world.until_closed(task.id)
-    results_module.write(world.relay, ended)
+    world.until_closed(task.id)
+    world.tell()
     told = result(world, "inbox/cat.jpg")
     assert told["task_status"] == "succeed" and told["task_status_msg"] == ""
     assert told["videos"] == [
@@ -309,6 +309,31 @@ def test_results_never_go_back(world: World, queue: Queue) -> None:
     for task in (late, early, late):
         results_module.write(world.relay, task)
         assert result(world, "inbox/a.jpg")["task_status"] == "succeed"
+
+
+def test_an_end_that_could_not_be_written_is_written_by_the_next_sweep(
+    world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drop(world, "inbox/a.jpg", jpeg())
+    queue.put(dropped)
+    queue.run()
+    real = world.cloud.s3.put_object
+
+    def broken(**given: Any) -> Any:
+        if given["Key"].startswith("results/"):
+            raise client_error("SlowDown", ResponseMetadata={"HTTPStatusCode": 503})
+        return real(**given)
+
+    monkeypatch.setattr(world.cloud.s3, "put_object", broken)
+    task = world.until_closed(task_of(world, dropped).id)
+    world.tell()
+    assert task.phase is Phase.SUCCEEDED and result(world, "inbox/a.jpg")["task_status"] == "submitted"
+    assert "Kling Task Succeeded" not in [kind for kind, _ in world.events], "the event waits for the result"
+    monkeypatch.undo()
+    world.run(121)
+    world.tell()
+    assert result(world, "inbox/a.jpg")["task_status"] == "succeed"
+    assert "Kling Task Succeeded" in [kind for kind, _ in world.events]
 
 
 def test_the_same_external_id_twice_makes_one_task(world: World, queue: Queue) -> None:
