@@ -12,6 +12,7 @@ from kling_relay.task import Phase
 
 from tests.unit.inbox import Queue, drop, empty, event, result, results, source, task_of
 from tests.unit.pictures import jpeg, png
+from tests.unit.test_handlers import event as handler_event
 from tests.unit.world import Cloud, World, client_error
 
 MODEL = {"default_model_image2video": "kling-v1-6"}
@@ -62,6 +63,16 @@ def test_an_image_becomes_a_task_and_its_result_tells_how_it_ends(world: World, 
             "size": 5,
         }
     ]
+
+
+def test_the_sample_event(world: World) -> None:
+    version = drop(world, "inbox/summer 2026/cat.jpg", jpeg())["detail"]["object"]["version-id"]
+    sample = handler_event("image_upload", INPUT_BUCKET="inputs", VERSION_ID=version)
+    assert world.call("image_upload", sample) == {"batchItemFailures": []}
+    assert result(world, "inbox/summer 2026/cat.jpg")["task_status"] == "submitted"
+    sample["Records"][0]["body"] = "{"
+    failed = {"batchItemFailures": [{"itemIdentifier": sample["Records"][0]["messageId"]}]}
+    assert world.call("image_upload", sample) == failed
 
 
 @pytest.mark.parametrize("seed", range(3))
