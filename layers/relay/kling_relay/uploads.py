@@ -75,8 +75,6 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
         raise refusal from exc
     with answer["Body"] as stream:
         head = stream.read()
-    if not head:  # S3 itself answers 416
-        raise _empty(field) if dropped else _unknown(field, dropped)
     size = int(answer.get("ContentRange", f"/{len(head)}").rpartition("/")[2])
     try:
         if size > images.MAX_BYTES:
@@ -114,12 +112,8 @@ def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
     if status not in _ABSENT:
         return None
     if dropped and status == 416:
-        return _empty(field)
+        return bad_parameter(field, "the object is empty: 0 bytes were sent")
     return _unknown(field, dropped)
-
-
-def _empty(field: str) -> KlingError:
-    return bad_parameter(field, "the object is empty: 0 bytes were sent")
 
 
 def _unknown(field: str, dropped: bool) -> KlingError:
