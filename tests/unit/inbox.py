@@ -20,7 +20,7 @@ class Queue:
         self.world = world
         self.messages: list[dict[str, Any]] = []
         self.dead: list[dict[str, Any]] = []
-        self.fail_sends = 0
+        self.fail_sends = self.sent = 0
         world.relay.queues = self
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
@@ -31,6 +31,7 @@ class Queue:
             self.fail_sends -= 1
             return {"Failed": [{"Id": Entries[0]["Id"]}]}
         self.messages += [message(entry["MessageBody"]) for entry in Entries]
+        self.sent += len(Entries)
         return {}
 
     def put(self, *events: dict[str, Any]) -> None:

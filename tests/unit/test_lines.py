@@ -113,11 +113,11 @@ def test_a_bad_line_harms_no_other(world: World, queue: Queue) -> None:
     assert counts(world)["finished"] and counts(world)["succeeded"] == len(BAD)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_counts_under_redelivery_in_any_order(world: World, queue: Queue, seed: int) -> None:
     """Every message twice, ends told in any order and twice, one upload over another."""
     dice = random.Random(seed)
-    bodies = [{**TEXT, "prompt": f"number {n}"} if n % 7 else {"kind": "text2video"} for n in range(1, 31)]
+    bodies = [{**TEXT, "prompt": f"number {n}"} if n % 7 else {"kind": "text2video"} for n in range(1, 16)]
     dropped = [drop(world, KEY, listed(*bodies)) for _ in range(2)]
     queue.put(*dropped, *dropped)
     while queue.messages:
@@ -126,16 +126,14 @@ def test_counts_under_redelivery_in_any_order(world: World, queue: Queue, seed: 
         ]
         some, queue.messages = queue.messages[:8], queue.messages[8:]
         rest, queue.messages = queue.messages, some
-        before = len(queue.messages)
         queue.run(dice)
         queue.messages = rest + queue.messages
-        assert before
-    assert len(world.tasks()) == 2 * 26
+    assert len(world.tasks()) == 2 * 13
     tasks = [world.until_closed(task.id) for task in world.tasks()] * 2
     dice.shuffle(tasks)
     for task in tasks:
         results_module.write(world.relay, task)
-    assert counts(world) == dict(lines=30, accepted=26, rejected=4, succeeded=26, failed=0, finished=True)
+    assert counts(world) == dict(lines=15, accepted=13, rejected=2, succeeded=13, failed=0, finished=True)
     newest, older = (one["detail"]["object"]["version-id"] for one in reversed(dropped))
     assert result(world, KEY)["source"]["version"] == newest
     assert f"results/{KEY}.{older}.json" in results(world) and f"results/{KEY}.{older}/5.json" in results(world)
@@ -177,9 +175,10 @@ def test_a_long_list_is_handed_out_by_several_calls(
     assert len(bodies) == 31 and bodies[-1]["from_line"] == 31
     queue.run()
     assert len(world.tasks()) == 35 and counts(world)["accepted"] == 35
+    before = queue.sent
     queue.put(dropped)
-    queue.run(batch=1)
-    assert queue.messages == [] and len(world.provider.posts) == 35, "an event that comes again hands nothing out"
+    queue.run()
+    assert queue.sent == before and len(world.provider.posts) == 35, "an event that comes again hands nothing out"
 
 
 def test_messages_that_were_not_queued_are_queued_by_the_next_try(world: World, queue: Queue) -> None:
@@ -229,7 +228,7 @@ def test_tellers_at_once(world: World) -> None:
 
 
 def test_summaries_are_written_every_other_second_at_most(world: World, queue: Queue) -> None:
-    dropped = drop(world, KEY, listed(*[{**TEXT, "prompt": str(n)} for n in range(60)]))
+    dropped = drop(world, KEY, listed(*[{**TEXT, "prompt": str(n)} for n in range(30)]))
     queue.put(dropped)
     queue.run()
     finish(world)
