@@ -37,6 +37,38 @@ def object_events_name_the_version() -> None:
     )
 
 
+def _part_of_version(asked: str, headers: dict[str, Any], body: bytes, bucket: str, key: str) -> Any:
+    """The answer to a GET of a version with `Range: {asked}`."""
+    found = s3._parse_range(asked, len(body))
+    if found is None:
+        sent = {"Content-Type": "application/xml", "Content-Range": f"bytes */{len(body)}"}
+        return 416, sent, s3._xml_body(s3._range_error_xml(bucket, key))
+    start, end = found
+    part = body[start : end + 1]
+    sent = {"Content-Length": str(len(part)), "Content-Range": f"bytes {start}-{end}/{len(body)}"}
+    return 206, {**headers, **sent}, part
+
+
+@correction
+def versions_are_read_in_ranges() -> None:
+    """MiniStack ignores Range where a GET names a version. AWS: as without one."""
+    swap(
+        s3._get_object,
+        (
+            '                include_checksums = (headers.get("x-amz-checksum-mode") or "").upper() == "ENABLED"\n',
+            '                checksums_asked = (headers.get("x-amz-checksum-mode") or "").upper() == "ENABLED"\n'
+            '                include_checksums = checksums_asked and not headers.get("range")\n',
+        ),
+        (
+            '                return 200, resp_headers, body\n        return _error("NoSuchVersion"',
+            '                if headers.get("range"):\n'
+            '                    return _part_of_version(headers["range"], resp_headers, body, bucket_name, key)\n'
+            '                return 200, resp_headers, body\n        return _error("NoSuchVersion"',
+        ),
+        _part_of_version=_part_of_version,
+    )
+
+
 @correction
 def templates_can_set_time_to_live() -> None:
     """MiniStack ignores TimeToLiveSpecification in a template. Expired items go within about a minute."""

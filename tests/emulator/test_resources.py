@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+import pytest
+from botocore.exceptions import ClientError
+
 from tests.emulator.aws import ROLE, Aws, until
 
 
@@ -27,6 +30,18 @@ class TestStorage:
         aws.events.put_targets(Rule="created", Targets=[{"Id": "queue", "Arn": created.arn}])
         version = aws.s3.put_object(Bucket="versioned", Key="a", Body=b"a")["VersionId"]
         assert aws.message(created)["detail"]["object"].get("version-id") == version
+
+    def test_a_version_is_read_in_ranges(self, aws: Aws) -> None:
+        aws.s3.create_bucket(Bucket="ranges")
+        aws.s3.put_bucket_versioning(Bucket="ranges", VersioningConfiguration={"Status": "Enabled"})
+        made = [
+            aws.s3.put_object(Bucket="ranges", Key="a", Body=body)["VersionId"] for body in (b"01234567", b"new", b"")
+        ]
+        old = aws.s3.get_object(Bucket="ranges", Key="a", VersionId=made[0], Range="bytes=2-4")
+        assert (old["Body"].read(), old["ContentRange"], old["ContentLength"]) == (b"234", "bytes 2-4/8", 3)
+        with pytest.raises(ClientError) as refused:
+            aws.s3.get_object(Bucket="ranges", Key="a", VersionId=made[2], Range="bytes=0-9")
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 416
 
     def test_a_template_sets_time_to_live(self, aws: Aws, stack: dict[str, str]) -> None:
         ttl = aws.dynamodb.describe_time_to_live(TableName=stack["Table"])["TimeToLiveDescription"]

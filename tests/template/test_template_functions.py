@@ -17,6 +17,7 @@ LEFT_TO_THE_DEFAULT = {
     ("OperateTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("NotifyClientFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("NotifyClientFunction", "allow_local_webhooks"): "a switch of laptops: no stack has it",
+    ("ImageUploadFunction", "allow_local_webhooks"): "a switch of laptops: no stack has it",
     ("TaskApiFunction", "allow_local_webhooks"): "a switch of laptops: no stack has it",
 }
 
@@ -126,6 +127,8 @@ def scheduled(template: Template) -> dict[str, tuple[str, str | None]]:
     """Function -> when a rule calls it, and with what."""
     found = {}
     for rule in of_type(template, "AWS::Events::Rule").values():
+        if "ScheduleExpression" not in rule["Properties"]:
+            continue
         assert rule["Properties"].get("State", "ENABLED") == "ENABLED"
         (target,) = rule["Properties"]["Targets"]
         (function,) = references(target["Arn"])

@@ -65,7 +65,7 @@ def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
         for name, function in functions.items()
     }
     assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction", "OperateTasksFunction"}
-    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 6
+    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 7
 
 
 def test_the_watcher_is_watched(template: Template) -> None:
@@ -136,6 +136,12 @@ DEFAULTS = {
     "TaskRetentionDays": 400,
     "VideoRetentionDays": 0,
     "InputRetentionDays": 7,
+    "InboxRetentionDays": 0,
+    "ResultRetentionDays": 0,
+    "IntakeTenant": "inbox",
+    "IntakePrompt": "",
+    "IntakeMode": "",
+    "IntakeDuration": "",
     "LogRetentionDays": 30,
     "WaitScale": "1",
     "MonthlyCapUnits": 0,

@@ -39,18 +39,19 @@ RIGHTS = {
         *("s3:GetObject", "secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
         "lambda:InvokeFunction",
     },
+    "ImageUploadFunctionRole": {
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        *("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:ListBucket", "lambda:InvokeFunction"),
+        *("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"),
+        *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
+    },
     "ArchiveVideoFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue", "ssm:GetParameter"),
         *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "lambda:InvokeFunction"),
     },
     "NotifyClientFunctionRole": {
-        *(
-            "dynamodb:GetItem",
-            "dynamodb:UpdateItem",
-            "events:PutEvents",
-            "s3:GetObject",
-            "secretsmanager:GetSecretValue",
-        ),
+        *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "events:PutEvents"),
+        *("s3:GetObject", "s3:PutObject", "secretsmanager:GetSecretValue"),
     },
     "SweepTasksFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:Query"),
@@ -120,6 +121,7 @@ def test_parameters_are_read_by_their_name_only(template: Template) -> None:
             found.setdefault(role, set()).update(resource["Fn::Sub"].rpartition("/")[2] for resource in resources)
     assert found == {
         "TaskApiFunctionRole": {"base-url", "models"},
+        "ImageUploadFunctionRole": {"base-url", "models"},
         "ApiDocsFunctionRole": {"base-url"},
         "AdvanceTaskFunctionRole": {"base-url", "models"},
         "KlingCallbackFunctionRole": {"models"},
@@ -139,7 +141,7 @@ def test_executions_and_functions_are_started_on_our_own_only(template: Template
             assert all(
                 resource["Fn::GetAtt"][0] in ours and resource["Fn::GetAtt"][1] == "Arn" for resource in resources
             )
-    assert checked == 12
+    assert checked == 14
     (machine,) = of_type(template, "AWS::StepFunctions::StateMachine").values()
     assert MACHINE.endswith(machine["Properties"]["StateMachineName"]["Fn::Sub"])
 
@@ -150,11 +152,12 @@ def test_buckets_are_listed_below_known_folders_only(template: Template) -> None
     for role in of_type(template, "AWS::IAM::Role").values():
         for policy in role["Properties"].get("Policies", []):
             for statement in policy["PolicyDocument"]["Statement"]:
-                if statement["Action"] == "s3:ListBucketVersions":
-                    found[statement["Resource"]["Fn::GetAtt"][0]] = statement["Condition"]
+                if statement["Action"] in ("s3:ListBucketVersions", "s3:ListBucket"):
+                    found[statement["Resource"]["Fn::GetAtt"][0], statement["Action"]] = statement["Condition"]
     assert found == {
-        "InputBucket": {"StringLike": {"s3:prefix": ["inputs/*", "uploads/*"]}},
-        "VideoBucket": {"StringLike": {"s3:prefix": "videos/*"}},
+        ("InputBucket", "s3:ListBucketVersions"): {"StringLike": {"s3:prefix": ["inputs/*", "uploads/*"]}},
+        ("VideoBucket", "s3:ListBucketVersions"): {"StringLike": {"s3:prefix": "videos/*"}},
+        ("InputBucket", "s3:ListBucket"): {"StringLike": {"s3:prefix": "inbox/*"}},
     }
 
 

@@ -81,7 +81,7 @@ def test_leftovers_go(template: Template) -> None:
 def test_where_users_write_there_are_versions_and_both_end(template: Template) -> None:
     properties = template["Resources"]["InputBucket"]["Properties"]
     assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
-    rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
+    rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"] if "Id" in rule}
     for name, folder in (("inputs-end", "inputs/"), ("uploads-end", "uploads/")):
         assert rules[name]["ExpirationInDays"] == {"Ref": "InputRetentionDays"} and rules[name]["Prefix"] == folder
     assert rules["leftovers"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
@@ -105,6 +105,20 @@ def test_videos_stay_unless_somebody_says_otherwise(template: Template) -> None:
     assert (ending[0], ending[2]) == ("VideosEnd", {"Ref": "AWS::NoValue"})
     assert template["Conditions"]["VideosEnd"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "VideoRetentionDays"}, 0]}]}
     assert template["Parameters"]["VideoRetentionDays"]["Default"] == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "parameter", "prefix"),
+    [("InboxEnds", "InboxRetentionDays", "inbox/"), ("ResultsEnd", "ResultRetentionDays", "results/")],
+)
+def test_what_users_drop_and_its_results_stay_unless_somebody_says_otherwise(
+    template: Template, condition: str, parameter: str, prefix: str
+) -> None:
+    rules = template["Resources"]["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (rule,) = [rule["Fn::If"] for rule in rules if rule.get("Fn::If", [""])[0] == condition]
+    assert rule[1]["Prefix"] == prefix and rule[1]["ExpirationInDays"] == {"Ref": parameter}
+    assert rule[2] == {"Ref": "AWS::NoValue"}
+    assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, 0]}]}
 
 
 def test_two_secrets_and_none_with_a_value_in_the_template(template: Template) -> None:
@@ -131,6 +145,8 @@ def test_outputs_name_what_tools_need(template: Template) -> None:
         "InputBucket": {"InputBucket"},
         "VideoBucket": {"VideoBucket"},
         "EventBus": {"EventBus"},
+        "IntakeQueue": {"IntakeQueue"},
+        "IntakeDeadLetters": {"IntakeDeadLetters"},
         "StateMachineArn": {"TaskLifecycle"},
         "ProviderKeySecret": {"ProviderKeySecret"},
         "OperateTasksFunction": {"OperateTasksFunction"},

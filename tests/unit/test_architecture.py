@@ -16,6 +16,7 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem
 FUNCTIONS = {path.parent.name: path for path in sorted((ROOT / "functions").glob("*/app.py"))}
 PURE = {
     "task",
+    "source",
     "discrepancy",
     "request",
     "schema",
@@ -51,6 +52,9 @@ FLOORS = [
         "listing",
         "removal",
         "uploads",
+        "inbox",
+        "lines",
+        "results",
         "operations",
         "notifying",
         "reconcile",
@@ -65,6 +69,7 @@ FLOORS = [
         "keys",
         "backlog",
         "spending",
+        "tally",
         "provider",
         "profiles",
         "rows",
@@ -81,6 +86,7 @@ FLOORS = [
         "deadline",
         "credential",
         "task",
+        "source",
         "discrepancy",
         "facts",
         "notices",
@@ -117,7 +123,14 @@ def inside(path: Path) -> set[str]:
 
 def test_there_is_something_to_look_at() -> None:
     assert set(MODULES) >= PURE
-    assert set(FUNCTIONS) >= {"task_api", "advance_task", "archive_video", "kling_callback", "sweep_tasks"}
+    assert set(FUNCTIONS) >= {
+        "task_api",
+        "advance_task",
+        "archive_video",
+        "kling_callback",
+        "sweep_tasks",
+        "image_upload",
+    }
     assert inside(MODULES["advance"]) >= {"task", "snapshot"}
 
 

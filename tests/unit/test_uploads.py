@@ -186,12 +186,12 @@ def test_the_header_is_read_and_no_more(world: World, monkeypatch: pytest.Monkey
     reference, asked = upload(world, png(padding=5_000_000)), []
     real = world.relay.s3.get_object
     world.relay.s3._client = type("S3", (), {"get_object": lambda _, **ask: asked.append(ask) or real(**ask)})()
-    found = uploads.check(world.relay, "acme", "image", reference)
+    found = uploads.check(world.relay, "acme", "image", {"ref": reference})
     assert [one["Range"] for one in asked] == ["bytes=0-1048575"] and found.header.width == 640
 
 
 def test_an_upload_that_changes_after_its_check_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = uploads.check(world.relay, "acme", "image", upload(world))
+    checked = uploads.check(world.relay, "acme", "image", {"ref": upload(world)})
 
     def changed(**asked: Any) -> Any:  # moto knows no CopySourceIfMatch
         assert asked["CopySourceIfMatch"] == checked.etag and asked["CopySource"]["Key"] == checked.key

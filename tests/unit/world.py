@@ -46,6 +46,7 @@ FUNCTIONS = (
     "sweep_tasks",
     "operate_tasks",
     "notify_client",
+    "image_upload",
 )
 _numbers = itertools.count(1)
 
@@ -218,6 +219,7 @@ class Cloud:
         self.s3 = self.session.client("s3", config=Config(signature_version="s3v4"))
         for bucket in ("inputs", "videos"):
             self.s3.create_bucket(Bucket=bucket)
+        self.s3.put_bucket_versioning(Bucket="inputs", VersioningConfiguration={"Status": "Enabled"})
         self.apps = {name: load(name) for name in FUNCTIONS}
 
 
@@ -231,6 +233,7 @@ class World:
         create_table(cloud.dynamodb, name)
         given = {"input_bucket": "inputs", "video_bucket": "videos", "state_machine_arn": "arn", "provider": "kling"}
         given |= {"notify_function": "notify", "event_bus": "bus"}
+        given |= {"intake_tenant": "inbox", "intake_queue_url": "queue"}
         self.relay = Relay(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
         self.table = self.relay.table = TaskTable(self.effects.watch(cloud.dynamodb), name)
         self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)

@@ -46,7 +46,7 @@ def _stop_the_clock(stack: Stack) -> None:
     """No sweep by the minute: the tests say themselves when a minute is over."""
     assert stack.emulator is not None
     events = stack.emulator.client("events")
-    rules = {one["ScheduleExpression"]: one for one in events.list_rules()["Rules"]}
+    rules = {one.get("ScheduleExpression"): one for one in events.list_rules()["Rules"]}
     rule = rules["rate(1 minute)"]
     assert rule["State"] == "ENABLED"
     (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]

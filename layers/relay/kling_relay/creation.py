@@ -1,4 +1,4 @@
-"""A client's POST: record the task, then take its first step while the client waits."""
+"""A client's POST, or a dropped file: record the task, then take its first step."""
 
 from kling_relay import intake, workflow
 from kling_relay.advance import advance
@@ -6,13 +6,21 @@ from kling_relay.facts import Facts
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
 from kling_relay.request import Request
+from kling_relay.source import Source
 from kling_relay.task import Phase, Task
 
 
-def create(relay: Relay, tenant: str, asked: Request, idempotency_key: str | None, left_ms: int) -> Task:
+def create(
+    relay: Relay,
+    tenant: str,
+    asked: Request,
+    idempotency_key: str | None,
+    left_ms: int,
+    source: Source | None = None,
+) -> Task:
     """The recorded and, if all goes well, submitted task. Raises KlingError where it is refused."""
     must_end_by = relay.clock.now_ms() + left_ms
-    task = intake.record(relay, tenant, asked, idempotency_key)
+    task = intake.record(relay, tenant, asked, idempotency_key, source)
     logger.append_keys(task_id=task.id)
     if asked.notes:
         logger.warning("request_noted", extra={"notes": asked.notes})

@@ -13,13 +13,16 @@ from kling_relay.profiles import in_dialect
 from kling_relay.relay import Relay
 from kling_relay.request import Request, image_places
 from kling_relay.schedule import GRACE_SECONDS
+from kling_relay.source import Source
 from kling_relay.task import Phase, Task, new_task_id
 
 _URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins to render
 
 
-def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None) -> Task:
-    """Record a task, or find the one that the same request made before. Nothing is paid here.
+def record(
+    relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None, source: Source | None = None
+) -> Task:
+    """Record a task, or find the one that the same request, or the same `source`, made before. Nothing is paid here.
 
     Raises KlingError where the model cannot do it, where the tenant's cap leaves no room, where an image is seen to be
     wrong, and where the same external id or Idempotency-Key came with another body.
@@ -41,7 +44,7 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
     uploaded = _uploaded(relay, tenant, request)
     look.check(request, {name: upload.header for name, upload in uploaded.items()})
     now = relay.clock.now_ms()
-    task_id = new_task_id()
+    task_id = new_task_id() if source is None else source.task_id(relay.keyring)
     for name, holder, key in image_places(request.body):
         place = f"inputs/{tenant}/{task_id}/{name}"
         if name in uploaded:
@@ -61,6 +64,7 @@ def record(relay: Relay, tenant: str, request: Request, idempotency_key: str | N
         callback_url=request.callback_url,
         execution=task_id,
         notices=(notices.new((), "submitted", now, webhook=request.callback_url is not None),),
+        source=None if source is None else source.as_dict(),
         reserved=None if budget is None else estimate,
         spend_month=None if budget is None else budget.month,
     )
@@ -84,8 +88,8 @@ def _check_callback(relay: Relay, url: str | None) -> None:
 def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:
     """The uploads that the request names, all of them checked before anything is stored."""
     places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
-    references = {name: image["ref"] for name, image in places if isinstance(image, dict) and "ref" in image}
-    return {name: uploads.check(relay, tenant, name, reference) for name, reference in references.items()}
+    references = {name: image for name, image in places if isinstance(image, dict) and "ref" in image}
+    return {name: uploads.check(relay, tenant, name, image) for name, image in references.items()}
 
 
 def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dict[str, Any]:

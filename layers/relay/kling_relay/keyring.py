@@ -17,6 +17,10 @@ def base62(raw: bytes, length: int) -> str:
     return "".join(digits)
 
 
+def _age(kid: str) -> tuple[int, str]:
+    return len(kid), kid
+
+
 class Keyring:
     """The versions of the stack's secret: key id -> secret text. The greatest key id signs; all of them verify.
 
@@ -34,7 +38,12 @@ class Keyring:
 
     @property
     def current(self) -> str:
-        return max(self.versions, key=lambda kid: (len(kid), kid))
+        return max(self.versions, key=_age)
+
+    @property
+    def oldest(self) -> str:
+        """For what has to stay the same when a version is added."""
+        return min(self.versions, key=_age)
 
     def mac(self, kid: str, purpose: str, text: str) -> bytes:
         """HMAC-SHA256 of `text` under the key that belongs to `purpose`; raises KeyError for an unknown `kid`."""

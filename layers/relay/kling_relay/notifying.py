@@ -1,4 +1,5 @@
-"""Tells what a task's notices have to tell: an event on the stack's bus, and a webhook to the client's `callback_url`.
+"""Tells what a task's notices have to tell: the result of a dropped file, an event on the stack's bus, and a webhook to
+the client's `callback_url`.
 
 At least once: a death between the telling and its note repeats it under the same id.
 """
@@ -9,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kling_relay import delivery, fetch, notices, webhooks
+from kling_relay import delivery, fetch, notices, results, webhooks
 from kling_relay.fetch import FetchError
 from kling_relay.notices import Notice
 from kling_relay.observability import Metric, logger
@@ -73,9 +74,10 @@ def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> N
         "Detail": json.dumps(event_detail(relay, task, notice)),
     }
     try:
+        results.write(relay, task)
         answer = relay.events.put_events(Entries=[entry])
         error = answer["Entries"][0].get("ErrorCode", "refused") if answer.get("FailedEntryCount") else ""
-    except (BotoCoreError, ClientError) as exc:
+    except (BotoCoreError, ClientError, RuntimeError) as exc:
         error = type(exc).__name__
     if error:
         unsent.add(notice.number)
@@ -103,15 +105,9 @@ def event_detail(relay: Relay, task: Task, notice: Notice) -> dict[str, Any]:
         "videos": [],
     }
     if notice.status == "succeed" and task.phase is Phase.SUCCEEDED:
-        bucket = relay.settings.need("video_bucket")
-        detail["videos"] = [_video(bucket, video) for video in task.videos]
+        detail["videos"] = delivery.places(relay, task)
         detail["final_unit_deduction"] = task.units
     return detail
-
-
-def _video(bucket: str, video: dict[str, Any]) -> dict[str, Any]:
-    named = {"id": video["id"], "bucket": bucket, "key": video["key"], "duration": video["duration"]}
-    return {**named, "size": video["size"], **{k: video[k] for k in ("watermark_key",) if k in video}}
 
 
 def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:

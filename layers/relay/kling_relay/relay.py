@@ -28,6 +28,7 @@ from kling_relay.signed_urls import DeliveryKey
 from kling_relay.signing import SigningSecrets
 from kling_relay.spending import Spending
 from kling_relay.table import TaskTable
+from kling_relay.tally import Tallies
 
 _SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or when the old one is of no use
 _REFRESH_SECONDS = 5.0  # one that is asked for sooner comes from memory: forgers must not cost a read each
@@ -110,6 +111,10 @@ class Relay:
         return SigningSecrets(self.table.rows)
 
     @cached_property
+    def tallies(self) -> Tallies:
+        return Tallies(self.table.rows)
+
+    @cached_property
     def backlog(self) -> Backlog:
         return Backlog(self.table.rows)
 
@@ -125,6 +130,10 @@ class Relay:
     def archive_s3(self) -> Any:
         """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
         return self._boto_session().client("s3", config=archive.client_config())
+
+    @cached_property
+    def queues(self) -> Any:
+        return self.client("sqs")
 
     @cached_property
     def workflows(self) -> Any:

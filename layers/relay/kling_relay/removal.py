@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kling_relay import notifying
+from kling_relay import notifying, results
 from kling_relay.errors import KlingError
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
@@ -15,9 +15,9 @@ _CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing wa
 
 
 def remove(relay: Relay, task: Task) -> Task:
-    """End and remove `task`: its objects in every version, then what its row tells. Every step can be repeated, and a
-    repeated DELETE does, so that a crash in between leaves nothing behind. Raises KlingError (409) for a running
-    task."""
+    """End and remove `task`: its objects in every version, then what its row tells. What was dropped below inbox/ is
+    its owner's and stays; its result names no video any more. Every step can be repeated, and a repeated DELETE does,
+    so that a crash in between leaves nothing behind. Raises KlingError (409) for a running task."""
     if task.deleted_at is None:
         task = _end(relay, task)
         notifying.hand_over(relay, task)
@@ -27,7 +27,9 @@ def remove(relay: Relay, task: Task) -> Task:
     _remove_all(relay, inputs, f"inputs/{task.tenant}/{task.id}/")
     for key in _uploads(task):
         _remove_all(relay, inputs, key)
-    return relay.table.scrub(task)
+    scrubbed = relay.table.scrub(task)
+    results.write(relay, scrubbed)
+    return scrubbed
 
 
 def _end(relay: Relay, task: Task) -> Task:

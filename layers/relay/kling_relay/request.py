@@ -18,6 +18,7 @@ from msgspec import Struct
 from kling_relay import images, rules
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.schema import FIELDS, KINDS
+from kling_relay.source import IMAGE_SUFFIXES, MAX_KEY_BYTES
 
 MAX_BODY_BYTES = 5_500_000  # Lambda itself takes 6 MB with everything around the body
 
@@ -31,7 +32,8 @@ class Request:
 
     `body`: what goes upstream, without the two fields that are the client's own affair with us (`callback_url`,
     `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`, an uploaded
-    one as {"ref": its s3:// reference}. `notes`: what was let pass although it has no effect, for the log.
+    one as {"ref": its s3:// reference}, one that was dropped into the input bucket as {"ref": its key}. `notes`: what
+    was let pass although it has no effect, for the log.
     """
 
     kind: str
@@ -62,7 +64,13 @@ def parse(kind: str, raw: bytes) -> Request:
             "or upload it (POST /kling/v1/uploads)",
             http=413,
         )
-    sent = _without_blanks(_known(_object(raw)))
+    return check(kind, read(raw))
+
+
+def check(kind: str, given: dict[str, Any], folder: str | None = None) -> Request:
+    """Check and normalise what `read` returned. In a request that lies in a `folder` of the input bucket (its key with
+    the slash at the end) images may also be keys relative to that. Raises KlingError as `parse` does."""
+    sent = _without_blanks(_known(given))
     body = _convert(_forgiven(sent, KINDS[kind]), KINDS[kind])
     rules.check(body)
     elsewhere = sorted(sent.keys() - {"model", *KINDS[kind].__struct_fields__})
@@ -71,7 +79,8 @@ def parse(kind: str, raw: bytes) -> Request:
     request.callback_url = request.body.pop("callback_url", None)
     request.external_task_id = request.body.pop("external_task_id", None)
     for name, holder, key in image_places(request.body):
-        holder[key] = _image(name, holder[key], request.images)
+        beside = None if folder is None else _key(name, holder[key], folder)
+        holder[key] = _image(name, holder[key], request.images) if beside is None else {"ref": beside}
     return request
 
 
@@ -87,11 +96,13 @@ def image_places(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], st
         yield f"image_list[{index}].{key}", item, key
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def read(raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` holds; raises KlingError."""
     if not raw.strip():
         raise KlingError(1201, "body: a JSON object is expected, an empty body was sent")
     try:
-        sent = msgspec.json.decode(raw)  # strict: no NaN, no half surrogates, which nothing after this could store
+        # Strict: no NaN, no half surrogates, which nothing after this could store. Some editors put a mark in front.
+        sent = msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise KlingError(
             1201, f"body: a JSON object is expected, this is no JSON ({len(raw)} bytes were sent)"
@@ -163,6 +174,18 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     from kling_relay import wording  # only for refusals: nobody else pays for msgspec's inspection
 
     raise wording.refusal(path, sent, schema)
+
+
+def _key(name: str, value: str, folder: str) -> str | None:
+    """The key of an image below `folder`; None for a text that names none: base64 has no dot, URLs have a scheme."""
+    start, is_named = value[:8].lower(), value[-5:].lower().endswith(IMAGE_SUFFIXES)
+    if start.startswith(("http://", "https://", "data:")) or not (is_named or start.startswith("s3://")):
+        return None
+    key = folder + value
+    if start.startswith("s3://") or {"", ".", ".."} & set(value.split("/")) or len(key.encode()) > MAX_KEY_BYTES:
+        problem = f"a key relative to this file's folder is expected, without .. and with at most {MAX_KEY_BYTES} bytes"
+        raise bad_parameter(name, f"{problem}, or a URL, or base64; sent: a text of {len(value)} characters")
+    return key
 
 
 def _image(name: str, value: str, found: dict[str, bytes]) -> Any:

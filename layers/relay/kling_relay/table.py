@@ -20,7 +20,7 @@ from kling_relay.rows import LostRace, Rows, condition_failed, conflicted, faile
 from kling_relay.spending import Budget, Spending
 from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, notice_of
 
-_JSON_FIELDS = {"request", "outputs", "videos"}
+_JSON_FIELDS = {"request", "outputs", "videos", "source"}
 _SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
 _TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
 _DAY_SECONDS = 86_400
@@ -68,10 +68,11 @@ class TaskTable:
         item = {"task_id": value(task.id), "body_hash": value(body_hash), **outliving}
         raised = [] if budget is None else [spending.raised(self.rows, task, budget.cap, outliving)]
         failed: dict[str, str] = {}
+        attempt = new_token()  # not the task's id: what is made of an upload has the same one at every try
         for turn in range(_MOST_TURNS):
             puts = [self._pointer({"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
             try:
-                self.rows.transact([self.rows.put_new(_item(task)), *puts, *raised], token=f"{task.id}-{turn}")
+                self.rows.transact([self.rows.put_new(_item(task)), *puts, *raised], token=f"{attempt}-{turn}")
                 return task
             except ClientError as exc:
                 if conflicted(exc):  # nothing was written
@@ -82,7 +83,7 @@ class TaskTable:
                     committed = Spending(self.rows).committed(task.tenant, budget.month)
                     raise replace(budget, committed=committed).refusal(task.reserved or 0) from exc
                 earlier, failed = self._before(pointers, body_hash)
-                if not failed:  # nor can anybody else have drawn the same 128 bits: our own write's answer was lost
+                if not failed:  # our own write, its answer lost, or the same upload's: nobody draws the same 128 bits
                     earlier = earlier or self.get(task.id)
                     if earlier is None:
                         raise

@@ -99,6 +99,7 @@ class Task:
     spend_month: str | None = None
     settled: int | None = None  # the same once it is known, in place of `reserved`
     expires_at: int | None = None  # Unix seconds, as DynamoDB wants them: an ended row is kept until then
+    source: dict[str, Any] | None = None  # the dropped object that it was made of: source.Source
     deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
     notices: tuple[Notice, ...] = ()  # what there is to tell, and how far it has come
     notice_seq: int = 0  # counts the changes of the notices

@@ -1,4 +1,5 @@
-"""Images that are too large for a request body: uploaded straight to the input bucket, then named by `s3://` reference.
+"""Images that are in the input bucket before their task is: uploaded there with a form of ours and named by `s3://`
+reference, or dropped below inbox/ and named by their key.
 
 A task takes a copy of the very bytes that were checked: an upload can be written again, named by several tasks, or end.
 """
@@ -6,6 +7,7 @@ A task takes a copy of the very bytes that were checked: an upload can be writte
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +25,14 @@ _ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, w
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded image that passed the checks."""
+    """An image in the input bucket that passed the checks. `version`: the object's, where its task is about that one.
+    `dropped`: it lies below inbox/ and is its owner's, whatever becomes of the task."""
 
     key: str
     etag: str
     header: images.ImageHeader
+    version: str | None = None
+    dropped: bool = False
 
 
 def offer(relay: Relay, tenant: str, body: bytes) -> dict[str, Any]:
@@ -50,21 +55,24 @@ def offer(relay: Relay, tenant: str, body: bytes) -> dict[str, Any]:
     return {"upload": upload, "image": f"s3://{bucket}/{key}", "expires_at": expires_at}
 
 
-def check(relay: Relay, tenant: str, field: str, reference: str) -> Upload:
-    """The tenant's own upload behind `reference`, checked as an inline image is. Raises KlingError that names `field`,
-    in the same words whether the upload is missing, somebody else's, or none of ours."""
-    bucket = relay.settings.need("input_bucket")
-    match = re.fullmatch(
-        rf"s3://{re.escape(bucket)}/(uploads/{re.escape(tenant)}/[0-9a-f]{{32}}\.(?:jpg|png))", reference
-    )
-    if match is None:
-        raise _unknown(field)
+def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Upload:
+    """The image behind a request's {"ref": ...}, checked as an inline one is. Raises KlingError that names `field`; for
+    uploads in the same words whether it is missing, somebody else's, or none of ours."""
+    bucket, dropped, version = relay.settings.need("input_bucket"), False, image.get("version")
+    if not image["ref"][:5].lower().startswith("s3://"):  # only request.check makes these, for files of the inbox
+        key, dropped = image["ref"], True
+    else:
+        form = rf"s3://{re.escape(bucket)}/(uploads/{re.escape(tenant)}/[0-9a-f]{{32}}\.(?:jpg|png))"
+        if (match := re.fullmatch(form, image["ref"])) is None:
+            raise _unknown(field, dropped)
+        key = match[1]
+    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        answer = relay.s3.get_object(Bucket=bucket, Key=match[1], Range=f"bytes=0-{_HEADER_BYTES - 1}")
+        answer = relay.s3.get_object(**wanted, Range=f"bytes=0-{_HEADER_BYTES - 1}")
     except ClientError as exc:
-        if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
+        if (refusal := _absent(exc, field, dropped)) is None:
             raise
-        raise _unknown(field) from exc
+        raise refusal from exc
     with answer["Body"] as stream:
         head = stream.read()
     size = int(answer.get("ContentRange", f"/{len(head)}").rpartition("/")[2])
@@ -74,29 +82,43 @@ def check(relay: Relay, tenant: str, field: str, reference: str) -> Upload:
         header = images.check(head)
     except images.ImageError as exc:
         raise bad_parameter(field, f"{exc}; sent: an uploaded image") from exc
-    return Upload(match[1], answer["ETag"], header)
+    return Upload(key, answer["ETag"], header, version, dropped)
 
 
 def keep(relay: Relay, field: str, upload: Upload, prefix: str) -> dict[str, str]:
-    """Copy a checked upload to where the inline images of its task are. What a task's row says of it."""
+    """Copy a checked image to where the inline images of its task are. What a task's row says of it."""
     bucket, key = relay.settings.need("input_bucket"), f"{prefix}.{upload.header.extension}"
+    source = {"Bucket": bucket, "Key": upload.key} | ({"VersionId": upload.version} if upload.version else {})
     try:
         relay.s3.copy_object(
             Bucket=bucket,
             Key=key,
-            CopySource={"Bucket": bucket, "Key": upload.key},
+            CopySource=source,
             CopySourceIfMatch=upload.etag,
             ContentType=f"image/{upload.header.format}",
             MetadataDirective="REPLACE",
+            TaggingDirective="REPLACE",  # its owner's tags are no affair of ours, nor do we have the right to them
         )
     except ClientError as exc:
-        if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
+        if (refusal := _absent(exc, field, upload.dropped)) is None:
             raise
-        raise _unknown(field) from exc
-    return {"s3": key, "upload": upload.key}
+        raise refusal from exc
+    return {"s3": key} if upload.dropped else {"s3": key, "upload": upload.key}
 
 
-def _unknown(field: str) -> KlingError:
+def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
+    """The refusal of an image that is not there; None where S3 has another trouble."""
+    status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
+    if status not in _ABSENT:
+        return None
+    if dropped and status == 416:
+        return bad_parameter(field, "the object is empty: 0 bytes were sent")
+    return _unknown(field, dropped)
+
+
+def _unknown(field: str, dropped: bool) -> KlingError:
+    if dropped:
+        return bad_parameter(field, "there is no such object (any more) when it is read; the image has to come first")
     wanted = 'the "image" that POST /kling/v1/uploads answered is expected, after its upload'
     return bad_parameter(field, f"{wanted}; sent: an s3:// reference that is no upload of yours")
 

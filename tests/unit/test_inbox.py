@@ -1,0 +1,252 @@
+"""Dropped images and manifests: one task a version, settings from four places, and a result for everything."""
+
+import io
+import json
+import random
+from typing import Any
+
+import pytest
+from kling_relay.observability import logger
+from kling_relay.task import Phase
+
+from tests.unit.inbox import Queue, drop, empty, event, result, results, source, task_of
+from tests.unit.pictures import jpeg, png
+from tests.unit.test_handlers import event as handler_event
+from tests.unit.world import Cloud, World
+
+MODEL = {"default_model_image2video": "kling-v1-6"}
+
+
+@pytest.fixture
+def world(cloud: Cloud) -> World:
+    world = World(cloud, **MODEL, intake_prompt="the stack's", intake_duration="5")
+    empty(world)
+    return world
+
+
+@pytest.fixture
+def queue(world: World) -> Queue:
+    return Queue(world)
+
+
+def text(**settings: Any) -> bytes:
+    return json.dumps(settings).encode()
+
+
+def test_an_image_becomes_a_task_and_its_result_tells_how_it_ends(world: World, queue: Queue) -> None:
+    dropped = drop(world, "inbox/cat.jpg", jpeg())
+    queue.put(dropped)
+    queue.run()
+    task = task_of(world, dropped)
+    assert (task.tenant, task.kind, task.phase) == ("inbox", "image2video", Phase.SUBMITTED)
+    assert task.request == {
+        "prompt": "the stack's",
+        "duration": "5",
+        "image": {"s3": f"inputs/inbox/{task.id}/image.jpg"},
+    }
+    assert len(task.id) == 32
+    told = result(world, "inbox/cat.jpg")
+    version = dropped["detail"]["object"]["version-id"]
+    assert told["source"] == {"bucket": "inputs", "key": "inbox/cat.jpg", "version": version}
+    assert (told["task_id"], told["task_status"], told["videos"]) == (task.id, "submitted", [])
+    world.until_closed(task.id)
+    world.tell()
+    told = result(world, "inbox/cat.jpg")
+    assert told["task_status"] == "succeed" and told["task_status_msg"] == ""
+    assert told["videos"] == [
+        {
+            "bucket": "videos",
+            "key": f"videos/inbox/{task.id}/0.mp4",
+            "id": told["videos"][0]["id"],
+            "duration": "5",
+            "size": 5,
+        }
+    ]
+
+
+def test_the_sample_event(world: World) -> None:
+    version = drop(world, "inbox/summer 2026/cat.jpg", jpeg())["detail"]["object"]["version-id"]
+    sample = handler_event("image_upload", INPUT_BUCKET="inputs", VERSION_ID=version)
+    assert world.call("image_upload", sample) == {"batchItemFailures": []}
+    assert result(world, "inbox/summer 2026/cat.jpg")["task_status"] == "submitted"
+    sample["Records"][0]["body"] = "{"
+    failed = {"batchItemFailures": [{"itemIdentifier": sample["Records"][0]["messageId"]}]}
+    assert world.call("image_upload", sample) == failed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_task_a_version_however_often_and_in_whatever_order(world: World, queue: Queue, seed: int) -> None:
+    dropped = [drop(world, f"inbox/{n % 4}.png", png() + bytes([n])) for n in range(8)]
+    queue.put(*(dropped * 5))
+    queue.run(random.Random(seed))
+    assert len(world.tasks()) == 8 == len(world.provider.posts) and queue.dead == []
+    assert {task.id for task in world.tasks()} == {source(one).task_id(world.relay.keyring) for one in dropped}
+    for one in dropped[4:]:
+        assert result(world, one["detail"]["object"]["key"])["task_id"] == task_of(world, one).id, (
+            "the newest version's"
+        )
+    assert len(results(world)) == 8, "and the older ones have a place too"
+
+
+def test_settings_come_from_four_places(world: World, queue: Queue) -> None:
+    folder = text(prompt="folder", mode="pro", duration="10", negative_prompt="blur", unknown=1)
+    drop(world, "inbox/a/settings.json", folder)
+    drop(world, "inbox/a/cat.json", text(prompt="sidecar", duration=5))
+    spoken = "=?UTF-8?B?8J+YgCBjYXQ=?="
+    first = drop(world, "inbox/a/cat.PNG", png(), prompt=spoken, **{"cfg-scale": "0.5", "mtime": "1", "mode": " "})
+    second = drop(world, "inbox/a/dog.jpeg", jpeg())
+    third = drop(world, "inbox/cat.jpg", jpeg())
+    queue.put(first, second, third)
+    queue.run()
+    requests = [task_of(world, one).request for one in (first, second, third)]
+    for request in requests:
+        del request["image"]
+    assert requests == [
+        {"prompt": "😀 cat", "mode": "pro", "duration": "5", "negative_prompt": "blur", "cfg_scale": 0.5},
+        {"prompt": "folder", "mode": "pro", "duration": "10", "negative_prompt": "blur"},
+        {"prompt": "the stack's", "duration": "5"},
+    ]
+
+
+def test_the_nearest_model_wins_under_either_name(world: World, queue: Queue) -> None:
+    drop(world, "inbox/settings.json", text(model_name="kling-v2-master"))
+    drop(world, "inbox/cat.json", text(model="kling-v3"))
+    dropped = drop(world, "inbox/cat.jpg", jpeg())
+    queue.put(dropped)
+    queue.run()
+    assert task_of(world, dropped).request["model_name"] == "kling-v3"
+
+
+@pytest.mark.parametrize("order", ["image first", "sidecar first", "both at once"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_required_sidecar_in_every_order(world: World, queue: Queue, order: str, seed: int) -> None:
+    drop(world, "inbox/s/settings.json", text(require_sidecar=True, prompt="folder"))
+
+    def image() -> dict[str, Any]:
+        return drop(world, "inbox/s/cat.v2.JPG", jpeg())
+
+    def sidecar() -> dict[str, Any]:
+        return drop(world, "inbox/s/cat.v2.json", text(prompt="sidecar"))
+
+    if order == "both at once":
+        dropped = image()
+        queue.put(dropped, sidecar(), dropped)
+        queue.run(random.Random(seed), batch=1)
+    elif order == "image first":
+        dropped = image()
+        queue.put(dropped)
+        queue.run()
+        told = result(world, "inbox/s/cat.v2.JPG")
+        assert world.tasks() == [] and told["task_status"] is None and "cat.v2.json" in told["task_status_msg"]
+        queue.put(sidecar())
+    else:
+        queue.put(sidecar())
+        queue.run()
+        assert world.tasks() == []
+        dropped = image()
+        queue.put(dropped)
+    queue.run()
+    (task,) = world.tasks()
+    assert task.id == source(dropped).task_id(world.relay.keyring) and task.request["prompt"] == "sidecar"
+    assert result(world, "inbox/s/cat.v2.JPG")["task_status"] == "submitted"
+    assert "settings of cat.v2.jpg" in result(world, "inbox/s/cat.v2.json")["task_status_msg"]
+    assert queue.dead == []
+
+
+BAD = [
+    ("inbox/a.jpg", b"", {}, "image: the object is empty"),
+    ("inbox/a.jpg", b"GIF89a" + bytes(50), {}, "neither a JPEG nor a PNG"),
+    ("inbox/a.png", png(200, 400), {}, "300 px"),
+    ("inbox/a.jpg", jpeg(), {"mode": "fast"}, "mode: "),
+    ("inbox/a.jpg", jpeg(), {"cfg-scale": "much"}, "cfg_scale: a number"),
+    ("inbox/a.jpg", jpeg(), {"prompt": "=?no-such-charset?B?eA==?="}, "prompt: "),
+    ("inbox/folder/", b"", {}, "a folder"),
+    ("inbox/", b"", {}, "a folder"),
+    ("inbox/notes.txt", b"x", {}, ".jpg, .jpeg, .png"),
+    ("inbox/no-extension", b"x", {}, "*.task.json"),
+    ("inbox/a.JSON", b"{}", {}, "settings.json"),
+    ("inbox/a.json", b"[1]", {}, "a.json: a JSON object"),
+    ("inbox/settings.json", b"{", {}, "settings.json: a JSON object"),
+    ("inbox/settings.json", b'{"require_sidecar": "yes"}', {}, "settings.json: require_sidecar"),
+    ("inbox/a.task.json", b"{", {}, "body: a JSON object"),
+    ("inbox/a.task.json", b"{}", {}, "kind: "),
+    ("inbox/a.task.json", b'{"kind": ["x"]}', {}, "kind: "),
+    ("inbox/a.task.json", b'{"kind": "image2video", "image": "no.jpg"}', {}, "no such object"),
+    ("inbox/a.task.json", b"x" * 5_600_000, {}, "5500000"),
+    ("inbox/a.tasks.jsonl", b"\n \r\n", {}, "no lines"),
+]
+
+
+@pytest.mark.parametrize(("key", "data", "metadata", "words"), BAD)
+def test_what_cannot_be_taken_says_why(
+    world: World, queue: Queue, key: str, data: bytes, metadata: dict[str, str], words: str
+) -> None:
+    queue.put(*[drop(world, key, data, **metadata)] * 2)
+    queue.run()
+    assert world.tasks() == [] and queue.dead == []
+    told = result(world, key)
+    assert (told["task_id"], told["task_status"], told["code"]) == (None, "failed", 1201)
+    assert words in told["task_status_msg"]
+
+
+def test_one_bad_file_of_ten(world: World, queue: Queue) -> None:
+    dropped = [drop(world, f"inbox/{n}.jpg", jpeg() if n != 3 else b"broken") for n in range(10)]
+    queue.put(*dropped)
+    queue.run()
+    assert len(world.tasks()) == 9 and queue.dead == []
+    statuses = [result(world, f"inbox/{n}.jpg")["task_status"] for n in range(10)]
+    assert statuses == ["submitted"] * 3 + ["failed"] + ["submitted"] * 6
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"detail": {}}', '{"source": {}}'])
+def test_a_message_that_is_none_of_ours_ends_among_the_dead(world: World, queue: Queue, body: str) -> None:
+    queue.put(drop(world, "inbox/1.jpg", jpeg()))
+    queue.messages.append({"messageId": "m", "body": body, "attributes": {"ApproximateReceiveCount": "0"}})
+    queue.run()
+    assert [one["messageId"] for one in queue.dead] == ["m"] and len(world.tasks()) == 1
+
+
+@pytest.mark.parametrize("key", ["results/inbox/a.jpg", "uploads/inbox/a.jpg", "inputs/inbox/a.jpg", "a.jpg"])
+def test_nothing_outside_of_the_inbox_is_taken(world: World, queue: Queue, key: str) -> None:
+    queue.put(drop(world, key, jpeg()))
+    queue.run()
+    assert world.tasks() == [] and len(queue.dead) == 1 and "inbox" not in "".join(results(world) - {key})
+
+
+@pytest.mark.parametrize("fault", ["no_room", "arrears"])
+def test_a_task_without_room_waits(world: World, queue: Queue, fault: str) -> None:
+    world.provider.submit_faults = [fault]
+    dropped = drop(world, "inbox/a.jpg", jpeg())
+    queue.put(dropped)
+    queue.run()
+    assert (
+        task_of(world, dropped).phase is Phase.ACCEPTED and result(world, "inbox/a.jpg")["task_status"] == "submitted"
+    )
+
+
+def test_the_cap_and_the_kill_switch_hold_here_too(world: World, queue: Queue) -> None:
+    world.relay.spending.set_cap("inbox", 1)
+    queue.put(drop(world, "inbox/a.jpg", jpeg()))
+    queue.run()
+    told = result(world, "inbox/a.jpg")
+    assert told["code"] == 1102 and "monthly cap" in told["task_status_msg"] and world.tasks() == []
+    world.relay.spending.set_cap("inbox", 0)
+    world.relay.gates.stop(world.clock.now, "tests")
+    dropped = drop(world, "inbox/b.jpg", jpeg())
+    queue.put(dropped)
+    queue.run()
+    assert task_of(world, dropped).phase is Phase.ACCEPTED and world.provider.posts == []
+
+
+def test_no_key_is_logged(world: World, queue: Queue) -> None:
+    said = io.StringIO()
+    before = logger.registered_handler.setStream(said)  # type: ignore[attr-defined]
+    try:
+        queue.put(*[drop(world, f"inbox/canary-{n}.jpg", data) for n, data in enumerate((jpeg(), b"", b"x"))])
+        queue.put(drop(world, "inbox/canary.txt", b""), drop(world, "canary/elsewhere.jpg", b""))
+        queue.put(event("inbox/canary", "no"), event("inbox/canary.task.json", "no"))
+        queue.run()
+    finally:
+        logger.registered_handler.setStream(before)  # type: ignore[attr-defined]
+    assert "upload_rejected" in said.getvalue() and "upload_not_handled" in said.getvalue()
+    assert "canary" not in said.getvalue()
