@@ -32,6 +32,7 @@ def test_the_bucket_tells_what_is_written_below_the_inbox(template: Template, ru
     }
     (target,) = rule["Targets"]
     assert references(target["Arn"]) == {"IntakeQueue"} and "InputTransformer" not in target
+    assert references(target["DeadLetterConfig"]) == {"IntakeDeadLetters"}, "what EventBridge cannot hand over"
 
 
 def test_no_output_can_be_an_input(template: Template) -> None:
@@ -52,15 +53,16 @@ def test_no_output_can_be_an_input(template: Template) -> None:
     assert "NotificationConfiguration" not in template["Resources"]["VideoBucket"]["Properties"]
 
 
-def test_only_the_rule_and_the_function_write_into_the_queue(template: Template) -> None:
+def test_only_the_rule_and_the_function_write_into_the_queues(template: Template) -> None:
     (policy,) = of_type(template, "AWS::SQS::QueuePolicy").values()
-    assert policy["Properties"]["Queues"] == [{"Ref": "IntakeQueue"}]
+    queues = ("IntakeQueue", "IntakeDeadLetters")
+    assert policy["Properties"]["Queues"] == [{"Ref": queue} for queue in queues]
     (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
     assert statement == {
         "Effect": "Allow",
         "Principal": {"Service": "events.amazonaws.com"},
         "Action": "sqs:SendMessage",
-        "Resource": {"Fn::GetAtt": ["IntakeQueue", "Arn"]},
+        "Resource": [{"Fn::GetAtt": [queue, "Arn"]} for queue in queues],
         "Condition": {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["IntakeRule", "Arn"]}}},
     }
     senders = {role for role, actions, _ in statements(template) if "sqs:SendMessage" in actions}

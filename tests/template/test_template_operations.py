@@ -147,6 +147,7 @@ DEFAULTS = {
     "LogRetentionDays": 30,
     "WaitScale": "1",
     "MonthlyCapUnits": 0,
+    "SpendAlarmUnits": 0,
     "OnUnconfirmed": "park",
     "RequireWebhookSignature": "off",
 }

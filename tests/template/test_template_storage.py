@@ -151,6 +151,7 @@ def test_outputs_name_what_tools_need(template: Template) -> None:
         "ProviderKeySecret": {"ProviderKeySecret"},
         "OperateTasksFunction": {"OperateTasksFunction"},
         "OperatorTopic": {"OperatorTopic"},
+        "TicketTopic": {"TicketTopic"},
         "DeliveryUrl": {"Delivery"},
         "DeliveryKeySecret": {"DeliveryKeySecret"},
     }
