@@ -1,4 +1,4 @@
-"""S3, DynamoDB, Secrets Manager, and state machines and CloudFront's keys in templates."""
+"""S3, DynamoDB, Secrets Manager, and state machines, CloudFront's keys and saved queries in templates."""
 
 import json
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import yaml
+from ministack.core.responses import new_uuid
 from ministack.services import cloudfront, dynamodb, s3, secretsmanager
 from ministack.services.cloudformation import provisioners
 
@@ -196,3 +197,22 @@ def templates_know_cloudfronts_keys() -> None:
     """MiniStack has public keys and key groups in CloudFront's API, and refuses templates that hold them."""
     _templates_know("AWS::CloudFront::PublicKey", "public_key", cloudfront._public_keys, _public_key_xml)
     _templates_know("AWS::CloudFront::KeyGroup", "key_group", cloudfront._key_groups, _key_group_xml)
+
+
+@correction
+def templates_know_saved_queries() -> None:
+    """MiniStack knows no saved queries of Logs Insights, and refuses templates that hold them. Here they do nothing."""
+    kind, handlers = "AWS::Logs::QueryDefinition", provisioners._RESOURCE_HANDLERS
+    if kind in handlers:
+        raise UnexpectedMiniStackError(f"templates know {kind} already")
+
+    def created(_logical_id: str, properties: dict[str, Any], _stack: str) -> Any:
+        if not properties.get("Name") or not properties.get("QueryString"):
+            raise ValueError(f"{kind} needs Name and QueryString")
+        made = new_uuid()
+        return made, {"QueryDefinitionId": made}
+
+    def updated(physical_id: str, _old: dict[str, Any], _new: dict[str, Any], _stack: str) -> Any:
+        return physical_id, {"QueryDefinitionId": physical_id}
+
+    handlers[kind] = {"create": created, "update": updated, "delete": lambda physical_id, properties: None}

@@ -106,3 +106,20 @@ class TestStorage:
         assert trusted() == {again["KeyA"]: "A2", both["KeyB"]: "B1"} and again["KeyA"] != first["KeyA"]
         aws.cloudformation.delete_stack(StackName="keys")
         until(lambda: aws.cloudfront.list_public_keys()["PublicKeyList"]["Quantity"] == 0)
+
+    def test_a_template_holds_saved_queries(self, aws: Aws) -> None:
+        def deploy(verb: str, text: str) -> str:
+            properties = {"Name": "queries/slow", "QueryString": text, "LogGroupNames": ["any"]}
+            query = {"Type": "AWS::Logs::QueryDefinition", "Properties": properties}
+            output = {"Id": {"Value": {"Fn::GetAtt": ["Query", "QueryDefinitionId"]}}}
+            body = json.dumps({"Resources": {"Query": query}, "Outputs": output})
+            getattr(aws.cloudformation, f"{verb}_stack")(StackName="queries", TemplateBody=body)
+            waiter = aws.cloudformation.get_waiter(f"stack_{verb}_complete")
+            waiter.wait(StackName="queries", WaiterConfig={"Delay": 0.2})
+            outputs = aws.cloudformation.describe_stacks(StackName="queries")["Stacks"][0]["Outputs"]
+            return str(outputs[0]["OutputValue"])
+
+        made = deploy("create", "fields @message")
+        assert deploy("update", "fields @timestamp") == made
+        aws.cloudformation.delete_stack(StackName="queries")
+        aws.cloudformation.get_waiter("stack_delete_complete").wait(StackName="queries", WaiterConfig={"Delay": 0.2})

@@ -1,62 +1,12 @@
-"""Parameters, alarms and their runbook, deploy profiles."""
+"""Parameters, what functions are told about measuring, topics, deploy profiles."""
 
 import re
 import tomllib
 from typing import Any
 
-import pytest
-from kling_relay.observability import DIMENSION, NAMESPACE, REASONS, UNITS, Metric
-
 from tests.template.rules import REPOSITORY, of_type, references
 
 Template = dict[str, Any]
-
-# Namespace -> metric -> sets of dimensions under which AWS publishes it, and the statistics that mean something.
-_SUM = {"Sum"}
-METRICS: dict[str, dict[str, tuple[set[str], set[str]]]] = {
-    "AWS/States": {
-        name: ({"StateMachineArn"}, _SUM)
-        for name in ("ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted", "ExecutionThrottled")
-    },
-    "AWS/Lambda": {
-        **{name: ({"FunctionName"}, _SUM) for name in ("Errors", "Throttles", "AsyncEventsDropped")},
-        "Duration": ({"FunctionName"}, {"Maximum", "p99"}),
-    },
-    "AWS/ApiGateway": {
-        **{name: ({"ApiName", "Stage"}, {"Sum", "Average"}) for name in ("4XXError", "5XXError")},
-        "Latency": ({"ApiName", "Stage"}, {"p99", "Average"}),
-    },
-    "AWS/SQS": {"ApproximateNumberOfMessagesVisible": ({"QueueName"}, {"Maximum"})},
-}
-# Ours: what is measured every minute has a maximum, what happens is added up. The heartbeat is one event a minute.
-_GAUGES = {Metric.ACCOUNT_TROUBLE, Metric.WAITING_TASKS, Metric.PARKED_TASKS, Metric.OLDEST_OPEN_TASK}
-METRICS[NAMESPACE] = {
-    metric: ({DIMENSION, *REASONS.get(metric, ())[:1]}, {"Maximum"} if metric in _GAUGES else _SUM) for metric in UNITS
-}
-
-
-def metric_problem(alarm: dict[str, Any]) -> str:
-    """Why an alarm could never ring; empty if it can."""
-    known = METRICS.get(alarm["Namespace"], {}).get(alarm["MetricName"])
-    if known is None:
-        return f"no such metric: {alarm['Namespace']} {alarm['MetricName']}"
-    dimensions, statistics = known
-    if {dimension["Name"] for dimension in alarm["Dimensions"]} != dimensions:
-        return f"{alarm['MetricName']} is not published under these dimensions"
-    return "" if alarm["Statistic"] in statistics else f"{alarm['Statistic']} of {alarm['MetricName']} says nothing"
-
-
-def alarms(template: Template) -> dict[str, dict[str, Any]]:
-    return {name: resource["Properties"] for name, resource in of_type(template, "AWS::CloudWatch::Alarm").items()}
-
-
-def test_alarms_watch_what_aws_publishes(template: Template) -> None:
-    assert alarms(template)
-    for name, alarm in alarms(template).items():
-        assert metric_problem(alarm) == "", name
-        for dimension in alarm["Dimensions"]:
-            ours = alarm["Namespace"] == NAMESPACE and dimension["Value"] == {"Ref": "AWS::StackName"}
-            assert ours or references(dimension["Value"]) & set(template["Resources"]), name
 
 
 def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
@@ -68,55 +18,6 @@ def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
     }
     assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction", "OperateTasksFunction"}
     assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 7
-
-
-def test_the_watcher_is_watched(template: Template) -> None:
-    """A sweeper that is dead measures nothing: for its own alarm no data is the worst data, for no other."""
-    breaching = [name for name, alarm in alarms(template).items() if alarm["TreatMissingData"] == "breaching"]
-    assert breaching == ["HeartbeatMissingAlarm"]
-    alarm = alarms(template)["HeartbeatMissingAlarm"]
-    assert (alarm["MetricName"], alarm["Threshold"]) == (Metric.SWEEPER_HEARTBEAT, 1)
-    assert alarm["Period"] * alarm["EvaluationPeriods"] <= 600
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"MetricName": "5XXErrors"}, "no such metric: AWS/ApiGateway 5XXErrors"),
-        ({"Namespace": "AWS/ApiGatewayV2"}, "no such metric: AWS/ApiGatewayV2 5XXError"),
-        ({"Dimensions": [{"Name": "FunctionName"}]}, "5XXError is not published under these dimensions"),
-        ({"Statistic": "p99"}, "p99 of 5XXError says nothing"),
-        ({}, ""),
-    ],
-)
-def test_a_dead_alarm_is_found(change: dict[str, Any], problem: str) -> None:
-    alarm = {"Namespace": "AWS/ApiGateway", "MetricName": "5XXError", "Statistic": "Sum"}
-    assert metric_problem({**alarm, "Dimensions": [{"Name": "ApiName"}, {"Name": "Stage"}], **change}) == problem
-
-
-def anchors(text: str) -> set[str]:
-    """The anchors that a code host makes of a document's headings."""
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-
-
-def test_every_alarm_says_what_it_means_where_to_read_on_and_when_it_is_over(template: Template) -> None:
-    known = anchors((REPOSITORY / "docs/runbook.md").read_text())
-    named = set()
-    for name, alarm in alarms(template).items():
-        found = re.findall(r"docs/runbook\.md#([\w-]+)", alarm["AlarmDescription"])
-        assert len(found) == 1, name
-        assert len(alarm["AlarmDescription"]) > 60, name
-        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "OperatorTopic"}], name
-        assert alarm["TreatMissingData"] in ("notBreaching", "breaching"), name
-        named |= set(found)
-    assert named <= known, f"docs/runbook.md lacks {sorted(named - known)}"
-
-
-def test_anchors_are_made_as_code_hosts_make_them() -> None:
-    assert anchors("# Run book\n## Workflow failed\ntext # no\n### Who's `there`?\n") == {
-        *("run-book", "workflow-failed", "whos-there"),
-    }
 
 
 def test_the_topics_encryption_lets_cloudwatch_in(template: Template) -> None:

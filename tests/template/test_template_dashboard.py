@@ -1,0 +1,179 @@
+"""The dashboard shows all there is, where there is something to see; the saved queries find something."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from tests.template.drawing import dashboard_problems, drawn, intrinsic, logged, query_problems, widgets
+from tests.template.rules import of_type
+
+Template = dict[str, Any]
+
+QUERIES = {
+    *("the story of one task", "failures by reason", "slowest tasks", "cost by tenant", "callbacks rejected"),
+    "render times by model",
+}
+
+
+def test_every_graph_has_something_to_draw(template: Template) -> None:
+    assert dashboard_problems(template) == []
+
+
+def test_every_query_has_something_to_find(template: Template) -> None:
+    assert query_problems(template) == []
+
+
+def test_the_queries_that_operators_need(template: Template) -> None:
+    names = [one["Properties"]["Name"]["Fn::Sub"] for one in of_type(template, "AWS::Logs::QueryDefinition").values()]
+    assert set(names) == {f"${{AWS::StackName}}/{name}" for name in QUERIES} and len(names) == len(QUERIES)
+
+
+def test_first_of_all_it_says_what_rings_and_whether_videos_come_out(template: Template) -> None:
+    """What one sees without scrolling: alarms, then numbers of the whole range and of now, then the way of tasks."""
+    top = [one for one in widgets(template) if one["y"] < 13]
+    assert [one["type"] for one in top] == ["alarm", "alarm", *["metric"] * 5]
+    numbers = [one for one in top if one["properties"].get("view") == "singleValue"]
+    assert [one["properties"].get("setPeriodToTimeRange", False) for one in numbers] == [True, False]
+    shown = {series.name for one in top if one["type"] == "metric" for series in drawn(one)}
+    assert shown >= {"Accepted", "Submitted", "Succeeded", "Failed", "OldestOpenTask", "ArchivedBytes", "NoticeSeconds"}
+
+
+def test_its_name_is_the_stacks_in_this_region(template: Template) -> None:
+    """Dashboards are the account's, in every region."""
+    properties = template["Resources"]["OperationsDashboard"]["Properties"]
+    assert properties["DashboardName"] == {"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}
+
+
+def test_each_log_is_asked_for_errors(template: Template) -> None:
+    (errors,) = [one["properties"]["query"] for one in widgets(template) if one["type"] == "log"]
+    functions = of_type(template, "AWS::Lambda::Function").values()
+    logs = {one["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] for one in functions}
+    assert {log for log in logs if f"SOURCE '${{{log}}}'" not in errors} == set()
+
+
+# ------------------------------------------------------------------------------------------- the finders find something
+def _redraw(change: Callable[[str], str]) -> Callable[[Template], None]:
+    """Change the text of the dashboard."""
+
+    def mutate(template: Template) -> None:
+        body = template["Resources"]["OperationsDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        body[0], before = change(body[0]), body[0]
+        assert body[0] != before
+
+    return mutate
+
+
+def _word(old: str, new: str) -> Callable[[Template], None]:
+    return _redraw(lambda text: text.replace(old, new, 1))
+
+
+def _widget(title: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Template], None]:
+    """Change one widget."""
+
+    def redrawn(text: str) -> str:
+        body = json.loads(text.replace("${SpendAlarms}", ', "${SpendAlarm.Arn}"'))
+        (widget,) = [one for one in body["widgets"] if one["properties"].get("title") == title]
+        change(widget)
+        return json.dumps(body)
+
+    return _redraw(redrawn)
+
+
+MUTATIONS: dict[str, tuple[Callable[[Template], None], str]] = {
+    "a metric that is not ours": (
+        _word('"Accepted"', '"Acepted"'),
+        "Are videos coming out? The whole time range: KlingRelay Acepted: no such metric",
+    ),
+    "a statistic that says nothing": (
+        _widget("Units spent", lambda one: one["properties"]["metrics"][0][-1].update(stat="p99")),
+        "Units spent: KlingRelay UnitsSpent: p99 says nothing",
+    ),
+    "a reason that there never is": (
+        _word('"reason", "credentials"', '"reason", "key"'),
+        "Rejected, by reason: KlingRelay Rejected: reason is never key",
+    ),
+    "a resource of another type": (
+        _word('"StateMachineArn", "${TaskLifecycle}"', '"StateMachineArn", "${TaskTable}"'),
+        "Executions: AWS/States ExecutionsStarted: StateMachineArn is no AWS::StepFunctions::StateMachine",
+    ),
+    "a queue's address for its name": (
+        _word('"QueueName", "${IntakeDeadLetters.QueueName}"', '"QueueName", "${IntakeDeadLetters}"'),
+        "Dead letters: AWS/SQS ApproximateNumberOfMessagesVisible: QueueName is no AWS::SQS::Queue",
+    ),
+    "another stack": (
+        _word('"Latency", "ApiName", "${AWS::StackName}"', '"Latency", "ApiName", "kling-relay"'),
+        "How fast the API answers, ms: AWS/ApiGateway Latency: ApiName is not the stack's name",
+    ),
+    "an id that is not defined": (
+        _word("FILL(expired, 0)", "FILL(timeout, 0)"),
+        "Are videos coming out? The whole time range: bad: no such function or id: timeout",
+    ),
+    "a hidden row that nothing uses": (
+        _word('"id": "succeeded"', '"id": "succeeded2", "visible": false'),
+        "Are videos coming out? The whole time range: succeeded2 is not used",
+    ),
+    "one widget over another": (
+        _widget("Units spent", lambda one: one.update(width=9)),
+        "In the whole time range: lies over Units spent",
+    ),
+    "a widget over the edge": (
+        _widget("Last errors", lambda one: one.update(x=1)),
+        "Last errors: lies over the edge",
+    ),
+    "another region": (
+        _widget("Units spent", lambda one: one["properties"].update(region="us-east-1")),
+        "Units spent: of which region?",
+    ),
+    "an alarm left out": (
+        _word('"${ParkedTasksAlarm.Arn}",', ""),
+        "ParkedTasksAlarm: not among the alarms that are shown",
+    ),
+    "an alarm that is not there": (_word("${ParkedTasksAlarm.Arn}", "${GoneAlarm.Arn}"), "GoneAlarm: no such alarm"),
+    "a metric that no graph shows": (
+        _widget("Rejected, by reason", lambda one: one["properties"]["metrics"].pop(2)),
+        "Rejected cap is not on the dashboard",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MUTATIONS)
+def test_a_blind_graph_is_found(template: Template, what: str) -> None:
+    mutate, problem = MUTATIONS[what]
+    broken = deepcopy(template)
+    mutate(broken)
+    assert problem in dashboard_problems(broken)
+
+
+@pytest.mark.parametrize(
+    ("query", "old", "new", "problem"),
+    [
+        ("SlowestTasksQuery", "provider_seconds", "render_seconds", "no line has render_seconds"),
+        ("SlowestTasksQuery", '"succeeded"', '"succeed"', "no phase succeed"),
+        ("FailuresQuery", "task_moved", "task_ended", "nothing logs task_ended"),
+        ("FailuresQuery", "sort tasks", "sort task", "no line has task"),
+        ("CallbacksRejectedQuery", 'signature_refused"', 'signature"', "nothing logs callback_signature"),
+    ],
+)
+def test_a_query_for_nothing_is_found(template: Template, query: str, old: str, new: str, problem: str) -> None:
+    broken = deepcopy(template)
+    properties = broken["Resources"][query]["Properties"]
+    assert old in properties["QueryString"]
+    properties["QueryString"] = properties["QueryString"].replace(old, new)
+    assert query_problems(broken) == [f"{query}: {problem}"]
+    properties["LogGroupNames"] = [{"Ref": "Gone"}]
+    assert f"{query}: no log Gone" in query_problems(broken)
+
+
+def test_the_keys_of_the_log_are_found_in_the_code() -> None:
+    messages, keys = logged()
+    assert {"task_moved", "provider_account_trouble", "copied"} <= messages
+    assert {"task_id", "phase", "was", "reason", "object"} <= keys and "FILL" not in keys
+
+
+def test_a_reference_is_read_as_fn_sub_reads_it() -> None:
+    assert intrinsic("${AWS::StackName}") == {"Ref": "AWS::StackName"}
+    assert intrinsic("${Queue.QueueName}") == {"Fn::GetAtt": ["Queue", "QueueName"]}
+    assert intrinsic("p99") == "p99"
