@@ -136,16 +136,24 @@ def _callbacks_arrive(stack: DeployedStack) -> str:
     return f"for the test callback in Kling's console: {address}"
 
 
+_TOPICS = {"OperatorTopic": "pages", "TicketTopic": "tickets"}
+
+
 def _subscription(stack: DeployedStack) -> None:
-    topic = stack.outputs["OperatorTopic"]
-    pages = stack.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
-    arns = [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
-    if any(arn.startswith("arn:") for arn in arns):
-        return
-    if arns:
-        raise Problem("the subscription is not confirmed", "click on the link in the mail from AWS Notifications")
-    remedy = f"deploy with your address: {stack.deploy} PARAMETERS=OperatorEmail=you@example.com"
-    raise Problem("nobody is told about alarms", remedy)
+    """Both topics have somebody who has confirmed."""
+    found = {told: _subscribed(stack, topic) for topic, told in _TOPICS.items() if topic in stack.outputs}
+    if none := [told for told, arns in found.items() if not arns]:
+        remedy = f"deploy with your address: {stack.deploy} PARAMETERS=OperatorEmail=you@example.com"
+        raise Problem(f"nobody gets {' or '.join(none)}", remedy)
+    if pending := [told for told, arns in found.items() if not any(arn.startswith("arn:") for arn in arns)]:
+        remedy = "click on the link in each mail from AWS Notifications"
+        raise Problem(f"the subscription to {' and '.join(pending)} is not confirmed", remedy)
+
+
+def _subscribed(stack: DeployedStack, topic: str) -> list[str]:
+    """The subscriptions' ARNs; one that is not confirmed has a word in its place."""
+    pages = stack.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=stack.outputs[topic])
+    return [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
 
 
 def _state_machine(stack: DeployedStack) -> None:

@@ -228,18 +228,23 @@ class TestDoctor:
         lines = capsys.readouterr().out.splitlines()
         assert [line[9:] for line in lines if line.startswith(("ok ", "problem "))] == CHECKS
         assert [line[9:] for line in lines if line.startswith("problem ")] == ["somebody is told about alarms"]
+        assert any("nobody gets pages or tickets" in line for line in lines)
         assert any("-> " in line and "OperatorEmail=" in line for line in lines)
         assert lines[-1] == f"1 of {len(CHECKS)} checks found a problem"
 
-    def test_a_confirmed_subscription_makes_it_well(
+    def test_confirmed_subscriptions_make_it_well(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         stack = DeployedStack(STAGE)
         queue = stack.client("sqs").create_queue(QueueName="operator")["QueueUrl"]
         arn = stack.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
-        subscribed = {"TopicArn": stack.outputs["OperatorTopic"], "Protocol": "sqs", "Endpoint": arn["QueueArn"]}
-        made = stack.client("sns").subscribe(**subscribed, ReturnSubscriptionArn=True)["SubscriptionArn"]
+        subscribed = {"Protocol": "sqs", "Endpoint": arn["QueueArn"], "ReturnSubscriptionArn": True}
+        made = []
         try:
+            for topic, missing in (("OperatorTopic", "nobody gets tickets"), ("TicketTopic", None)):
+                answer = stack.client("sns").subscribe(TopicArn=stack.outputs[topic], **subscribed)
+                made.append(answer["SubscriptionArn"])
+                assert missing is None or problems()["somebody is told about alarms"].problem == missing
             assert run("doctor") == 0
             assert capsys.readouterr().out.endswith(f"all {len(CHECKS)} are well\n")
             monkeypatch.setattr(DeployedStack, "delivery_url", "")  # a hint is no problem
@@ -247,7 +252,8 @@ class TestDoctor:
             said = capsys.readouterr().out
             assert f"hint     {CHECKS[2]}" in said and f"-> make delivery-key STAGE={STAGE}" in said
         finally:
-            stack.client("sns").unsubscribe(SubscriptionArn=made)
+            for one in made:
+                stack.client("sns").unsubscribe(SubscriptionArn=one)
 
     def test_a_subscription_that_nobody_confirmed_is_none(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         page = {"Subscriptions": [{"SubscriptionArn": "PendingConfirmation"}]}
@@ -257,7 +263,8 @@ class TestDoctor:
         monkeypatch.setattr(
             DeployedStack, "client", lambda self, name, *more: topic if name == "sns" else real(self, name, *more)
         )
-        assert "not confirmed" in problems()["somebody is told about alarms"].problem
+        told = problems()["somebody is told about alarms"].problem
+        assert told == "the subscription to pages and tickets is not confirmed"
 
     def test_no_provider_key(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         secrets = DeployedStack(STAGE).client("secretsmanager")

@@ -152,6 +152,7 @@ def test_outputs_name_what_tools_need(template: Template) -> None:
         "OperateTasksFunction": {"OperateTasksFunction"},
         "OperatorTopic": {"OperatorTopic"},
         "TicketTopic": {"TicketTopic"},
+        "DashboardUrl": {"AWS::Region", "OperationsDashboard"},
         "DeliveryUrl": {"Delivery"},
         "DeliveryKeySecret": {"DeliveryKeySecret"},
     }
