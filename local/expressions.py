@@ -162,7 +162,10 @@ def _pointwise(operation: Callable[[float, float], float], left: Value, right: V
     if isinstance(right, list):
         return [_one_series(_pointwise(operation, left, one)) for one in right]
     if not isinstance(left, dict) and not isinstance(right, dict):
-        return float(operation(left, right))
+        try:
+            return float(operation(left, right))
+        except ZeroDivisionError as exc:
+            raise ExpressionError("a number is divided by zero") from exc
     series = [one for one in (left, right) if isinstance(one, dict)]
     result = {}
     for at in sorted(set(series[0]).intersection(*series[1:])):
