@@ -1,6 +1,7 @@
 """The AWS emulator of the local stack: the corrected MiniStack as a child process that leaves nothing behind."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -54,6 +55,8 @@ class Emulator:
         self.wait_scale = wait_scale
         self.port = port
         self.stock = stock
+        self.cloudwatch_ahead = 0.0
+        """Seconds; see `put_cloudwatch_forward`."""
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._stopping = threading.RLock()
@@ -124,6 +127,12 @@ class Emulator:
             ),
         )
 
+    def put_cloudwatch_forward(self, seconds: float) -> None:
+        """Put CloudWatch's clock, and nobody else's, forward: what metrics tell from now on happens so much later."""
+        self.cloudwatch_ahead += seconds
+        setting = json.dumps({"cloudwatch._ahead_seconds": self.cloudwatch_ahead}).encode()
+        _request(f"{self.endpoint_url}/_ministack/config", method="POST", timeout=5, body=setting)
+
     def _launch(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="kling-relay-emulator-"))
         command = [sys.executable, "-m", "local.corrections", "--end-with", str(os.getpid()), str(self._folder)]
@@ -181,10 +190,10 @@ class Emulator:
         return "\n".join([f"The end of {self.log_path}:", *tail])
 
 
-def _request(url: str, *, method: str = "GET", timeout: float) -> None:
+def _request(url: str, *, method: str = "GET", timeout: float, body: bytes | None = None) -> None:
     """Call the emulator without a proxy; OSError unless it answers 2xx in `timeout` seconds."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, method=method), timeout=timeout):  # noqa: S310
+    with opener.open(urllib.request.Request(url, data=body, method=method), timeout=timeout):  # noqa: S310
         pass
 
 

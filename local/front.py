@@ -7,6 +7,7 @@ from the same address (`edge`); CloudFront has one of its own.
 
 import sys
 import threading
+import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +16,7 @@ import urllib3
 
 from local import edge
 from local.edge import Edge
+from local.gateway_figures import GatewayFigures
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
@@ -46,15 +48,17 @@ class Front:
         self.pool = urllib3.PoolManager(maxsize=32, retries=False)
         self.api_base = ""
         self.edge: Edge | None = None
+        self.figures: GatewayFigures | None = None
         self.responses = responses
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None
 
-    def start(self, api_base: str, edge: Edge | None = None) -> None:
-        """Begin to answer; `api_base` is the emulator's own address of the deployed stage. `edge` delivers videos."""
-        self.api_base, self.edge = api_base, edge
+    def start(self, api_base: str, edge: Edge | None = None, figures: GatewayFigures | None = None) -> None:
+        """Begin to answer; `api_base` is the emulator's own address of the deployed stage. `edge` delivers videos,
+        `figures` are told of every other request, and stopped with the front."""
+        self.api_base, self.edge, self.figures = api_base, edge, figures
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -62,9 +66,20 @@ class Front:
         if self._thread is not None:
             self._server.shutdown()
         self._server.server_close()
+        if self.figures is not None:
+            self.figures.stop()
         self.pool.clear()
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        began = time.monotonic()
+        answered = self._integrated(method, path, headers, body)
+        if self.figures is not None:
+            self.figures.tell(answered[0], (time.monotonic() - began) * 1000)
+        return answered
+
+    def _integrated(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         if len(body) > MAX_BODY_BYTES:
             return gateway_answer(self.responses, "REQUEST_TOO_LARGE", 413)
         sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}

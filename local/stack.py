@@ -15,6 +15,7 @@ from local import delivery_key, deployment, packaging
 from local.edge import Edge
 from local.emulator import REGION, Emulator
 from local.front import Front
+from local.gateway_figures import GatewayFigures
 
 TENANTS = ("demo", "second")
 SIMULATOR_KEY = "kling-simulator-key"
@@ -111,7 +112,9 @@ class Stack:
             },
         )
         api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
-        self._front.start(api_base, self._edge(self._front.url, outputs["VideoBucket"]))
+        api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
+        figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
+        self._front.start(api_base, self._edge(self._front.url, outputs["VideoBucket"]), figures)
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
         )

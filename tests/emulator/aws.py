@@ -41,15 +41,17 @@ class Aws:
     """Clients by name, and what the tests do again and again."""
 
     def __init__(self, emulator: Emulator) -> None:
-        self.url = emulator.endpoint_url
+        self.emulator, self.url = emulator, emulator.endpoint_url
         self.apigateway = emulator.client("apigateway")
         self.cloudformation = emulator.client("cloudformation")
         self.cloudfront = emulator.client("cloudfront")
+        self.cloudwatch = emulator.client("cloudwatch")
         self.dynamodb = emulator.client("dynamodb")
         self.events = emulator.client("events")
         self.functions = emulator.client("lambda")
         self.s3 = emulator.client("s3")
         self.secretsmanager = emulator.client("secretsmanager")
+        self.sns = emulator.client("sns")
         self.sqs = emulator.client("sqs")
         self.stepfunctions = emulator.client("stepfunctions")
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +100,17 @@ def test_the_limit_of_time(gateway: Front, monkeypatch: pytest.MonkeyPatch) -> N
     assert enveloped(requests.get(f"{gateway.url}/slow", timeout=5)) == (504, 5002)
     assert time.monotonic() - began < 0.9
     assert requests.get(f"{gateway.url}/fast", timeout=5).status_code == 200
+
+
+def test_every_answer_is_counted_with_the_time_that_it_took(gateway: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, float]] = []
+    gateway.figures = SimpleNamespace(tell=lambda *request: told.append(request), stop=lambda: None)
+    monkeypatch.setattr(front, "INTEGRATION_SECONDS", 0.2)
+    requests.get(f"{gateway.url}/teapot", timeout=5)
+    requests.post(f"{gateway.url}/x", data=b"0" * (front.MAX_BODY_BYTES + 1), timeout=5)
+    requests.get(f"{gateway.url}/slow", timeout=5)
+    assert [status for status, _ in told] == [418, 413, 504]
+    assert told[0][1] < 200 <= told[2][1] < 900
 
 
 def test_nobody_behind(gateway: Front) -> None:
