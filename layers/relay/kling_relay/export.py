@@ -39,7 +39,7 @@ def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
     ValueError for bad input and for a window that is too large. Reads the keys of all tasks, and the window's rows.
     """
     now = relay.clock.now_ms()
-    since, until = _time(event, "since", now - _DAY_MS), _time(event, "until", now)
+    since, until = _time(event, "since", now - _DAY_MS), _time(event, "until", now + 1)
     if since >= until:
         raise ValueError(f"until: a time after since is expected; sent: {event.get('since')!r}, {event.get('until')!r}")
     tenant = event.get("tenant")
