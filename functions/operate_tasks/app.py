@@ -10,6 +10,9 @@ stack's own. {"action": "spend", "tenant": "acme"} answers the cap and this mont
 says which of both holds.
 {"action": "signing_secret", "tenant": "acme"} answers what webhooks to a tenant are signed with; "change": true changes
 it. {"action": "replay_notice", "task_id": "..."} sends a task's webhooks once more, or only that of "sequence".
+{"action": "retry_archive", "task_id": "..."} has a copy that failed begin again now.
+{"action": "redrive", "queue": "IntakeDeadLetters"} sends what lies in a dead-letter queue back to where it came from.
+{"action": "export", "since": "2026-11-01", "until": "...", "tenant": "..."} answers the tasks recorded then as CSV.
 {"action": "probe_path"} answers where, below the API's address, a test callback may be sent to.
 {"action": "reconcile"} compares our rows with what the provider knows of the last 30 days, or of "days"; it only reads.
 """
@@ -18,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import operations, reconcile
+from kling_relay import dead_letters, export, operations, reconcile
 from kling_relay.observability import logger
 from kling_relay.relay import Relay, current
 
@@ -34,6 +37,9 @@ ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
     "probe_path": operations.probe_path,
     "signing_secret": operations.signing_secret,
     "replay_notice": operations.replay_notice,
+    "retry_archive": operations.retry_archive,
+    "redrive": dead_letters.redrive,
+    "export": export.export,
     "reconcile": reconcile.action,
 }
 

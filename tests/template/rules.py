@@ -91,7 +91,8 @@ def statements(template: Template) -> Iterator[tuple[str, list[str], list[Any]]]
     """(role, actions, resources) of every statement in the roles' own policies."""
     for role, resource in of_type(template, "AWS::IAM::Role").items():
         for policy in resource["Properties"].get("Policies", []):
-            for statement in _listed(policy["PolicyDocument"]["Statement"]):
+            for written in _listed(policy["PolicyDocument"]["Statement"]):
+                statement = written["Fn::If"][1] if "Fn::If" in written else written  # as it is where it holds
                 yield role, _listed(statement["Action"]), _listed(statement["Resource"])
 
 

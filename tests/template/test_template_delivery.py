@@ -40,7 +40,9 @@ def test_without_a_key_there_is_nothing_of_it(template: Template) -> None:
 
 def test_who_gives_addresses_out_reads_the_private_half(template: Template) -> None:
     readers = {name for name, one in template["Resources"].items() if "DeliveryKeySecret" in references(one)}
-    assert readers == {f"{name}Function{role}" for name in ("TaskApi", "NotifyClient") for role in ("", "Role")}
+    assert readers == {
+        f"{name}Function{role}" for name in ("TaskApi", "NotifyClient", "OpsWidget") for role in ("", "Role")
+    }
 
 
 def test_no_address_without_a_signature(template: Template) -> None:

@@ -16,7 +16,11 @@ def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
         name: function["Properties"]["Environment"]["Variables"].get("STACK_NAME")
         for name, function in functions.items()
     }
-    assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction", "OperateTasksFunction"}
+    assert {name for name, value in given.items() if value is None} == {
+        "ApiDocsFunction",
+        "OperateTasksFunction",
+        "OpsWidgetFunction",
+    }
     assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 7
 
 

@@ -95,7 +95,7 @@ def test_browsers_may_upload_and_nothing_else(template: Template) -> None:
 def test_the_index_for_lists_holds_keys_only(template: Template) -> None:
     (table,) = of_type(template, "AWS::DynamoDB::Table").values()
     indexes = {index["IndexName"]: index for index in table["Properties"]["GlobalSecondaryIndexes"]}
-    assert set(indexes) == {"by_due", "by_owner", "by_age", "by_notice"}
+    assert set(indexes) == {"by_due", "by_owner", "by_age", "by_notice", "by_end"}
     assert indexes["by_owner"]["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 
@@ -150,6 +150,11 @@ def test_outputs_name_what_tools_need(template: Template) -> None:
         "StateMachineArn": {"TaskLifecycle"},
         "ProviderKeySecret": {"ProviderKeySecret"},
         "OperateTasksFunction": {"OperateTasksFunction"},
+        "OpsWidgetFunction": {"OpsWidgetFunction"},
+        "ViewerPolicy": {
+            "OpsWidgetFunction",
+            *(f"AWS::{of}" for of in ("Partition", "Region", "AccountId", "StackName")),
+        },
         "OperatorTopic": {"OperatorTopic"},
         "TicketTopic": {"TicketTopic"},
         "DashboardUrl": {"AWS::Region", "OperationsDashboard"},

@@ -67,6 +67,7 @@ def test_the_samples_in_the_order_of_a_life(world: World) -> None:
     _, deleted = envelope(world.call("task_api", event("task_api_delete", API_KEY=api_key)))
     assert deleted["data"]["task_result"] == {"videos": []}
     assert set(world.call("sweep_tasks", event("sweep_tasks"))) == {"overdue", "waiting", "telling"}
+    assert '<span class="number">1</span>succeed' in world.call("ops_widget", event("ops_widget"))
     issued = world.call("operate_tasks", event("operate_tasks"))
     assert issued["api_key"].startswith("kr_") and issued["access_key"].startswith("krak")
     assert world.call("operate_tasks", {"action": "revoke_key", "key_id": issued["key_id"]}) == {"revoked": True}

@@ -45,6 +45,7 @@ FUNCTIONS = (
     "archive_video",
     "sweep_tasks",
     "operate_tasks",
+    "ops_widget",
     "notify_client",
     "image_upload",
 )
@@ -233,7 +234,8 @@ class World:
         create_table(cloud.dynamodb, name)
         given = {"input_bucket": "inputs", "video_bucket": "videos", "state_machine_arn": "arn", "provider": "kling"}
         given |= {"notify_function": "notify", "event_bus": "bus"}
-        given |= {"intake_tenant": "inbox", "intake_queue_url": "queue"}
+        given |= {"intake_tenant": "inbox", "intake_queue_url": "queue", "intake_dead_letters_url": "dead"}
+        given |= {"operate_function": "arn:aws:lambda:us-east-1:123456789012:function:operate"}
         self.relay = Relay(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
         self.table = self.relay.table = TaskTable(self.effects.watch(cloud.dynamodb), name)
         self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)

@@ -1,4 +1,4 @@
-"""How many tasks are open, and since when: what the sweeper measures every minute, so each is one cheap query."""
+"""How many tasks are open, since when, and which: a query or two each, since the sweeper measures every minute."""
 
 from typing import Any
 
@@ -24,6 +24,16 @@ class Backlog:
         found = [self._query("by_age", "standing", standing, Limit=1)["Items"] for standing in ("open", "parked")]
         births = [str(plain(item["birth"])) for items in found for item in items]
         return int(min(births).partition("#")[0]) if births else None
+
+    def open(self) -> int:
+        """Tasks whose client sees no end yet."""
+        return self._count("by_age", "standing", "open") + self.parked()
+
+    def oldest_open(self, limit: int) -> list[str]:
+        """Ids of at most `limit` tasks whose client sees no end yet, oldest first."""
+        found = [self._query("by_age", "standing", standing, Limit=limit)["Items"] for standing in ("open", "parked")]
+        births = sorted(str(plain(item["birth"])) for items in found for item in items)
+        return [birth.partition("#")[2] for birth in births[:limit]]
 
     def _count(self, index: str, key: str, is_: str) -> int:
         return int(self._query(index, key, is_, Select="COUNT")["Count"])

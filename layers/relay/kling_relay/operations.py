@@ -5,11 +5,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from kling_relay import auth, notices, notifying, webhooks
+from kling_relay import auth, notices, notifying, webhooks, workflow
 from kling_relay.keys import SCOPES, KeyRow
 from kling_relay.relay import Relay
 from kling_relay.rows import LostRace
 from kling_relay.spending import MOST_UNITS, month_of
+from kling_relay.task import Phase, copy_can_be_repeated
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # it becomes part of S3 keys
 _LONGEST_LABEL = 80
@@ -69,6 +70,26 @@ def replay_notice(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
         notifying.hand_over(relay, task)
         return {"task_id": task.id, "webhooks": told}
     raise RuntimeError("the task's notices change too fast: try again")
+
+
+def retry_archive(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+    """Copy the video of a rendered task again now, or look once more for that of one that expired for want of a copy.
+    `begun`: whether its workflow was woken, or a new one started; otherwise a copy is under way. Raises ValueError."""
+    task_id = event.get("task_id")
+    for _ in range(_MOST_TURNS):
+        task = relay.table.get(str(task_id))
+        if task is None:
+            raise ValueError(f"task_id: there is no task {task_id!r}")
+        if not copy_can_be_repeated(task):
+            raise ValueError(f"task_id: {task.id} has no copy that failed; it is {task.phase}")
+        try:
+            if task.phase is Phase.EXPIRED or (task.due_at or 0) <= relay.clock.now_ms():  # nobody is at it
+                return {"task_id": task.id, "begun": workflow.replace(relay, task)}
+            # Only its own workflow may begin a copy: two at once would both pay for the transfer.
+            return {"task_id": task.id, "begun": workflow.rouse(relay, relay.table.hurry_copy(task))}
+        except LostRace:
+            continue
+    raise RuntimeError("the task moves too fast: try again")
 
 
 def set_cap(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kling_relay.backlog import Backlog
 from kling_relay.catalogue import Catalogue
 from kling_relay.clock import Clock
 from kling_relay.credential import TokenSigner, key_in, webhook_secrets_in
+from kling_relay.ended import Ended
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
 from kling_relay.keys import Keys
@@ -117,6 +118,10 @@ class Relay:
     @cached_property
     def backlog(self) -> Backlog:
         return Backlog(self.table.rows)
+
+    @cached_property
+    def ended(self) -> Ended:
+        return Ended(self.table.rows)
 
     def measure(self, values: Mapping[Metric, float]) -> None:
         """Publish metrics of this stack; never raises."""

@@ -5,7 +5,8 @@ point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate
 and `tenant-keys#` are keys.py's, `spend#` and `cap#` are spending.py's. The sparse index `by_due` holds the open tasks:
 `queue` "open" sorted by `due_at`, `queue` "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks:
 `owner` is "{tenant}#{kind}", sorted by `birth`. The sparse index `by_age` holds those whose client sees no end:
-`standing` is "open" or "parked", sorted by `birth`. `by_notice` is outbox.py's.
+`standing` is "open" or "parked", sorted by `birth`. `by_notice` is outbox.py's, and `by_end`, of the tasks whose client
+has seen an end (`end`), ended.py's.
 """
 
 import json
@@ -14,11 +15,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay import notices, outbox, spending
+from kling_relay import ended, notices, outbox, spending
 from kling_relay.errors import KlingError
 from kling_relay.rows import LostRace, Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
 from kling_relay.spending import Budget, Spending
-from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, notice_of
+from kling_relay.task import CLOSED, ENDED, MOVES, TASK_STATUS, Phase, Task, notice_of
 
 _JSON_FIELDS = {"request", "outputs", "videos", "source"}
 _SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
@@ -141,6 +142,13 @@ class TaskTable:
             if "LastEvaluatedKey" not in found:
                 break
             walk["ExclusiveStartKey"] = found["LastEvaluatedKey"]
+        return self._read(pks)
+
+    def read(self, task_ids: list[str]) -> list[Task]:
+        """The tasks of `task_ids`, in their order; those that are gone are left out."""
+        return self._read([f"task#{task_id}" for task_id in task_ids])
+
+    def _read(self, pks: list[str]) -> list[Task]:
         rows = self.rows.get_all(pks)
         return [_task(rows[pk]) for pk in pks if pk in rows]
 
@@ -260,6 +268,19 @@ class TaskTable:
         )
         return [(plain(item["pk"]).partition("#")[2], plain(item["tenant"])) for item in found["Items"]]
 
+    def hurry_copy(self, task: Task) -> Task:
+        """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
+        Raises LostRace."""
+        update = self.rows.expression(
+            f"task#{task.id}",
+            "SET #write = :write REMOVE #retry_at ADD #wake_seq :one",
+            "#phase = :rendered",
+            rendered=Phase.RENDERED,
+            write=new_token(),
+            one=1,
+        )
+        return _task(self.rows.update(update))
+
     def take_over(self, task: Task, execution: str, due_at: int) -> Task:
         """Give `task` to a new execution; the one before it finds that out and stops. Raises LostRace."""
         update = self.rows.expression(
@@ -286,7 +307,9 @@ class TaskTable:
             changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
             changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
         if to in CLOSED:
-            changes["standing"] = None
+            changes |= {"standing": None, **ended.noted(task.id, TASK_STATUS[to], changes["updated_at"])}
+        elif to is Phase.RENDERED:  # late, perhaps: an end that is none any more
+            changes |= ended.NOT_YET
         elif to in (Phase.ACCEPTED, Phase.SUBMITTED):
             changes |= {"standing": "open", "parked_at": None}
         elif changes.get("parked_at") is not None:

@@ -134,6 +134,12 @@ def notice_of(task: Task, to: Phase, at: int) -> Notice | None:
     return notices.new(task.notices, word, at, webhook=task.callback_url is not None)
 
 
+def copy_can_be_repeated(task: Task) -> bool:
+    """Whether the task has a video at the provider that a copy did not bring yet, and still can."""
+    late = task.phase is Phase.EXPIRED and task.rendered_at is not None and task.due_at is not None
+    return late or (task.phase is Phase.RENDERED and task.copies > 0)
+
+
 def new_task_id() -> str:
     """128 random bits, URL-safe, without ':' (some clients join ids with it) and fit for an execution's name."""
     return secrets.token_hex(16)

@@ -1,6 +1,7 @@
 """Starts, wakes and replaces the Step Functions execution of a task."""
 
 import json
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -21,13 +22,24 @@ def start(relay: Relay, step: Step) -> None:
 
 def wake(relay: Relay, step: Step) -> None:
     """Hand `step` to the sleeping workflow; without one, the row's `due_at` brings the sweeper."""
-    if step.task.task_token is None:
-        return
+    _wake(relay, step.task, step.as_state())
+
+
+def rouse(relay: Relay, task: Task) -> bool:
+    """Have the task's sleeping workflow look at the row now; False where it does not sleep."""
+    return _wake(relay, task, {"task_id": task.id, "next": "advance"})
+
+
+def _wake(relay: Relay, task: Task, state: dict[str, Any]) -> bool:
+    if task.task_token is None:
+        return False
     try:
-        relay.workflows.send_task_success(taskToken=step.task.task_token, output=json.dumps(step.as_state()))
+        relay.workflows.send_task_success(taskToken=task.task_token, output=json.dumps(state))
     except ClientError as exc:
         if exc.response["Error"]["Code"] not in _NOBODY_WAITS:
             raise
+        return False
+    return True
 
 
 def replace(relay: Relay, task: Task) -> bool:

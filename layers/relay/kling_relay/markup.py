@@ -1,0 +1,94 @@
+"""HTML that cannot hold anything but what is listed here, whatever it is made of. Pure.
+
+CloudWatch cleans a widget's HTML of scripts, frames and `use`; what is in here has none to be cleaned. Only this module
+makes `Html`, so a text that came from outside can become nothing but a text. Rules: "Custom widgets" in the Amazon
+CloudWatch User Guide.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+# Element -> its attributes, beside `class` and `title`.
+ELEMENTS: dict[str, set[str]] = {
+    **{name: set() for name in ("div", "span", "p", "h3", "h4", "b", "small", "pre", "code", "ul", "li")},
+    **{name: set() for name in ("table", "thead", "tbody", "tr", "form", "label", "dl", "dt", "dd")},
+    "th": {"colspan"},
+    "td": {"colspan"},
+    "i": {"style"},
+    "a": {"href", "target", "rel"},
+    "img": {"src", "alt", "loading", "width", "height", "referrerpolicy"},
+    "input": {"name", "value", "placeholder", "size"},
+    "cwdb-action": {"action", "display", "endpoint", "confirmation"},
+}
+EMPTY = {"img", "input"}  # these have no end
+_STYLE = re.compile(r"width:(100|\d\d?)%")  # of bars; all else is the style sheet's
+_ADDRESS = re.compile(r"https?://[^\s\"'<>\\]+")
+# What would end a text early, turn its direction, or cannot be sent: shown as a mark in its place.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+class Html(str):
+    """HTML as this module has made it. Every other text is escaped when it becomes part of it."""
+
+    __slots__ = ()
+
+
+Content = str | int | None | Iterable["Content"]
+
+
+def tag(name: str, /, *content: Content, **attributes: str | int | None) -> Html:
+    """The element `name`. Attributes that are None are left out; `class_` is the class. Raises ValueError for what is
+    not listed, and for an address that is none: that is a fault of the caller's, never of the data."""
+    written = [_attribute(name, key.rstrip("_"), value) for key, value in attributes.items() if value is not None]
+    if name not in ELEMENTS or (name in EMPTY and content):
+        raise ValueError(f"<{name}> is not allowed, or not with content")
+    begin = f"<{' '.join([name, *written])}>"
+    return Html(begin if name in EMPTY else f"{begin}{together(*content)}</{name}>")
+
+
+def together(*content: Content) -> Html:
+    """One piece after the other; what is no HTML of ours is escaped."""
+    return Html("".join(_pieces(content)))
+
+
+def payload(values: dict[str, Any]) -> Html:
+    """JSON for a `cwdb-action`, the same whether it is read as text or as HTML."""
+    text = json.dumps(values)  # ASCII only
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Html(text)
+
+
+def style_sheet(text: str) -> Html:
+    """A style sheet of ours. Raises ValueError where it would end early or fetch something."""
+    if "<" in text or "url(" in text or "@import" in text:
+        raise ValueError("a style sheet without '<', url() and @import is expected")
+    return Html(f"<style>{text}</style>")
+
+
+def visible(text: str) -> str:
+    """`text` without what could hide or turn what it says."""
+    return _INVISIBLE.sub("\ufffd", text)
+
+
+def _pieces(content: Iterable[Content]) -> Iterable[str]:
+    for one in content:
+        if isinstance(one, Html):
+            yield one
+        elif isinstance(one, str | int):
+            yield html.escape(visible(str(one)))
+        elif one is not None:
+            yield from _pieces(one)
+
+
+def _attribute(element: str, name: str, value: str | int) -> str:
+    if name not in ELEMENTS.get(element, set()) | {"class", "title"}:
+        raise ValueError(f"<{element}> has no {name}")
+    if name in ("href", "src") and not _ADDRESS.fullmatch(str(value)):
+        raise ValueError(f"{name}: no address")
+    if name == "style" and not _STYLE.fullmatch(str(value)):
+        raise ValueError("style: a width in per cent is expected")
+    return f'{name}="{html.escape(visible(str(value)))}"'
