@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from kling_relay.dashboard import VIEWS
 from kling_relay.observability import NAMESPACE, REASONS, Metric
 from kling_relay.task import Phase
 
@@ -56,6 +57,8 @@ def dashboard_problems(template: Template) -> list[str]:
             taken[place] = title
         if widget["type"] == "metric":
             problems += _graph_problems(template, widget)
+        if widget["type"] == "custom":
+            problems += _custom_problems(template, widget["properties"])
         if widget["type"] == "alarm":
             shown |= {alarm["Fn::GetAtt"][0] for alarm in map(intrinsic, widget["properties"]["alarms"])}
         if widget["type"] in ("metric", "log") and widget["properties"]["region"] != "${AWS::Region}":
@@ -74,6 +77,17 @@ def _graph_problems(template: Template, widget: dict[str, Any]) -> list[str]:
     named = {row[-1]["id"]: row[-1] for row in rows if isinstance(row[0], str) and "id" in row[-1]}
     visible = {name for name, options in named.items() if options.get("visible", True)}
     return problems + math_problems(texts, set(named), visible | set(texts))
+
+
+def _custom_problems(template: Template, properties: dict[str, Any]) -> list[str]:
+    name, attribute = intrinsic(properties["endpoint"])["Fn::GetAtt"]
+    function = template["Resources"].get(name, {}).get("Properties", {})
+    problems = [] if function.get("Description") == "The custom widgets of the operations dashboard" else ["asks whom?"]
+    if attribute != "Arn" or properties["params"]["show"] not in VIEWS:
+        problems.append(f"shows no {properties['params']['show']}")
+    if properties["updateOn"] != {"refresh": True, "resize": True, "timeRange": True}:
+        problems.append("does not follow the dashboard")
+    return problems
 
 
 def _undrawn(template: Template) -> set[str]:

@@ -16,6 +16,7 @@ QUERIES = {
     *("the story of one task", "failures by reason", "slowest tasks", "cost by tenant", "callbacks rejected"),
     "render times by model",
 }
+SHOWN = ("open_tasks", "task", "failures", "videos", "account", "dead_letters")
 
 
 def test_every_graph_has_something_to_draw(template: Template) -> None:
@@ -45,6 +46,20 @@ def test_its_name_is_the_stacks_in_this_region(template: Template) -> None:
     """Dashboards are the account's, in every region."""
     properties = template["Resources"]["OperationsDashboard"]["Properties"]
     assert properties["DashboardName"] == {"Fn::Sub": "${AWS::StackName}-${AWS::Region}"}
+
+
+def test_each_custom_widget_is_there_once(template: Template) -> None:
+    custom = [one["properties"]["params"] for one in widgets(template) if one["type"] == "custom"]
+    assert sorted(one["show"] for one in custom) == sorted(SHOWN)
+
+
+def test_without_an_alarm_on_spending_there_is_a_dashboard_too(template: Template) -> None:
+    text, variables = template["Resources"]["OperationsDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    condition, *_, otherwise = variables["SpendAlarms"]["Fn::If"]
+    assert (condition, otherwise) == (template["Resources"]["SpendAlarm"]["Condition"], "")
+    strips = [one for one in json.loads(text.replace("${SpendAlarms}", otherwise))["widgets"] if one["type"] == "alarm"]
+    assert "${SpendAlarm.Arn}" not in json.dumps(strips)
+    assert "${SpendAlarm.Arn}" in json.dumps(widgets(template))
 
 
 def test_each_log_is_asked_for_errors(template: Template) -> None:
@@ -132,6 +147,18 @@ MUTATIONS: dict[str, tuple[Callable[[Template], None], str]] = {
         "ParkedTasksAlarm: not among the alarms that are shown",
     ),
     "an alarm that is not there": (_word("${ParkedTasksAlarm.Arn}", "${GoneAlarm.Arn}"), "GoneAlarm: no such alarm"),
+    "a widget that the function does not know": (
+        _word('"show": "videos"', '"show": "movies"'),
+        "Latest videos: shows no movies",
+    ),
+    "a widget of another function": (
+        _word("${OpsWidgetFunction.Arn}", "${TaskApiFunction.Arn}"),
+        "Open tasks, and what each waits for: asks whom?",
+    ),
+    "a widget that stays as it is": (
+        _widget("Latest videos", lambda one: one["properties"]["updateOn"].update(timeRange=False)),
+        "Latest videos: does not follow the dashboard",
+    ),
     "a metric that no graph shows": (
         _widget("Rejected, by reason", lambda one: one["properties"]["metrics"].pop(2)),
         "Rejected cap is not on the dashboard",
