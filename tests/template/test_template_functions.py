@@ -14,6 +14,7 @@ Template = dict[str, Any]
 # Settings that a function's code can read and is not given, with the reason why the default is right there.
 LEFT_TO_THE_DEFAULT = {
     ("OpsWidgetFunction", "task_retention_days"): "it writes nothing",
+    ("OpsWidgetFunction", "stack_name"): "it measures nothing",
     ("SweepTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("OperateTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("NotifyClientFunction", "task_retention_days"): "it ends no task, so it writes no expiry",

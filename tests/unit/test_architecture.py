@@ -77,6 +77,7 @@ FLOORS = [
         "backlog",
         "spending",
         "ended",
+        "measures",
         "tally",
         "provider",
         "profiles",

@@ -108,6 +108,18 @@ def settlement(task: Task, to: Phase | None, changes: Mapping[str, Any]) -> int 
     return None if settled == task.settled else settled
 
 
+def once(task: Task, changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a move that tells units or settles adds to its condition, and the values of it: units are told once, and
+    whoever settles has seen what the task was settled with before. Pure."""
+    untold = changes.get("units") is not None and task.units is None
+    condition = " AND attribute_not_exists(#units)" if untold else ""
+    if "settled" not in changes:
+        return condition, {}
+    if task.settled is None:
+        return f"{condition} AND attribute_not_exists(#settled)", {}
+    return f"{condition} AND #settled = :known", {"known": task.settled}
+
+
 def milli_units(text: str | None) -> int | None:
     """Thousandths of a unit, rounded up, of an amount as providers write it ("3.5"); None where it is none."""
     try:
