@@ -214,7 +214,11 @@ def _queues(relay: Relay) -> list[tuple[str, tuple[str, str]]]:
 
 
 def _pile(asked: Asked, name: str, pile: dead_letters.Pile) -> Html:
-    state = badge("empty", "good") if not pile.count else badge(f"{pile.count} messages", "bad")
+    state = (
+        badge("empty", "good")
+        if not pile.count
+        else badge(f"{pile.count} {'message' if pile.count == 1 else 'messages'}", "bad")
+    )
     head = tag("h3", name, " ", state)
     if not pile.count:
         return together(head, note(f"{pile.in_hand} are being read just now.") if pile.in_hand else None)
