@@ -94,6 +94,11 @@ def badge(text: str, tone: str) -> Html:
     return tag("span", text, class_=f"badge {tone}")
 
 
+def unbroken(text: str) -> Html:
+    """A text that is not broken into lines."""
+    return tag("span", text, class_="whole")
+
+
 def note(*content: Content, tone: str = "") -> Html:
     return tag("p", *content, class_=f"note {tone}".strip())
 
@@ -140,7 +145,7 @@ def lasting(ms: int) -> str:
 def ago(asked: Asked, at: int) -> Html:
     """How long ago a moment was, or how soon it will be; the moment itself where one points at it."""
     text = f"{lasting(asked.now - at)} ago" if at <= asked.now else f"in {lasting(at - asked.now)}"
-    return tag("span", text, title=utc(at), class_="time")
+    return tag("span", text, title=utc(at), class_="whole")
 
 
 def utc(ms: int) -> str:
