@@ -246,7 +246,7 @@ def _pile(asked: Asked, name: str, pile: dead_letters.Pile) -> Html:
     rows: list[list[Content]] = [[ago(asked, one.at), one.about, one.receives] for one in pile.letters]
     oldest = note("Ten at most are shown; dropped files have their reason in results/… of the input bucket.")
     again = act(asked, "Redrive", f"Send what lies in {name} back to its queue?", "redrive", queue=name)
-    return together(head, table(["sent", "about", "times received"], rows), oldest, again)
+    return together(head, table(["sent", "about", "times received"], rows, extra=["times received"]), oldest, again)
 
 
 def _numbers(*figures: tuple[str, int]) -> Html:

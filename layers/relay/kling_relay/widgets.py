@@ -105,7 +105,7 @@ def note(*content: Content, tone: str = "") -> Html:
 
 def look(asked: Asked, label: str, show: str, **params: str) -> Html:
     """A link that opens another of our views over the dashboard."""
-    link = tag("a", label, title=f"show {show.replace('_', ' ')}")
+    link = tag("a", label, title=f"show {show.replace('_', ' ')}", class_="whole")
     return together(link, _call(asked.here, {"show": show, **params}, display="popup"))
 
 
