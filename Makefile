@@ -94,6 +94,16 @@ signing-secret: $(VENV)/run.done ## what webhooks to a tenant are signed with (S
 replay: $(VENV)/run.done ## send a task's webhooks once more (STAGE=dev TASK=its id SEQUENCE=only that one)
 	@exec $(VENV)/bin/python -m local.deployed replay --stage $(STAGE) --task "$(TASK)" $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
 
+retry-archive: $(VENV)/run.done ## copy a finished video again now, where its copy failed (STAGE=dev TASK=its id)
+	@exec $(VENV)/bin/python -m local.deployed retry-archive --stage $(STAGE) --task "$(TASK)"
+
+redrive: $(VENV)/run.done ## send what lies in a dead-letter queue back to where it came from (STAGE=dev QUEUE=IntakeDeadLetters)
+	@exec $(VENV)/bin/python -m local.deployed redrive --stage $(STAGE) $(if $(QUEUE),--queue "$(QUEUE)")
+
+export: $(VENV)/run.done ## the tasks of a time window as CSV (STAGE=dev SINCE=2026-11-01 UNTIL=... ONLY=tenant OUT=tasks.csv)
+	@exec $(VENV)/bin/python -m local.deployed export --stage $(STAGE) $(if $(SINCE),--since "$(SINCE)") \
+	  $(if $(UNTIL),--until "$(UNTIL)") $(if $(ONLY),--tenant "$(ONLY)") $(if $(OUT),--out "$(OUT)")
+
 cap: $(VENV)/run.done ## cap a tenant's month (STAGE=dev TENANT=demo UNITS=500, 0 or default); without UNITS show it
 	@exec $(VENV)/bin/python -m local.deployed cap --stage $(STAGE) --tenant $(TENANT) $(if $(UNITS),--units "$(UNITS)")
 

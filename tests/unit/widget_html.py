@@ -28,13 +28,14 @@ _EMPTY = {"img", "input"}
 
 
 class Widget(HTMLParser):
-    """`problems`: what does not belong into a widget. `text`: what a viewer can read. `calls`: endpoint and payload of
-    every action."""
+    """`problems`: what does not belong into a widget. `text`: what a viewer can read. `elements`: names and attributes.
+    `calls`: endpoint and payload of every action."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.problems: list[str] = []
         self.calls: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
         self.links: list[str] = []
         self.fields: dict[str, str] = {}
         self._open: list[str] = []
@@ -62,6 +63,7 @@ class Widget(HTMLParser):
             if rule is None or value is None or not re.fullmatch(rule, value):
                 self.problems.append(f"<{tag} {name}={value!r}>")
         given = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, given))
         self.links += [given[name] for name in ("href", "src") if name in given]
         if tag == "input":
             self.fields[given["name"]] = given["value"]

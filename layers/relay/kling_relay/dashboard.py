@@ -18,7 +18,22 @@ from kling_relay.request import image_places
 from kling_relay.spending import in_units, month_of
 from kling_relay.story import story, watch
 from kling_relay.task import Phase, Task, copy_can_be_repeated
-from kling_relay.widgets import Asked, act, ago, badge, bar, cut, lasting, look, note, page, search, size, table
+from kling_relay.widgets import (
+    Asked,
+    act,
+    ago,
+    badge,
+    bar,
+    cut,
+    lasting,
+    look,
+    note,
+    page,
+    search,
+    size,
+    table,
+    unbroken,
+)
 
 _FAILURES_READ = 100
 _MOST_TENANTS = 20
@@ -50,12 +65,13 @@ def open_tasks(relay: Relay, asked: Asked) -> Html:
 
 def _open_row(relay: Relay, asked: Asked, task: Task) -> list[Content]:
     allowed = relay.settings.deadline_seconds * 1000
-    age = asked.now - (task.rendered_at or task.created_at)  # a rendered task has as long again for its copy
-    part = age / allowed
+    # A rendered task has as long again for its copy.
+    part = (asked.now - (task.rendered_at or task.created_at)) / allowed
     tone = "bad" if part >= 0.9 else "warn" if part >= 0.5 else ""
     waits = task.waits_for or ("its first try" if task.phase is Phase.ACCEPTED else "the provider")
     used = bar(part, tone, f"{part:.0%} of {lasting(allowed)}")
-    return [used, lasting(asked.now - task.created_at), _link(asked, task), task.tenant, task.phase, waits]
+    age = unbroken(lasting(asked.now - task.created_at))
+    return [used, age, _link(asked, task), task.tenant, unbroken(task.phase), waits]
 
 
 def one_task(relay: Relay, asked: Asked) -> Html:
@@ -103,16 +119,21 @@ def failures(relay: Relay, asked: Asked) -> Html:
 
 def _kinds(kinds: list[Kind], *, whole: bool) -> Html:
     counts = {kind: kinds.count(kind) for kind in FAILURES if kind in kinds}
-    rows: list[list[Content]] = [
-        [
-            count,
-            [tag("b", FAILURES[kind].title), bar(count / len(kinds), "bad" if FAILURES[kind].ours else "plain")],
-            FAILURES[kind].remedy,
-        ]
+    groups = [
+        tag(
+            "div",
+            tag("div", tag("b", f"{count} × {FAILURES[kind].title}"), bar(count / len(kinds), _tone(kind))),
+            tag("div", FAILURES[kind].remedy),
+            class_="kind",
+        )
         for kind, count in sorted(counts.items(), key=lambda pair: -pair[1])
     ]
-    by_kind = table(["number", "what happened", "what to do"], rows)
-    return by_kind if whole else together(by_kind, note(f"Of the newest {len(kinds)}."))
+    return together(groups, None if whole else note(f"Of the newest {len(kinds)}."))
+
+
+def _tone(kind: Kind) -> str:
+    """What an operator has nothing to do with is no alarm."""
+    return "bad" if FAILURES[kind].ours else "plain"
 
 
 def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
@@ -214,18 +235,23 @@ def _queues(relay: Relay) -> list[tuple[str, tuple[str, str]]]:
 
 
 def _pile(asked: Asked, name: str, pile: dead_letters.Pile) -> Html:
-    state = badge("empty", "good") if not pile.count else badge(f"{pile.count} messages", "bad")
+    state = (
+        badge("empty", "good")
+        if not pile.count
+        else badge(f"{pile.count} {'message' if pile.count == 1 else 'messages'}", "bad")
+    )
     head = tag("h3", name, " ", state)
     if not pile.count:
         return together(head, note(f"{pile.in_hand} are being read just now.") if pile.in_hand else None)
     rows: list[list[Content]] = [[ago(asked, one.at), one.about, one.receives] for one in pile.letters]
     oldest = note("Ten at most are shown; dropped files have their reason in results/… of the input bucket.")
     again = act(asked, "Redrive", f"Send what lies in {name} back to its queue?", "redrive", queue=name)
-    return together(head, table(["sent", "about", "times received"], rows), oldest, again)
+    return together(head, table(["sent", "about", "times received"], rows, extra=["times received"]), oldest, again)
 
 
 def _numbers(*figures: tuple[str, int]) -> Html:
-    return tag("p", [(tag("span", f"{figure:,}", class_="number"), f"{name}  ") for name, figure in figures])
+    told = ((tag("span", f"{figure:,}", class_="number"), name) for name, figure in figures)
+    return tag("p", [tag("span", pair, class_="figure") for pair in told])
 
 
 def _link(asked: Asked, task: Task) -> Html:

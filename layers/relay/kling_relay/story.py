@@ -8,7 +8,7 @@ from kling_relay.failure import FAILURES, kind_of
 from kling_relay.markup import Content, Html, tag, together
 from kling_relay.schema import default_mode
 from kling_relay.task import CLOSED, TASK_STATUS, Task, copy_can_be_repeated
-from kling_relay.widgets import Asked, act, ago, badge, lasting, note, size, table, utc
+from kling_relay.widgets import Asked, act, ago, badge, lasting, note, size, table, unbroken, utc
 
 _TONES = {"succeed": "good", "failed": "bad", "processing": "busy", "submitted": ""}
 _WEBHOOKS = {"due": "busy", "delivered": "good", "given_up": "bad", "gone": "warn"}
@@ -120,7 +120,7 @@ def _cost(task: Task) -> str:
 
 def _lines(asked: Asked, task: Task) -> list[list[Content]]:
     return [
-        [f"+ {lasting(one.at - task.created_at)}", one.what, one.detail, tag("span", utc(one.at), class_="time")]
+        [unbroken(f"+ {lasting(one.at - task.created_at)}"), one.what, one.detail, unbroken(utc(one.at))]
         for one in moments(task)
     ]
 

@@ -94,13 +94,18 @@ def badge(text: str, tone: str) -> Html:
     return tag("span", text, class_=f"badge {tone}")
 
 
+def unbroken(text: str) -> Html:
+    """A text that is not broken into lines."""
+    return tag("span", text, class_="whole")
+
+
 def note(*content: Content, tone: str = "") -> Html:
     return tag("p", *content, class_=f"note {tone}".strip())
 
 
 def look(asked: Asked, label: str, show: str, **params: str) -> Html:
     """A link that opens another of our views over the dashboard."""
-    link = tag("a", label, title=f"show {show.replace('_', ' ')}")
+    link = tag("a", label, title=f"show {show.replace('_', ' ')}", class_="whole")
     return together(link, _call(asked.here, {"show": show, **params}, display="popup"))
 
 
@@ -140,7 +145,7 @@ def lasting(ms: int) -> str:
 def ago(asked: Asked, at: int) -> Html:
     """How long ago a moment was, or how soon it will be; the moment itself where one points at it."""
     text = f"{lasting(asked.now - at)} ago" if at <= asked.now else f"in {lasting(at - asked.now)}"
-    return tag("span", text, title=utc(at), class_="time")
+    return tag("span", text, title=utc(at), class_="whole")
 
 
 def utc(ms: int) -> str:

@@ -1,0 +1,179 @@
+"""The widgets in a real browser: what it makes of hostile rows, and whether all can be read, wide and narrow, light and
+dark. `make browser`, where there is a Chromium. Screenshots lie in pytest's temporary folder."""
+
+import json
+import queue
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kling_relay.rows import new_token
+from kling_relay.task import Phase
+
+from tests.browser.test_player import CHROMIUM, FLAGS
+from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
+from tests.unit.test_intake import b64, png
+from tests.unit.test_markup import ATTACKS
+from tests.unit.test_table import fresh
+from tests.unit.widget_html import Widget
+from tests.unit.world import BODY, Cloud, World
+from tests.workflow.driver import SAMPLE
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.timeout(300),  # a browser on a busy machine
+]
+VIEWS = ("account", "open_tasks", "failures", "videos", "dead_letters", "task")
+HACKS = (
+    *("<script>window.hacked = true</script>", "<img src=x onerror='window.hacked=true'>"),
+    *("\"><svg onload='window.hacked=true'>", "</style><script>window.hacked=true</script>"),
+    *("</td></tr></table></div><script>window.hacked=true</script>", "<a href='javascript:window.hacked=true'>x</a>"),
+)
+GROUND = {"light": "#ffffff", "dark": "#0f1b2a"}  # of CloudWatch's dashboards
+
+
+class Page(BaseHTTPRequestHandler):
+    """Serves one page of widgets with the picture that they show, and takes its report."""
+
+    def do_GET(self) -> None:
+        served = {"/": self.server.page.encode(), "/widgets.js": Path(__file__).with_name("widgets.js").read_bytes()}  # type: ignore[attr-defined]
+        body = served.get(self.path, SAMPLE)
+        kind = (
+            "text/html; charset=utf-8"
+            if self.path == "/"
+            else "text/javascript"
+            if ".js" in self.path
+            else "image/jpeg"
+        )
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(204)
+        self.end_headers()
+        self.server.reports.put(said)  # type: ignore[attr-defined]
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as made:
+        made.reports = queue.Queue()  # type: ignore[attr-defined]
+        threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def looked_at(server: Any, widgets: list[str], theme: str, width: int, shot: Path) -> dict[str, Any]:
+    """The report of a browser that shows `widgets` below each other; `shot` is what it saw."""
+    origin = f"http://127.0.0.1:{server.server_address[1]}"
+    places = "".join(f"<div class=place style='width:{width}px'>{html}</div>" for html in widgets)
+    places = re.sub(r'src="https://inputs[^"]*"', f'src="{origin}/picture"', places)
+    style = f"body{{margin:0;background:{GROUND[theme]}}} .place{{padding:12px;margin:12px;outline:1px solid gray}}"
+    server.page = f"<!doctype html><style>{style}</style>{places}<script src=/widgets.js></script>"
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={shot.with_suffix('.profile')}", "--hide-scrollbars"]
+    command += [f"--screenshot={shot}", f"--window-size={width + 60},2600", "--virtual-time-budget=4000", f"{origin}/"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=150, check=True)
+    report: dict[str, Any] = server.reports.get(timeout=5)
+    assert shot.stat().st_size > 10_000
+    for html, seen in zip(widgets, report["places"], strict=True):
+        ours = Widget(html)
+        assert ours.problems == []
+        assert [(name, pictured(given)) for name, given in seen["elements"]] == [
+            (name, pictured(given)) for name, given in ours.elements
+        ], "a browser takes it for what the other tests take it for"
+    return report
+
+
+def pictured(attributes: dict[str, str]) -> dict[str, str]:
+    return {**attributes, "src": "picture"} if "src" in attributes else attributes
+
+
+@pytest.fixture
+def busy(cloud: Cloud) -> World:  # noqa: F811
+    """A relay with something to show in every widget."""
+    queues = cloud.session.client("sqs")
+    made = {f"{name}_url": queues.create_queue(QueueName=new_token())["QueueUrl"] for name in ("intake_queue", "dead")}
+    world = World(cloud, intake_queue_url=made["intake_queue_url"], intake_dead_letters_url=made["dead_url"])  # noqa: F811
+    world.call("operate_tasks", {"action": "set_cap", "tenant": "acme", "units": 12})
+    for number in range(3):
+        body = {**BODY, "image": b64(png(512 + number)), "external_task_id": f"order-{4711 + number}"}
+        world.until_closed(world.create(body).id)
+    world.provider.end = "failed"
+    world.until_closed(world.create({**BODY, "prompt": "a crowd of people", "external_task_id": "order-4720"}).id)
+    world.provider.end = "succeed"
+    now = world.clock.now
+    refused = "image: at least 300 pixels are expected on each side; sent: 120 x 90"
+    rows = [
+        fresh(phase=Phase.FAILED, refusal_code=1201, reason=refused, tenant="umbrella-corporation-europe"),
+        fresh(phase=Phase.FAILED, upstream_id="u-1", reason="Failure to pass the risk control system"),
+        fresh(phase=Phase.FAILED, reason="not sent within 86400 s: room at the provider (HTTP 429, code 1303)"),
+    ]
+    for row in rows:
+        world.table.record(row, body_hash=row.id)
+        key = {"pk": {"S": f"task#{row.id}"}}
+        values = {":end": {"S": "failed"}, ":ended": {"S": f"{now - 5000:013}#{row.id}"}}
+        world.dynamodb.update_item(
+            **{"TableName": world.table.rows.name, "Key": key, "ExpressionAttributeNames": {"#end": "end"}},
+            **{
+                "UpdateExpression": "SET #end = :end, ended = :ended REMOVE due_at, standing",
+                "ExpressionAttributeValues": values,
+            },
+        )
+    world.clock.tick(13 * 3600)
+    world.create({**BODY, "prompt": "older"})
+    world.clock.tick(3 * 3600)
+    world.provider.submit_faults = ["no_room"]
+    world.create({**BODY, "prompt": "waits"})
+    for key in ("inbox/holiday/IMG_2041.png", "inbox/a list of requests.tasks.jsonl"):
+        detail = {"bucket": {"name": "inputs"}, "object": {"key": key, "version-id": "v"}}
+        body = json.dumps({"detail": detail})
+        world.relay.queues.send_message(QueueUrl=world.relay.settings.intake_dead_letters_url, MessageBody=body)
+    return world
+
+
+def drawn(world: World, theme: str, width: int) -> list[str]:  # noqa: F811
+    window = {"start": world.clock.now - 86_400_000, "end": world.clock.now}
+    context = {"theme": theme, "width": width, "timeRange": window, "forms": {"all": {}}}
+    (newest, *_) = world.relay.ended.newest("failed", 0, world.clock.now - 15 * 3_600_000, 5)
+    answers = [world.call("ops_widget", {"show": show, "task": newest, "widgetContext": context}) for show in VIEWS]
+    return [str(answer) for answer in answers]
+
+
+@pytest.mark.parametrize("width", [1140, 340])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_everything_can_be_read(busy: World, server: Any, tmp_path: Path, theme: str, width: int) -> None:
+    widgets = drawn(busy, theme, width)
+    report = looked_at(server, widgets, theme, width, tmp_path / f"{theme}-{width}.png")
+    for show, seen in zip(VIEWS, report["places"], strict=True):
+        assert seen["dim"] == [], show
+        assert seen["wide"] == [], show
+        assert all(seen["pictures"]), show
+    assert [len(seen["pictures"]) for seen in report["places"]] == [0, 0, 0, 3, 0, 0]
+
+
+def test_a_browser_makes_nothing_of_hostile_rows(world: World, server: Any, tmp_path: Path) -> None:  # noqa: F811
+    for attack in (*HACKS, *ATTACKS):
+        text = attack.encode(errors="replace").decode()
+        row = fresh(
+            **{"phase": Phase.EXPIRED, "reason": text, "waits_for": text, "external_task_id": text[:60]},
+            **{"upstream_id": text, "rendered_at": 5, "expired_at": 9, "request": {"prompt": text, "model_name": text}},
+        )
+        world.table.record(row, body_hash=row.id)
+    hostile = sorted(task.id for task in world.tasks())
+    widgets = [str(world.call("ops_widget", {"show": "task", "task": task_id})) for task_id in hostile]
+    widgets.append(str(world.call("ops_widget", {"show": "open_tasks", "limit": 100})))
+    report = looked_at(server, widgets, "light", 900, tmp_path / "hostile.png")
+    assert (report["hacked"], report["scripts"]) == (False, 1)
