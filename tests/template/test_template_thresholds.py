@@ -47,6 +47,7 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
         {"Failed provider": 2, "Failed expired": 1, "Succeeded": 8},
         {"Failed provider": 3, "Succeeded": 9, "Failed refused": 40, "Failed content": 40},
     ),
+    "NothingDeliveredAlarm": ({"OldestOpenTask": 7201}, {"OldestOpenTask": 80_000, "Succeeded": 1}),
     "ArchiveFailingAlarm": ({"ArchiveFailed": 5, "ArchivedBytes": 4}, {"ArchiveFailed": 5, "ArchivedBytes": 5}),
     "WorkflowFailedAlarm": ({"ExecutionsTimedOut": 1}, {"ExecutionsAborted": 7}),
     "ApiSlowAlarm": ({"Count": 20, "Latency": 10_001}, {"Count": 19, "Latency": 28_000}),
