@@ -5,7 +5,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from kling_relay.observability import NAMESPACE, UNITS, Metric
+from kling_relay.observability import DIMENSION, NAMESPACE, REASONS, UNITS, Metric
 
 from tests.template.rules import REPOSITORY, of_type, references
 
@@ -30,7 +30,9 @@ METRICS: dict[str, dict[str, tuple[set[str], set[str]]]] = {
 }
 # Ours: what is measured every minute has a maximum, what happens is added up. The heartbeat is one event a minute.
 _GAUGES = {Metric.ACCOUNT_TROUBLE, Metric.WAITING_TASKS, Metric.PARKED_TASKS, Metric.OLDEST_OPEN_TASK}
-METRICS[NAMESPACE] = {metric: ({"service"}, {"Maximum"} if metric in _GAUGES else _SUM) for metric in UNITS}
+METRICS[NAMESPACE] = {
+    metric: ({DIMENSION, *REASONS.get(metric, ())[:1]}, {"Maximum"} if metric in _GAUGES else _SUM) for metric in UNITS
+}
 
 
 def metric_problem(alarm: dict[str, Any]) -> str:

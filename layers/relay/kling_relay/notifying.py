@@ -131,9 +131,10 @@ def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:
         },
     )
     _note(relay, task, begun, ended)
-    if ended.webhook != "due":
-        delivered = ended.webhook == "delivered"
-        relay.measure({Metric.WEBHOOKS_DELIVERED: 1} if delivered else {Metric.WEBHOOKS_FAILED: 1})
+    if ended.webhook == "delivered":
+        relay.measure({Metric.NOTICE_SECONDS: max(0, now - notice.at) / 1000})
+    elif ended.webhook != "due":
+        relay.measure({Metric.WEBHOOKS_FAILED: 1})
 
 
 def _note(relay: Relay, task: Task, before: Notice, after: Notice) -> None:

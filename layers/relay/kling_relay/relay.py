@@ -120,7 +120,14 @@ class Relay:
 
     def measure(self, values: Mapping[Metric, float]) -> None:
         """Publish metrics of this stack; never raises."""
-        observability.emit(self.settings.stack_name or "kling-relay", values)
+        self._emit(values)
+
+    def count(self, metric: Metric, reason: str) -> None:
+        """Publish one of a metric that has reasons; never raises."""
+        self._emit({metric: 1}, reason)
+
+    def _emit(self, values: Mapping[Metric, float], reason: str | None = None) -> None:
+        observability.emit(self.settings.stack_name or "kling-relay", values, reason)
 
     @cached_property
     def s3(self) -> Any:
