@@ -7,7 +7,7 @@ from kling_relay.advance import advance, begin_copy
 from kling_relay.archive import ArchiveError
 from kling_relay.copying import copy_outputs
 from kling_relay.facts import Facts
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.relay import current
 from kling_relay.task import Phase
 
@@ -29,6 +29,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         videos = copy_outputs(relay, task, seconds=left_ms / 1000 - 10)
     except ArchiveError as exc:
         logger.warning("copy_failed", extra={"reason": exc.reason, "copies": task.copies})
+        relay.measure({Metric.ARCHIVE_FAILED: 1})
         advance(relay, task_id, Facts(copy_failed=exc.reason))
         raise CopyFailed(exc.reason) from None
     logger.info("copied", extra={"videos": len(videos), "bytes": sum(video["size"] for video in videos)})

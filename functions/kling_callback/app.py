@@ -39,7 +39,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             logger.warning("callback_signature_refused")
             return _rejected(relay)
         if task_id != PROBE:
-            relay.measure({Metric.CALLBACKS_RECEIVED: 1})
             on_callback(relay, task_id, _claim(body))
     except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
         logger.exception("callback_not_used", extra={"error": type(exc).__name__})

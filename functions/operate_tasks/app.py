@@ -43,5 +43,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     action = ACTIONS.get(str(event.get("action")))
     if action is None:
         raise ValueError(f"action: one of {', '.join(ACTIONS)}; sent: {event.get('action')!r}")
+    logger.append_keys(task_id=event.get("task_id"))
     logger.info("operator_action", extra={"action": event["action"]})
     return action(current(), event)

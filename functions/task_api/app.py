@@ -6,10 +6,11 @@ from urllib.parse import unquote  # API Gateway hands paths on as they were sent
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import auth, creation, delivery, listing, removal, request, uploads
-from kling_relay.errors import KlingError, bad_parameter, envelope
-from kling_relay.observability import logger
+from kling_relay import auth, creation, delivery, listing, measures, removal, request, uploads
+from kling_relay.errors import KlingError, envelope
+from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay, current
+from kling_relay.task import Task
 
 app = APIGatewayRestResolver()
 _NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # what the resolver cannot do without
@@ -25,8 +26,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def create(kind: str) -> Response:
     relay, tenant = _caller()
     asked = request.parse(kind, _body())
-    left_ms = app.lambda_context.get_remaining_time_in_millis()
-    task = creation.create(relay, tenant, asked, _idempotency_key(), left_ms)
+    key = request.idempotency_key(app.current_event.headers.get("idempotency-key"))
+    task = creation.create(relay, tenant, asked, key, app.lambda_context.get_remaining_time_in_millis())
     return _answer(delivery.task_object(relay, task))
 
 
@@ -46,7 +47,7 @@ def tasks(kind: str) -> Response:
 @app.get("/v1/videos/<kind>/<reference>")
 def query(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
-    task = listing.find(relay, tenant, kind, unquote(reference))
+    task = _find(relay, tenant, kind, reference)
     return _answer(delivery.task_object(relay, task))
 
 
@@ -54,7 +55,7 @@ def query(kind: str, reference: str) -> Response:
 @app.delete("/v1/videos/<kind>/<reference>")
 def delete(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
-    task = removal.remove(relay, listing.find(relay, tenant, kind, unquote(reference)))
+    task = removal.remove(relay, _find(relay, tenant, kind, reference))
     return _answer(delivery.task_object(relay, task))
 
 
@@ -80,25 +81,25 @@ def _caller() -> tuple[Relay, str]:
     return relay, caller.tenant
 
 
+def _find(relay: Relay, tenant: str, kind: str, reference: str) -> Task:
+    task = listing.find(relay, tenant, kind, unquote(reference))
+    logger.append_keys(task_id=task.id)
+    return task
+
+
 def _body() -> bytes:
     return request.raw_body(app.current_event.body, bool(app.current_event.is_base64_encoded))
 
 
-def _idempotency_key() -> str | None:
-    key: str | None = app.current_event.headers.get("idempotency-key")
-    if key is not None and len(key) > 255:
-        raise bad_parameter("Idempotency-Key", f"at most 255 characters are allowed; sent: {len(key)}")
-    return key or None
-
-
 def _request_id() -> str:
-    context = app.current_event.raw_event.get("requestContext") or {}
-    return str(context.get("requestId") or "")
+    return str((app.current_event.raw_event.get("requestContext") or {}).get("requestId") or "")
 
 
 @app.exception_handler(KlingError)
 def _refuse(error: KlingError) -> Response:
     logger.info("refused", extra={"code": error.code, "http": error.http})
+    if (reason := measures.rejection(app.current_event.http_method, app.current_event.path, error)) is not None:
+        current().count(Metric.REJECTED, reason)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     body = envelope(_request_id(), code=error.code, message=error.message)
     return Response(error.http, "application/json", json.dumps(body), headers)

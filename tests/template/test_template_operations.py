@@ -66,8 +66,8 @@ def test_our_metrics_carry_the_stacks_name(template: Template) -> None:
         name: function["Properties"]["Environment"]["Variables"].get("STACK_NAME")
         for name, function in functions.items()
     }
-    assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction", "OperateTasksFunction"}
-    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 7
+    assert {name for name, value in given.items() if value is None} == {"ApiDocsFunction"}
+    assert [value for value in given.values() if value is not None] == [{"Ref": "AWS::StackName"}] * 8
 
 
 def test_the_watcher_is_watched(template: Template) -> None:

@@ -48,6 +48,7 @@ class LedgerProvider:
         self.submit_faults: list[str] = []
         self.query_faults: list[str] = []
         self.slots, self.seconds, self.end = 0, 60.0, "succeed"
+        self.words = "the picture is blocked"  # why a render has failed
         self.units = "1.5"  # what a finished task costs
         self.per_second = 0  # POSTs; one more is refused
         self._posted: list[int] = []
@@ -80,6 +81,7 @@ class LedgerProvider:
             "too_fast": NoRoom("HTTP 429, code 1302: canary-words", too_fast=True),
             "arrears": AccountTrouble("HTTP 429, code 1101: canary-words"),
             "refused": Refused(KlingError(1201, "prompt: too rude")),
+            "risky": Refused(KlingError(1301, "canary-words")),
             "dropped": Unsure("ConnectionError: canary-words"),
         }
         if name in surely_not:
@@ -125,7 +127,7 @@ class LedgerProvider:
             sold.upstream_id,
             status,
             word="reviewing" if fault == "odd" else str(status),
-            message="the picture is blocked" if status == "failed" else "",
+            message=self.words if status == "failed" else "",
             videos=videos if status == "succeed" and fault != "no_url" else (),
             reference="somebody-else" if fault == "foreign" else reference,
             created_at=sold.at,

@@ -69,6 +69,7 @@ FLOORS = [
         "keys",
         "backlog",
         "spending",
+        "measures",
         "tally",
         "provider",
         "profiles",

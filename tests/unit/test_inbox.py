@@ -42,6 +42,7 @@ def test_an_image_becomes_a_task_and_its_result_tells_how_it_ends(world: World, 
     assert task.request == {
         "prompt": "the stack's",
         "duration": "5",
+        "model_name": "kling-v1-6",
         "image": {"s3": f"inputs/inbox/{task.id}/image.jpg"},
     }
     assert len(task.id) == 32
@@ -100,7 +101,7 @@ def test_settings_come_from_four_places(world: World, queue: Queue) -> None:
     queue.run()
     requests = [task_of(world, one).request for one in (first, second, third)]
     for request in requests:
-        del request["image"]
+        del request["image"], request["model_name"]
     assert requests == [
         {"prompt": "😀 cat", "mode": "pro", "duration": "5", "negative_prompt": "blur", "cfg_scale": 0.5},
         {"prompt": "folder", "mode": "pro", "duration": "10", "negative_prompt": "blur"},

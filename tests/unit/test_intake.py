@@ -100,7 +100,10 @@ def test_what_a_model_cannot_do_is_neither_recorded_nor_paid(world: World) -> No
 
 def test_the_stacks_default_model_is_what_is_checked(cloud: Cloud) -> None:
     world = World(cloud, default_model_image2video="kling-v2-1-master", default_model_text2video="kling-v2-6")
-    assert world.create({"image_tail": "https://i.example/1.png"}).request == {"image_tail": "https://i.example/1.png"}
+    body = {"image_tail": "https://i.example/1.png"}
+    assert world.create(body).request == {**body, "model_name": "kling-v2-1-master"}, (
+        "it is what is sent, whatever comes"
+    )
     status, answer = world.http(
         "POST", "/v1/videos/text2video", {"prompt": "p", "mode": "4k"}, authorization=world.key()
     )

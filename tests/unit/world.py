@@ -235,7 +235,9 @@ class World:
         given |= {"notify_function": "notify", "event_bus": "bus"}
         given |= {"intake_tenant": "inbox", "intake_queue_url": "queue"}
         self.relay = Relay(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
-        self.table = self.relay.table = TaskTable(self.effects.watch(cloud.dynamodb), name)
+        self.table = self.relay.table = TaskTable(
+            self.effects.watch(cloud.dynamodb), name, on_move=self.relay.tell_move
+        )
         self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)
         self.states = States(self)
         self.relay.workflows = self.effects.watch(self.states)

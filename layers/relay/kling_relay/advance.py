@@ -1,17 +1,17 @@
 """advance(task): the one function that moves a task forward. API, callback, workflow and archive all call this one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from kling_relay import intake, notifying, schedule, submission, sweeper, workflow
 from kling_relay.facts import NOTHING, Facts
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.provider import Found
 from kling_relay.relay import Relay
 from kling_relay.rows import LostRace
 from kling_relay.snapshot import Snapshot
 from kling_relay.submission import deadline, wait, watch
-from kling_relay.task import ENDED, TASK_STATUS, Phase, Step, Task
+from kling_relay.task import ENDED, TASK_STATUS, Failure, Phase, Step, Task
 
 _MOST_MOVES = 20  # a task has nine phases: more than this in one call means that somebody is fighting with us
 
@@ -51,10 +51,8 @@ def _advance(relay: Relay, task_id: str, facts: Facts, execution: str | None, ta
             task = None
             continue
         moved = after.task if isinstance(after, Step) else after
-        if moved.phase is not task.phase:
-            logger.info("task_moved", extra={"task_id": task_id, "phase": moved.phase, "was": task.phase})
-            if task.phase in _AT_THE_PROVIDER and moved.phase not in _AT_THE_PROVIDER:
-                sweeper.room_was_made(relay)
+        if task.phase in _AT_THE_PROVIDER and moved.phase not in _AT_THE_PROVIDER:
+            sweeper.room_was_made(relay)
         if isinstance(after, Step):
             return after
         task = after
@@ -69,31 +67,46 @@ def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
     comes sooner brings `due_at` forward; one of mere progress is not worth that.
     """
     task = relay.table.get(task_id)
-    if task is None or task.phase in ENDED or task.phase in (Phase.ACCEPTED, Phase.RENDERED):
-        return  # nothing that the provider could tell us now
-    if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > relay.clock.now_ms():
-        return  # the sender is still at it, and its workflow will ask
-    progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in _AT_THE_PROVIDER
-    if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
-        return
-    gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
-    if not relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms, urgent=not progress):
+    use = _use(relay, task, claim)
+    relay.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
+    if use != "ask":
         return
     step = advance(relay, task_id, Facts(hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
         workflow.wake(relay, step)
 
 
+def _use(relay: Relay, task: Task | None, claim: Snapshot | None) -> Literal["ask", "nothing"] | Metric:
+    """Whether a callback is worth a question, or as what it is counted."""
+    if task is None or task.phase in ENDED:
+        return Metric.CALLBACKS_LATE
+    if task.phase is Phase.RENDERED:
+        return Metric.CALLBACKS_DUPLICATE
+    if task.phase is Phase.ACCEPTED:
+        return "nothing"  # nothing that the provider could tell us now
+    if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > relay.clock.now_ms():
+        return "nothing"  # the sender is still at it, and its workflow will ask
+    progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in _AT_THE_PROVIDER
+    if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
+        return Metric.CALLBACKS_DUPLICATE
+    gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
+    asks = relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms, urgent=not progress)
+    return "ask" if asks else Metric.CALLBACKS_DUPLICATE
+
+
 def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     """The provider has it (or had it, for an expired task): ask how it stands."""
     now = relay.clock.now_ms()
     snap = _query(relay, task)
+    if facts.polling:
+        found = snap is not None and (snap.status == "failed" or (snap.status == "succeed" and bool(snap.videos)))
+        relay.measure({Metric.POLLS_MADE: 1, **({Metric.POLLS_FOUND_END: 1} if found else {})})
     if snap is not None and snap.status == "succeed" and snap.videos:
         rendered = relay.table.move(
             task,
             Phase.RENDERED,
             outputs=list(snap.videos),
-            units=snap.units,
+            units=snap.units or task.units,
             rendered_at=now,
             retry_at=None,
             copies=0,
@@ -112,7 +125,8 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         return _keep_watching(relay, task, now)
     if snap is not None and snap.status == "failed":
         reason = snap.message or "the provider gave no reason"
-        return relay.table.move(task, Phase.FAILED, reason=reason, units=snap.units, updated_at=now)
+        failure = Failure.of(reason, otherwise=Failure.PROVIDER)
+        return relay.table.move(task, Phase.FAILED, reason=reason, failure=failure, units=snap.units, updated_at=now)
     if now >= deadline(relay, task):
         return _expire(relay, task, "the provider did not finish")
     if snap is not None and snap.status == "processing" and task.phase is Phase.SUBMITTED:
@@ -143,7 +157,8 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     have run out; that never makes a new generation."""
     now = relay.clock.now_ms()
     if facts.copied:
-        return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, outputs=None, reason="", updated_at=now)
+        over = {"outputs": None, "reason": "", "failure": None}
+        return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, updated_at=now, **over)
     if facts.copy_failed is not None:
         task = relay.table.move(
             task,

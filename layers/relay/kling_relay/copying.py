@@ -5,7 +5,7 @@ from typing import Any
 
 from kling_relay import address, archive
 from kling_relay.address import AddressError
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay
 from kling_relay.task import Task
 
@@ -55,5 +55,6 @@ def _check_host(relay: Relay, host: str) -> None:
         return
     denied = relay.settings.result_hosts == "deny"
     logger.warning("result_host_not_listed", extra={"host": host, "denied": denied})
+    relay.measure({Metric.RESULT_HOST_NOT_LISTED: 1})
     if denied:
         raise AddressError("refused_host")

@@ -33,6 +33,10 @@ class KlingError(Exception):
         super().__init__(f"{self.code} {self.message}")
 
 
+class Refusal(KlingError):
+    """The provider's, of a task that is on record."""
+
+
 def bad_parameter(field: str, problem: str) -> KlingError:
     """A refusal that names the field, the limit and what was sent (code 1201)."""
     return KlingError(1201, f"{field}: {problem}")

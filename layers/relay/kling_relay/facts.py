@@ -22,5 +22,10 @@ class Facts:
     copied: list[dict[str, Any]] | None = None
     copy_failed: str | None = None
 
+    @property
+    def polling(self) -> bool:
+        """Whether a workflow asks because its wait is over: callbacks and copies have no time, clients are fresh."""
+        return self.must_end_by is not None and not self.fresh
+
 
 NOTHING = Facts()

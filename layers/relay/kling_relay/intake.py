@@ -37,6 +37,7 @@ def record(
     request.notes += notes
     for name in dropped:
         del request.body[name]
+    request.body["model_name"] = model  # what it was checked and priced as is what is sent, whatever defaults become
     estimate = catalogue.estimate(relay.catalogue, model, request.kind, request.body)
     budget = relay.spending.budget(tenant, relay.clock.now_ms())
     if budget is not None:  # before anything is fetched or stored; what decides is the transaction below

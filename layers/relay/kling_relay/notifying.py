@@ -35,7 +35,7 @@ def hand_over_id(relay: Relay, task_id: str) -> bool:
     try:
         relay.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
     except Exception as exc:
-        logger.warning("notices_left_to_the_sweeper", extra={"error": type(exc).__name__})
+        logger.warning("notices_left_to_the_sweeper", extra={"task_id": task_id, "error": type(exc).__name__})
         return False
     return True
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -71,6 +71,9 @@ class Unsure:
 
 
 Outcome = Accepted | NotSent | Refused | NoRoom | AccountTrouble | Unsure
+_OUTCOMES = {Accepted: "ok", NoRoom: "no_room", Refused: "refused", AccountTrouble: "account"} | dict.fromkeys(
+    (NotSent, Unsure), "failed"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,10 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The query itself failed: it says nothing about the task."""
+    """The query itself failed: it says nothing about the task. `outcome`: see `Provider`."""
 
     reason: str
+    outcome: str = field(default="failed", compare=False)
 
 
 Answer = Found | Unknown | Trouble
@@ -103,11 +107,14 @@ class Listed:
 
 class Provider:
     """Speaks to one provider. `key(refresh)` gives its API key, or the token that stands for it, past any cache where
-    `refresh` is true."""
+    `refresh` is true. `count` hears of the outcome of every call: ok, no_room, refused, account or failed."""
 
-    def __init__(self, profile: Profile, key: Callable[[bool], str]) -> None:
+    def __init__(
+        self, profile: Profile, key: Callable[[bool], str], count: Callable[[str], None] = lambda outcome: None
+    ) -> None:
         self.profile = profile
         self._key = key
+        self._count = count
         self._wire = Wire()
 
     def prepare(self, refresh: bool = False) -> None:
@@ -120,6 +127,11 @@ class Provider:
 
         Both together end within CONNECT_SECONDS + `read_seconds`.
         """
+        outcome = self._submit(kind, body, read_seconds)
+        self._count(_OUTCOMES[type(outcome)])
+        return outcome
+
+    def _submit(self, kind: str, body: dict[str, Any], read_seconds: float) -> Outcome:
         end = time.monotonic() + read_seconds
         try:
             key = self._usable_key()
@@ -134,20 +146,27 @@ class Provider:
 
     def query(self, kind: str, upstream_id: str) -> Answer:
         """Ask for a task by the provider's id or, where the profile allows it, by our reference. Costs nothing."""
+        answer: Answer
         try:
-            return _classify_query(*self._get(f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"))
+            answer = _classify_query(*self._get(f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"))
         except (NotConnectedError, BrokenError, SettingsError) as exc:
-            return Trouble(str(exc))
+            answer = Trouble(str(exc))
+        self._count(answer.outcome if isinstance(answer, Trouble) else "ok")
+        return answer
 
     def list_page(self, kind: str, number: int, size: int) -> Listed | Trouble:
         """Page `number` (from 1) of all tasks of a kind that the account holds; an empty one is the last. Only where
         the profile says that the provider lists. Costs nothing."""
+        answer: Listed | Trouble
         try:
             status, payload = self._get(f"{self._url(kind)}?pageNum={number}&pageSize={size}")
         except (NotConnectedError, BrokenError, SettingsError) as exc:
-            return Trouble(str(exc))
-        page = snapshot.read_list(payload) if status < 300 else None
-        return Listed(*page) if page is not None else _said_nothing(status, payload)
+            answer = Trouble(str(exc))
+        else:
+            page = snapshot.read_list(payload) if status < 300 else None
+            answer = Listed(*page) if page is not None else _said_nothing(status, payload)
+        self._count(answer.outcome if isinstance(answer, Trouble) else "ok")
+        return answer
 
     def _get(self, url: str) -> tuple[int, Any]:
         key = self._usable_key()
@@ -231,9 +250,13 @@ def _classify_query(status: int, payload: Any) -> Answer:
 
 
 def _said_nothing(status: int, payload: Any) -> Trouble:
+    """An answer that says nothing of the task may still say something of the account: in the same words as to a
+    POST."""
+    outcome = _classify_submit(status, payload)
+    kind = "failed" if isinstance(outcome, Accepted) else _OUTCOMES[type(outcome)]
     if not isinstance(payload, dict):
-        return Trouble(f"HTTP {status} without a readable body")
-    return Trouble(f"HTTP {status}, code {snapshot.error_code(payload)}")
+        return Trouble(f"HTTP {status} without a readable body", kind)
+    return Trouble(f"HTTP {status}, code {snapshot.error_code(payload)}", kind)
 
 
 def _error_text(payload: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from kling_relay import discrepancy, schedule
 from kling_relay.books import Books
 from kling_relay.discrepancy import Finding, Row, What, finding
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.provider import Answer, Found, Listed, Trouble, Unknown
 from kling_relay.relay import Relay
 from kling_relay.schema import KINDS
@@ -66,6 +66,7 @@ def reconcile(relay: Relay, days: int = MOST_DAYS) -> dict[str, Any]:
         logger.warning("reconcile_finding", extra=one)
     summary = {name: told for name, told in report.items() if name != "findings"}
     (logger.info if report["sound"] else logger.warning)("reconciled", extra=summary)
+    relay.measure({Metric.RECONCILE_FINDINGS: report["left_off"] + sum(not one["open"] for one in report["findings"])})
     return report
 
 

@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kling_relay import archive, catalogue, observability
+from kling_relay import archive, catalogue, measures, observability
 from kling_relay.backlog import Backlog
 from kling_relay.catalogue import Catalogue
 from kling_relay.clock import Clock
@@ -29,6 +29,7 @@ from kling_relay.signing import SigningSecrets
 from kling_relay.spending import Spending
 from kling_relay.table import TaskTable
 from kling_relay.tally import Tallies
+from kling_relay.task import Task
 
 _SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or when the old one is of no use
 _REFRESH_SECONDS = 5.0  # one that is asked for sooner comes from memory: forgers must not cost a read each
@@ -88,7 +89,8 @@ class Relay:
     @cached_property
     def table(self) -> TaskTable:
         settings = self.settings
-        return TaskTable(self.client("dynamodb"), settings.need("task_table"), settings.task_retention_days)
+        name, days = settings.need("task_table"), settings.task_retention_days
+        return TaskTable(self.client("dynamodb"), name, days, on_move=self.tell_move)
 
     @cached_property
     def gates(self) -> Gates:
@@ -126,6 +128,18 @@ class Relay:
         """Publish one of a metric that has reasons; never raises."""
         self._emit({metric: 1}, reason)
 
+    def tell_move(self, before: Task | None, after: Task) -> None:
+        """Metrics and the log hear of a move of a task; never raises."""
+        try:
+            if (told := measures.line(before, after)) is not None:
+                logger.info("task_moved", extra=told)
+            if plain := measures.of_move(before, after):
+                self.measure(plain)
+            if (failure := measures.failure(before, after)) is not None:
+                self.count(Metric.FAILED, failure)
+        except Exception as exc:
+            logger.warning("metrics_lost", extra={"error": type(exc).__name__, "task_id": after.id})
+
     def _emit(self, values: Mapping[Metric, float], reason: str | None = None) -> None:
         observability.emit(self.settings.stack_name or "kling-relay", values, reason)
 
@@ -158,7 +172,8 @@ class Relay:
     def provider(self) -> Provider:
         chosen = profile(self.settings.provider, self.settings.kling_base_url)
         signer = TokenSigner(self._provider_key_in, lambda: self.clock.now_ms() / 1000)
-        return Provider(chosen, signer if chosen.auth == "aksk" else self._provider_key_in)
+        key = signer if chosen.auth == "aksk" else self._provider_key_in
+        return Provider(chosen, key, lambda outcome: self.count(Metric.PROVIDER_CALLS, outcome))
 
     def _provider_key_in(self, refresh: bool) -> str:
         return key_in(self._provider_key.get(refresh))

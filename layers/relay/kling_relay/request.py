@@ -44,6 +44,13 @@ class Request:
     notes: list[str] = field(default_factory=list)
 
 
+def idempotency_key(given: str | None) -> str | None:
+    """The header `Idempotency-Key`. Raises KlingError where it is too long."""
+    if given is not None and len(given) > 255:
+        raise bad_parameter("Idempotency-Key", f"at most 255 characters are allowed; sent: {len(given)}")
+    return given or None
+
+
 def raw_body(text: str | None, is_base64: bool) -> bytes:
     """The bytes of a body as API Gateway gives it; what is no base64 stays as it is, and will be no JSON."""
     raw = (text or "").encode("utf-8", "replace")

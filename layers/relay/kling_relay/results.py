@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from kling_relay import delivery
 from kling_relay.errors import KlingError
-from kling_relay.observability import logger
+from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay
 from kling_relay.source import Source
 from kling_relay.tally import Word
@@ -56,7 +56,8 @@ def reject(relay: Relay, source: Source, error: KlingError) -> None:
     """Tell why an upload, or a line of one, has become no task."""
     logger.info("upload_rejected", extra={"object": source.tag, "line": source.line, "code": error.code})
     told = {"task_id": None, "task_status": "failed", "task_status_msg": error.message, "code": error.code}
-    _put(relay, source, _REJECTED, told)
+    if _put(relay, source, _REJECTED, told):
+        relay.measure({Metric.FILES_REJECTED: 1})
     if source.line:
         relay.tallies.tell(source.tag, source.line, "rejected", error.message)
         summarise(relay, source)
@@ -104,14 +105,15 @@ def _task_body(relay: Relay, task: Task) -> dict[str, Any]:
     return told
 
 
-def _put(relay: Relay, source: Source, rank: int, body: dict[str, Any], gap_ms: int = 0) -> None:
-    """Write a result, unless one of the same version is there that tells as much, or was written `gap_ms` ago."""
+def _put(relay: Relay, source: Source, rank: int, body: dict[str, Any], gap_ms: int = 0) -> bool:
+    """Write a result, unless one of the same version is there that tells as much, or was written `gap_ms` ago. Whether
+    it was written."""
     now = relay.clock.now_ms()
     text = json.dumps({"source": source.as_dict(), **body, "updated_at": now}, indent=2)
     for _ in range(_MOST_TRIES):
         key, there = _place(relay, source)
         if there is not None and there.version == source.version and (there.rank >= rank or now < there.at + gap_ms):
-            return
+            return False
         try:
             relay.s3.put_object(
                 Bucket=source.bucket,
@@ -121,7 +123,7 @@ def _put(relay: Relay, source: Source, rank: int, body: dict[str, Any], gap_ms: 
                 Metadata={"version": source.version, "rank": str(rank), "at": str(now)},
                 **({"IfNoneMatch": "*"} if there is None else {"IfMatch": there.etag}),
             )
-            return
+            return True
         except ClientError as exc:
             if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _OVERTAKEN:
                 raise

@@ -6,7 +6,7 @@ from kling_relay import intake, schedule, sweeper, webhooks
 from kling_relay.catalogue import render_p5_seconds
 from kling_relay.facts import Facts
 from kling_relay.gate import Gate, awaited
-from kling_relay.observability import Metric, logger
+from kling_relay.observability import logger
 from kling_relay.provider import (
     Accepted,
     AccountTrouble,
@@ -21,7 +21,7 @@ from kling_relay.relay import Relay
 from kling_relay.schema import default_mode
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
-from kling_relay.task import Phase, Step, Task
+from kling_relay.task import Failure, Phase, Step, Task
 from kling_relay.wire import CONNECT_SECONDS
 
 _LEASE_MARGIN_MS = 2_000
@@ -34,7 +34,7 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     now = relay.clock.now_ms()
     if now >= deadline(relay, task):
         late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
-        return relay.table.move(task, Phase.FAILED, reason=late, updated_at=now)
+        return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
     if task.retry_at is not None and task.retry_at > now:
         return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
     must_end_by = facts.must_end_by
@@ -107,8 +107,9 @@ def _record(relay: Relay, task: Task, outcome: Outcome, facts: Facts) -> Task | 
         adopted = adopt(relay, task, outcome.snapshot)
         return wait(relay, adopted, first_poll(relay, adopted) - age(relay, adopted))
     if isinstance(outcome, Refused) and task.unsure_since is None:
-        told = {"reason": outcome.error.message, "refusal_code": outcome.error.code}
-        return relay.table.move(task, Phase.FAILED, **told, updated_at=now)
+        code, said = outcome.error.code, outcome.error.message
+        failure = Failure.of(said, code, otherwise=Failure.REFUSED)
+        return relay.table.move(task, Phase.FAILED, reason=said, refusal_code=code, failure=failure, updated_at=now)
     if isinstance(outcome, NotSent):
         why = f"the provider cannot be reached ({outcome.reason})"
         return _again(relay, task, schedule.backoff(task.attempt, first=2, most=300), why)
@@ -174,7 +175,6 @@ def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = Fal
     """`refusal`: what a second POST was refused with; the task fails with it where the first one is not found."""
     now = relay.clock.now_ms()
     logger.warning("submission_unconfirmed", extra={"task_id": task.id, "reason": _in_short(reason)})
-    relay.measure({Metric.UNCONFIRMED: 1})
     pause = 0.0 if look_at_once else schedule.LOOKUP_SECONDS
     task = relay.table.move(
         task,
@@ -206,13 +206,15 @@ def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     settled = now >= (task.unsure_since or now) + relay.settings.scaled_ms(relay.settings.settle_seconds)
     if found == "denied" and denials >= 2 and settled:
         if task.reason:
-            return relay.table.move(task, Phase.FAILED, reason=task.reason, updated_at=now)
+            failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
+            return relay.table.move(task, Phase.FAILED, reason=task.reason, failure=failure, updated_at=now)
         if relay.provider.profile.unique_reference or relay.settings.on_unconfirmed == "retry":
             # The POST itself is left to the next step: who asks may be a callback, with little time.
             task = relay.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
             return wait(relay, task, 1)
         if relay.settings.on_unconfirmed == "fail":
-            return relay.table.move(task, Phase.FAILED, reason=_UNCONFIRMED_END, updated_at=now)
+            told = {"reason": _UNCONFIRMED_END, "failure": Failure.EXPIRED}
+            return relay.table.move(task, Phase.FAILED, **told, updated_at=now)
     one_more = not settled or (found == "denied" and denials < 2)
     pause = schedule.DENIAL_GAP_SECONDS if one_more else schedule.PARKED_SECONDS
     retry_at = now + relay.settings.scaled_ms(pause)
@@ -307,7 +309,8 @@ def expire(relay: Relay, task: Task, reason: str) -> Step:
     """The client sees an end; its task's late move is still to come."""
     now = relay.clock.now_ms()
     watched = watch(relay, now)
-    return Step(relay.table.move(task, Phase.EXPIRED, reason=reason, expired_at=now, updated_at=now, **watched), "done")
+    told = {"reason": reason, "failure": Failure.EXPIRED, "expired_at": now}
+    return Step(relay.table.move(task, Phase.EXPIRED, updated_at=now, **told, **watched), "done")
 
 
 def wait(relay: Relay, task: Task, seconds: float, *, scaled: bool = True) -> Step:

@@ -9,6 +9,7 @@ and `tenant-keys#` are keys.py's, `spend#` and `cap#` are spending.py's. The spa
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from kling_relay import notices, outbox, spending
 from kling_relay.errors import KlingError
 from kling_relay.rows import LostRace, Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
 from kling_relay.spending import Budget, Spending
-from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, notice_of
+from kling_relay.task import CLOSED, ENDED, MOVES, Failure, Phase, Task, notice_of
 
 _JSON_FIELDS = {"request", "outputs", "videos", "source"}
 _SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
@@ -30,11 +31,19 @@ _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
 class TaskTable:
-    """The table `name` through a low-level DynamoDB `client`; `retention_days` is how long a row outlives its task."""
+    """The table `name` through a low-level DynamoDB `client`; `retention_days` is how long a row outlives its task.
+    `on_move` hears of every move that was won: the task as it was read (None: a new one), and as the write left it."""
 
-    def __init__(self, client: Any, name: str, retention_days: int = 400) -> None:
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        retention_days: int = 400,
+        on_move: Callable[[Task | None, Task], None] = lambda before, after: None,
+    ) -> None:
         self.rows = Rows(client, name)
         self._retention_days = retention_days
+        self._on_move = on_move
 
     # -- tasks
 
@@ -73,6 +82,7 @@ class TaskTable:
             puts = [self._pointer({"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
             try:
                 self.rows.transact([self.rows.put_new(_item(task)), *puts, *raised], token=f"{attempt}-{turn}")
+                self._on_move(None, task)
                 return task
             except ClientError as exc:
                 if conflicted(exc):  # nothing was written
@@ -156,8 +166,11 @@ class TaskTable:
         settled = spending.settlement(task, to, changes)
         update = self._moving(task, to, changes if settled is None else {**changes, "settled": settled})
         if settled is None or settled == task.committed:
-            return _task(self.rows.update(update))
-        return self._together(update, spending.corrected(self.rows, task, settled))
+            moved = _task(self.rows.update(update))
+        else:
+            moved = self._together(update, spending.corrected(self.rows, task, settled))
+        self._on_move(task, _changed(task, to, changes))
+        return moved
 
     def adopt(self, task: Task, to: Phase | None, provider: str, upstream_id: str, **changes: Any) -> Task:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
@@ -167,7 +180,9 @@ class TaskTable:
         # Ours already: the answer to an earlier write of ours was lost on its way back.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
-        return self._together(update, put)
+        moved = self._together(update, put)
+        self._on_move(task, _changed(task, to, {"upstream_id": upstream_id, **changes}))
+        return moved
 
     def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
         """`update` of a task and `part`, both or none; the row after it. A condition that failed in front of our own
@@ -307,6 +322,8 @@ class TaskTable:
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
         if notice is not None:  # nobody has told anything meanwhile
             condition += f" AND attribute_not_exists(#{notice.attribute})"
+        if changes.get("units") is not None and task.units is None:  # they are told once
+            condition += " AND attribute_not_exists(#units)"
         if "settled" in changes:  # once: whoever settles has seen what it was settled with before
             condition += " AND attribute_not_exists(#settled)" if task.settled is None else " AND #settled = :known"
             sets |= {} if task.settled is None else {"known": task.settled}
@@ -344,7 +361,13 @@ def _task(item: dict[str, Any]) -> Task:
     row = {name: given for name, given in every.items() if name in _TASK_FIELDS}
     row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
     task = Task(id=every["pk"].partition("#")[2], notices=notices.read(every), **row)
-    return replace(task, phase=Phase(task.phase))
+    return replace(task, phase=Phase(task.phase), failure=None if task.failure is None else Failure(task.failure))
+
+
+def _changed(task: Task, to: Phase | None, changes: dict[str, Any]) -> Task:
+    """The task as a move has left it. Not the row that is read after it: somebody may have moved that on already."""
+    known = {name: given for name, given in changes.items() if name in _TASK_FIELDS}
+    return replace(task, phase=to or task.phase, **known)
 
 
 def _stored(given: Any) -> Any:

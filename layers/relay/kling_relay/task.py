@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from kling_relay import notices
-from kling_relay.errors import KlingError
+from kling_relay.errors import Refusal
 from kling_relay.notices import Notice
 
 
@@ -24,6 +24,24 @@ class Phase(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"  # its deadline passed; still watched, because a late video was paid for
 
+
+class Failure(StrEnum):
+    """Why a client was told "failed". A task that its owner cancelled has none."""
+
+    REFUSED = "refused"  # the provider did not take it
+    CONTENT = "content"  # the provider's risk control, at its door or after the render
+    PROVIDER = "provider"  # the provider took it and did not make it
+    EXPIRED = "expired"  # its time was over: to be sent, to be proved, to be rendered or to be copied
+
+    @classmethod
+    def of(cls, said: str, code: int | None = None, *, otherwise: "Failure") -> "Failure":
+        """`otherwise`, unless Kling's code or words are those of its risk control."""
+        risky = code == _RISK_CODE or any(words in said.lower() for words in _RISK_WORDS)
+        return cls.CONTENT if risky else otherwise
+
+
+_RISK_CODE = 1301  # content security policy
+_RISK_WORDS = ("risk control", "content security")  # "Failure to pass the risk control system"; its name of 1301
 
 # Kling's four words (legacy API): anything else makes clients poll for ever.
 TASK_STATUS: dict[Phase, str] = {
@@ -92,6 +110,7 @@ class Task:
     copies: int = 0  # tries of the copy
     videos: list[dict[str, Any]] = field(default_factory=list)  # ours: id, duration, key, size, md5, watermark_key
     reason: str = ""  # task_status_msg
+    failure: Failure | None = None  # the class of `reason`
     refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
@@ -106,9 +125,9 @@ class Task:
     schema: int = 1
 
     @property
-    def refusal(self) -> KlingError | None:
+    def refusal(self) -> Refusal | None:
         """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
-        return None if self.refusal_code is None else KlingError(self.refusal_code, self.reason)
+        return None if self.refusal_code is None else Refusal(self.refusal_code, self.reason)
 
     def outlived(self, now: int) -> bool:
         """Whether the row should be gone at `now` (ms): DynamoDB takes up to some days to remove it."""

@@ -16,7 +16,7 @@ _NOBODY_WAITS = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
 
 def start(relay: Relay, step: Step) -> None:
     """Start the task's workflow under the name that its row carries. That it runs already is no error."""
-    _start(relay, step.task.execution, json.dumps(step.as_state()))
+    _start(relay, step.task, json.dumps(step.as_state()))
 
 
 def wake(relay: Relay, step: Step) -> None:
@@ -38,15 +38,15 @@ def replace(relay: Relay, task: Task) -> bool:
         task = relay.table.take_over(task, f"{task.id}-r{run}", due_at)
     except LostRace:
         return False
-    _start(relay, task.execution, json.dumps({"task_id": task.id, "next": "advance"}))
+    _start(relay, task, json.dumps({"task_id": task.id, "next": "advance"}))
     return True
 
 
-def _start(relay: Relay, name: str, state: str) -> None:
+def _start(relay: Relay, task: Task, state: str) -> None:
     arn = relay.settings.need("state_machine_arn")
     try:
-        relay.workflows.start_execution(stateMachineArn=arn, name=name, input=state)
+        relay.workflows.start_execution(stateMachineArn=arn, name=task.execution, input=state)
     except ClientError as exc:
         if exc.response["Error"]["Code"] != "ExecutionAlreadyExists":
             raise
-        logger.info("workflow_exists", extra={"execution": name})
+        logger.info("workflow_exists", extra={"task_id": task.id, "execution": task.execution})

@@ -1,0 +1,28 @@
+"""The metrics among what functions print, as CloudWatch reads them."""
+
+import json
+
+import pytest
+from kling_relay.observability import DIMENSION, NAMESPACE, REASONS, UNITS, Metric
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, list[float]]:
+    """The metrics among what was printed, as CloudWatch reads them: name, or name/reason, -> values. Checks their
+    form."""
+    values: dict[str, list[float]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        entry = json.loads(line)
+        if "_aws" not in entry:
+            continue
+        (directive,) = entry["_aws"]["CloudWatchMetrics"]
+        (dimensions,) = directive["Dimensions"]
+        assert directive["Namespace"] == NAMESPACE and isinstance(entry[DIMENSION], str)
+        for metric in directive["Metrics"]:
+            name = Metric(metric["Name"])
+            second, reasons = REASONS.get(name, ("", ()))
+            assert set(dimensions) == {DIMENSION, *([second] if second else [])}
+            assert UNITS[name] == metric["Unit"]
+            reason = f"/{entry[second]}" if second else ""
+            assert not second or entry[second] in reasons
+            values.setdefault(name + reason, []).extend(entry[name])
+    return values
