@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kling_relay import observability
 
 SEED = int(os.environ.get("CAMPAIGN_SEED") or 20_260_901)
 LONG = os.environ.get("CAMPAIGN") == "long"
@@ -75,6 +76,7 @@ def campaign(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     going = Campaign(request.node.name.removeprefix("test_"))
     if LONG:  # pytest would keep millions of lines
         logging.disable(logging.CRITICAL)
+        monkeypatch.setattr(observability, "emit", lambda *_: None)
     yield going
     logging.disable(logging.NOTSET)
     request.node.user_properties.append(("campaign", (going.name.partition("[")[0], going.end())))

@@ -4,6 +4,7 @@ The provider's ledger (`world.provider.sold`) is the truth about money. A histor
 went through, as (before, after), oldest first; reliability/dynamo.py keeps it.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,13 +22,14 @@ RANK |= {Phase.SUBMITTED: 1, Phase.PROCESSING: 2, Phase.RENDERED: 3} | dict.from
 def hold(world: World, acknowledged: Iterable[str], history: Iterable[Change] = ()) -> None:
     """All of them. `acknowledged`: the task ids that clients were answered. World.tasks() looks at each row by itself
     already: billed at most once (I1), and `due_at` as long as it is open (I10)."""
-    tasks = {task.id: task for task in world.tasks()}
+    tasks, history = {task.id: task for task in world.tasks()}, list(history)
     all_ended(tasks, acknowledged)
     all_sold_is_known(world, tasks)
     nothing_went_back(history)
     videos_are_there(world, tasks.values())
     ends_were_told_once(history)
     money_adds_up(world, tasks.values())
+    measures_add_up(world, history)
 
 
 def all_ended(tasks: dict[str, Task], acknowledged: Iterable[str]) -> None:
@@ -100,3 +102,36 @@ def money_adds_up(world: World, tasks: Iterable[Task]) -> None:
             assert not world.provider.billed(task.id), f"{task} counts as free"
         if task.phase is Phase.SUCCEEDED:
             assert task.units is not None
+
+
+_TOLD_BY_PHASE = {Phase.UNCONFIRMED: "Unconfirmed", Phase.SUBMITTED: "Submitted", Phase.SUCCEEDED: "Succeeded"}
+
+
+def measures_add_up(world: World, history: list[Change]) -> None:
+    """I8: metrics tell what the rows went through: nothing twice, and nothing left out where nobody died. So what was
+    accepted has succeeded, failed, was cancelled, or is open; what expired and came late is told as both."""
+    told, happened = world.measured, Counter[str](Accepted=0)
+    for was, task in history:
+        if was is None:
+            happened["Accepted"] += 1
+            continue
+        happened["UnitsSpent"] += float(task.units or 0) if was.units is None else 0
+        if was.phase is not task.phase:
+            happened[_TOLD_BY_PHASE.get(task.phase, "")] += 1
+            if task.phase in CLOSED and task.failure is not None and was.expired_at is None:
+                happened[f"Failed/{task.failure}"] += 1
+    del happened[""]
+    families = {*happened, *(name for name in told if name in _TOLD_BY_PHASE.values() or name.startswith("Failed/"))}
+    differ = {name: (told[name], happened[name]) for name in families if told[name] != happened[name]}
+    if not history:
+        return
+    if world.effects.fired:
+        assert all(measured < true for measured, true in differ.values()), f"told twice: {differ}"
+        return
+    assert not differ, f"(told, happened): {differ}"
+    tasks = world.tasks()
+    late = sum(task.phase is Phase.SUCCEEDED and task.expired_at is not None for task in tasks)
+    cancelled = sum(task.phase is Phase.FAILED and task.failure is None for task in tasks)
+    still_open = sum(task.phase not in CLOSED for task in tasks)
+    ended = told["Succeeded"] + sum(value for name, value in told.items() if name.startswith("Failed/"))
+    assert told["Accepted"] + late == ended + cancelled + still_open

@@ -12,7 +12,7 @@ from kling_relay.relay import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.task import Phase
 
-from tests.unit.test_metrics import printed
+from tests.unit.printed import printed
 from tests.unit.world import Cloud, World
 
 HOUR = 3600.0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kling_relay.task import Phase, Task
 
-from tests.unit.test_metrics import printed
+from tests.unit.printed import printed
 from tests.unit.test_submission import lost
 from tests.unit.world import Cloud, World
 

@@ -11,7 +11,7 @@ from kling_relay.relay import Cached
 from kling_relay.task import Phase, Task
 from kling_relay.webhooks import PROBE, signature
 
-from tests.unit.test_metrics import printed
+from tests.unit.printed import printed
 from tests.unit.world import BASE_URL, Cloud, World
 
 SECRET, OTHER = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI=", "whsec_b2xkLW9sZC1vbGQtb2xkLW9sZC1vbGQ="

@@ -239,6 +239,9 @@ class World:
             self.effects.watch(cloud.dynamodb), name, on_move=self.relay.tell_move
         )
         self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)
+        self.measured: Counter[str] = Counter()  # metric, or metric/reason -> the sum of what was published
+        publish = self.relay._emit
+        self.relay._emit = lambda values, reason=None: self._measure(publish, values, reason)  # type: ignore[method-assign]
         self.states = States(self)
         self.relay.workflows = self.effects.watch(self.states)
         self.handed_over: list[str] = []  # ids of tasks that notify_client has been invoked for
@@ -256,6 +259,10 @@ class World:
         for app in cloud.apps.values():
             app.current = lambda: self.relay  # type: ignore[attr-defined]
         cloud.apps["archive_video"].copy_outputs = self._copy  # type: ignore[attr-defined]
+
+    def _measure(self, publish: Callable[..., None], values: dict[str, float], reason: str | None) -> None:
+        self.measured.update({f"{name}/{reason}" if reason else str(name): value for name, value in values.items()})
+        publish(values, reason)
 
     # -- the functions
 
