@@ -12,6 +12,7 @@ from kling_relay.notices import SLOTS, Notice
 from kling_relay.task import Phase, Task
 from standardwebhooks import Webhook
 
+from tests.unit.printed import printed
 from tests.unit.world import BODY, World
 
 HOOK = "https://client.example/hook?canary=1"
@@ -62,6 +63,24 @@ def test_every_change_is_told_once_in_its_order(world: World, receiver: Receiver
     ]
     assert "notify" not in world.row(f"task#{task.id}")
     assert [one.webhook for one in task.notices] == ["delivered"] * 3
+
+
+def test_how_long_a_client_was_not_told_is_measured(
+    world: World, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receiver.answers = [204, 503, 204, 410]
+    task = world.create({**BODY, "callback_url": HOOK})
+    world.tell()
+    world.clock.tick(61)
+    world.callback(task)
+    world.tell()
+    assert printed(capsys)["NoticeSeconds"] == [0]
+    world.clock.tick(7)
+    world.sweep()
+    world.tell()
+    assert printed(capsys)["NoticeSeconds"] == [7]
+    world.states.run()
+    assert printed(capsys)["WebhooksFailed"] == [1]
 
 
 def test_the_body_is_klings_callback(world: World, receiver: Receiver) -> None:

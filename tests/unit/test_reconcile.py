@@ -63,6 +63,8 @@ def test_a_hundred_planted_among_sound_ones(
     keys = {"newest first": lambda e: e.accepted_at, "oldest first": lambda e: -e.accepted_at}
     garden.open_for_business(keys.get(order, lambda e: e.task_id))
     report = reported(garden)
+    unattended = [one for one in report["findings"] if not one["open"]]
+    assert garden.world.measured["ReconcileFindings"] == len(unattended) > 50
     assert len(garden.expected) == 100
     assert named(report) == garden.expected
     assert len(report["findings"]) == 100 == sum(report["counts"].values())

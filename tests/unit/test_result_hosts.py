@@ -47,11 +47,13 @@ def test_listed_hosts_and_the_providers_own_pass_in_silence(cloud: Cloud, mode: 
     world = World(cloud, result_hosts=mode)
     world.provider.profile = replace(world.provider.profile, result_hosts=LISTED)
     assert [check(world, host) for host in ("x.klingai.com", "kling.ai", "provider.example")] == [[], [], []]
+    assert not world.measured
 
 
 def test_an_unlisted_host_is_told_of_by_default(world: World) -> None:
     told = {"extra": {"host": "cdn.example", "denied": False}}
     assert check(world, "cdn.example") == [(("result_host_not_listed",), told)]
+    assert world.measured == {"ResultHostNotListed": 1}
 
 
 def test_an_unlisted_host_is_denied_where_the_operator_says_so(cloud: Cloud) -> None:

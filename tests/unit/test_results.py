@@ -59,6 +59,20 @@ def test_a_version_is_read_although_it_was_overwritten(world: World, queue: Queu
     assert results(world) == {f"results/inbox/a.jpg.{old['detail']['object']['version-id']}.json"}
 
 
+def test_what_becomes_no_task_is_counted_once(world: World, queue: Queue) -> None:
+    """However often S3 tells of it; and a line like a file."""
+    lines = b'{"kind": "text2video", "prompt": "p"}\n{"kind": "none"}\nno json\n'
+    dropped = [
+        drop(world, "inbox/a.txt", b"?"),
+        drop(world, "inbox/b.jpg", b"?"),
+        drop(world, "inbox/c.tasks.jsonl", lines),
+    ]
+    queue.put(*dropped, *dropped)
+    queue.run()
+    assert len(world.tasks()) == 1
+    assert (world.measured["FilesRejected"], world.measured["Accepted"], world.measured["Rejected"]) == (4, 1, 0)
+
+
 def test_a_deleted_object(world: World, queue: Queue) -> None:
     marked, gone = drop(world, "inbox/a.jpg", jpeg()), drop(world, "inbox/b.jpg", jpeg())
     world.cloud.s3.delete_object(Bucket="inputs", Key="inbox/a.jpg")  # a delete marker: the version is there
