@@ -13,6 +13,7 @@ from kling_relay.advance import on_callback
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay, current
 from kling_relay.snapshot import Snapshot, read
+from kling_relay.task import is_task_id
 from kling_relay.webhooks import PROBE, SIGNATURE_HEADERS, is_callback_token, is_signed
 
 _MAX_BODY_BYTES = 65_536
@@ -30,14 +31,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     relay = current()
     place = event.get("pathParameters") or {}
     task_id, token = str(place.get("task_id", "")), str(place.get("token", ""))
+    if is_task_id(task_id):
+        logger.append_keys(task_id=task_id)
     if not is_callback_token(relay.keyring, task_id, token):
-        return _rejected(relay)
-    logger.append_keys(task_id=task_id)
+        return _rejected(relay, "token")
     body = _body(event)
     try:
         if not _may_pass(relay, event.get("headers") or {}, body):
-            logger.warning("callback_signature_refused")
-            return _rejected(relay)
+            return _rejected(relay, "signature")
         if task_id != PROBE:
             on_callback(relay, task_id, _claim(body))
     except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
@@ -45,7 +46,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return _DONE
 
 
-def _rejected(relay: Relay) -> dict[str, Any]:
+def _rejected(relay: Relay, why: str) -> dict[str, Any]:
+    logger.warning("callback_rejected", extra={"reason": why})
     relay.measure({Metric.CALLBACKS_REJECTED: 1})
     return _NOT_FOUND
 

@@ -68,6 +68,7 @@ def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
     """
     task = relay.table.get(task_id)
     use = _use(relay, task, claim)
+    logger.info("callback_received", extra={"task_id": task_id, "use": use})
     relay.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
     if use != "ask":
         return

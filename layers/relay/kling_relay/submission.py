@@ -80,8 +80,8 @@ def _send(relay: Relay, claimed: Task, body: dict[str, Any], gate: Gate, facts: 
     """The one paid POST of a claim, and its outcome into the row. `gate`: as it was before the claim."""
     outcome = relay.provider.submit(claimed.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
     bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found, whatever comes now
-    noted = {"task_id": claimed.id, "attempt": claimed.attempt, "outcome": type(outcome).__name__}
-    logger.info("submitted", extra={**noted, "upstream_id": bought})
+    told = {"task_id": claimed.id, "attempt": claimed.attempt}
+    logger.info("submitted", extra={**told, "outcome": type(outcome).__name__, "upstream_id": bought})
     step = _record(relay, claimed, outcome, facts)
     if gate.crowded and isinstance(outcome, Accepted):
         sweeper.room_was_found(relay, claimed.tenant, gate)
