@@ -29,8 +29,8 @@ def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:  # 
     stack = DeployedStack(STAGE)
     rows = {"TableName": stack.outputs["TaskTable"], "Key": {"pk": {"S": f"task#{task_id}"}}}
     until(lambda: int(stack.client("dynamodb").get_item(**rows)["Item"].get("copies", {"N": "0"})["N"]) >= 2)
-    faults(aws, wrong_file=None)
     assert run("retry-archive", "--task", task_id) == 0
+    faults(aws, wrong_file=None)
     said = capsys.readouterr().out
     assert f"the video of task {task_id} is copied again now" in said or "is under way just now" in said
     until(lambda: api.query("image2video", task_id)["task_status"] == "succeed")
