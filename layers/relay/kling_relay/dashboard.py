@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from kling_relay import dead_letters, delivery
 from kling_relay.ended import ENDS
-from kling_relay.failure import FAILURES, Kind, kind_of
+from kling_relay.failure import ADVICE, Kind, kind_of
 from kling_relay.gate import Gate
 from kling_relay.markup import Content, Html, tag, together
 from kling_relay.relay import Relay
@@ -118,12 +118,12 @@ def failures(relay: Relay, asked: Asked) -> Html:
 
 
 def _kinds(kinds: list[Kind], *, whole: bool) -> Html:
-    counts = {kind: kinds.count(kind) for kind in FAILURES if kind in kinds}
+    counts = {kind: kinds.count(kind) for kind in ADVICE if kind in kinds}
     groups = [
         tag(
             "div",
-            tag("div", tag("b", f"{count} × {FAILURES[kind].title}"), bar(count / len(kinds), _tone(kind))),
-            tag("div", FAILURES[kind].remedy),
+            tag("div", tag("b", f"{count} × {ADVICE[kind].title}"), bar(count / len(kinds), _tone(kind))),
+            tag("div", ADVICE[kind].remedy),
             class_="kind",
         )
         for kind, count in sorted(counts.items(), key=lambda pair: -pair[1])
@@ -133,7 +133,7 @@ def _kinds(kinds: list[Kind], *, whole: bool) -> Html:
 
 def _tone(kind: Kind) -> str:
     """What an operator has nothing to do with is no alarm."""
-    return "bad" if FAILURES[kind].ours else "plain"
+    return "bad" if ADVICE[kind].ours else "plain"
 
 
 def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
@@ -141,7 +141,7 @@ def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
     if copy_can_be_repeated(task):
         button = act(asked, "Copy again", "Copy its video again, now?", "retry_archive", task_id=task.id)
     ended = task.notices[-1].at if task.notices else task.updated_at
-    return [ago(asked, ended), _link(asked, task), task.tenant, FAILURES[kind].title, cut(task.reason), button]
+    return [ago(asked, ended), _link(asked, task), task.tenant, ADVICE[kind].title, cut(task.reason), button]
 
 
 def videos(relay: Relay, asked: Asked) -> Html:
