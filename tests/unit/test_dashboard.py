@@ -102,7 +102,7 @@ def test_a_task_is_found_by_its_clients_id_with_the_tenant(world: World) -> None
     assert "tenant umbrella has none" in drawn(world, "task", form).text
     assert task.id in drawn(world, "task", {"forms": {"all": {"task": task.id, "tenant": "umbrella"}}}).text
     assert "Enter a task's id" in drawn(world, "task").text
-    assert "There is no task" in drawn(world, "task", task="x" * 5000).text
+    assert "There is no task" in drawn(world, "task", task="x" * 5000, tenant="y" * 5000).text
 
 
 def test_a_succeeded_task_tells_of_its_copies_webhooks_and_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

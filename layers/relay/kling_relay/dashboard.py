@@ -37,6 +37,7 @@ from kling_relay.widgets import (
 
 _FAILURES_READ = 100
 _MOST_TENANTS = 20
+_LONGEST_NAME = 64  # of a task by us, and of a tenant
 _POSTER_SECONDS = 3600
 _POSTER_KEPT_MS = 1_800_000  # so long a poster has the same address, and the browser need not fetch it again
 
@@ -76,7 +77,7 @@ def _open_row(relay: Relay, asked: Asked, task: Task) -> list[Content]:
 
 def one_task(relay: Relay, asked: Asked) -> Html:
     """A task by our id, or by a tenant's external one, and its whole story."""
-    wanted, tenant = asked.text("task"), asked.text("tenant")
+    wanted, tenant = asked.text("task"), asked.text("tenant")[:_LONGEST_NAME]
     fields = tag(
         "form",
         tag("input", name="task", value=cut(wanted), placeholder="task id, or external id", size=34),
@@ -85,9 +86,9 @@ def one_task(relay: Relay, asked: Asked) -> Html:
     form = together(fields, search(asked, "Find", "task"))
     if not wanted:
         return together(form, note("Enter a task's id, as a client or a log line has it."))
-    task = relay.table.find(tenant, wanted) if tenant else relay.table.get(wanted[:64])
+    task = relay.table.find(tenant, wanted) if tenant else relay.table.get(wanted[:_LONGEST_NAME])
     if task is None and tenant:
-        task = relay.table.get(wanted[:64])  # ours, with a tenant left in the field from before
+        task = relay.table.get(wanted[:_LONGEST_NAME])  # ours, with a tenant left in the field from before
     if task is None:
         hint = f"tenant {cut(tenant)} has none" if tenant else "if it is an external id, name its tenant as well"
         return together(form, note(f"There is no task {cut(wanted)}: {hint}.", tone="bad"))
