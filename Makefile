@@ -32,7 +32,7 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 inbox: $(VENV)/test.done ## a dropped list of a thousand requests against three slots, on the stack here (LINES=1000; half an hour)
 	@INBOX_LINES=$(or $(LINES),1000) $(VENV)/bin/python -m pytest -s -n 0 --timeout=0 tests/workflow/test_inbox.py -k list
 
-browser: $(VENV)/test.done ## a delivered video in a real player; needs a Chromium (`make test` leaves it out without one)
+browser: $(VENV)/test.done ## a delivered video in a real player, and the widgets; needs a Chromium (`make test` leaves it out without one)
 	@$(VENV)/bin/python -m pytest -rs tests/browser
 
 fuzz: $(VENV)/test.done ## far more drawn requests and odd events than `make test` has (CASES=1000 an operation, SEED= to repeat a run)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from local import operating
 from local.deployed_stack import DeployedStack
 from local.stack import Stack
 from tests.local.test_deployed import STAGE, aws, run, running  # noqa: F401  (two of them are fixtures)
@@ -29,8 +28,8 @@ def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:  # 
     stack = DeployedStack(STAGE)
     rows = {"TableName": stack.outputs["TaskTable"], "Key": {"pk": {"S": f"task#{task_id}"}}}
     until(lambda: int(stack.client("dynamodb").get_item(**rows)["Item"].get("copies", {"N": "0"})["N"]) >= 2)
-    faults(aws, wrong_file=None)
     assert run("retry-archive", "--task", task_id) == 0
+    faults(aws, wrong_file=None)
     said = capsys.readouterr().out
     assert f"the video of task {task_id} is copied again now" in said or "is under way just now" in said
     until(lambda: api.query("image2video", task_id)["task_status"] == "succeed")
@@ -51,24 +50,33 @@ def test_dead_letters_go_back(aws: Stack, capsys: Out) -> None:  # noqa: F811
     assert "queue: one of IntakeDeadLetters; sent: 'IntakeQueue'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("through_the_bucket", [False, True])
-def test_tasks_are_exported(aws: Stack, capsys: Out, tmp_path: Path, through_the_bucket: bool) -> None:  # noqa: F811
-    tenant = f"books-{through_the_bucket}".lower()
-    api = client(aws, tenant)
-    ids = [api.send("image2video", {**BODY, "external_task_id": f"order-{number}"})["task_id"] for number in range(2)]
-    path = tmp_path / "tasks.csv"
-    if through_the_bucket:
-        answer = DeployedStack(STAGE).operate("export", tenant=tenant)
-        where = {"Bucket": DeployedStack(STAGE).outputs["InputBucket"], "Key": "exports/test.csv"}
-        DeployedStack(STAGE).client("s3").put_object(**where, Body=answer["csv"].encode())
-        url = DeployedStack(STAGE).client("s3").generate_presigned_url("get_object", Params=where)
-        operating._write(path, {"url": url})
-    else:
-        assert run("export", "--since", "2026-01-01", "--tenant", tenant, "--out", str(path)) == 0
-        assert f"2 tasks: {path}" in capsys.readouterr().out
+def exported(path: Path, *more: str) -> list[dict[str, str]]:
+    assert run("export", "--since", "2026-01-01", "--out", str(path), *more) == 0
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["task_id"] for row in rows} == set(ids) and {row["tenant"] for row in rows} == {tenant}
+        return list(csv.DictReader(file))
+
+
+def test_tasks_are_exported_few_in_the_answer_and_many_through_the_bucket(
+    aws: Stack,  # noqa: F811
+    capsys: Out,
+    tmp_path: Path,
+) -> None:
+    task_id = client(aws, "books").send("image2video", {**BODY, "external_task_id": "order-1"})["task_id"]
+    stack, path = DeployedStack(STAGE), tmp_path / "tasks.csv"
+    (row,) = exported(path, "--tenant", "books")
+    assert (row["task_id"], row["tenant"], row["external_task_id"]) == (task_id, "books", "order-1")
+    table, exports = stack.outputs["TaskTable"], {"Bucket": stack.outputs["InputBucket"], "Prefix": "exports/"}
+    assert stack.client("s3").list_objects_v2(**exports)["KeyCount"] == 0
+    item = stack.client("dynamodb").get_item(TableName=table, Key={"pk": {"S": f"task#{task_id}"}})["Item"]
+    gone = {"queue", "standing", "notify"}  # of no index but that of lists: nobody works on them
+    copy = {name: value for name, value in item.items() if name not in gone}
+    puts = [{"PutRequest": {"Item": {**copy, "pk": {"S": f"task#{number:032x}"}}}} for number in range(1500)]
+    for start in range(0, len(puts), 25):
+        stack.client("dynamodb").batch_write_item(RequestItems={table: puts[start : start + 25]})
+    rows = exported(path, "--tenant", "books")
+    assert len({row["task_id"] for row in rows}) == len(rows) == 1501 and path.stat().st_size > 200_000
+    assert f"1501 tasks: {path}" in capsys.readouterr().out
+    assert stack.client("s3").list_objects_v2(**exports)["KeyCount"] == 1
 
 
 def test_an_export_that_cannot_be_made_is_explained(aws: Stack, capsys: Out, tmp_path: Path) -> None:  # noqa: F811

@@ -1,5 +1,7 @@
 """Who may do what, on the transformed template."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -60,7 +62,7 @@ RIGHTS = {
     "OperateTasksFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
         *("dynamodb:Scan", "secretsmanager:GetSecretValue", "lambda:InvokeFunction"),
-        *("states:StartExecution", "states:SendTaskSuccess", "s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"),
+        *("states:StartExecution", "states:SendTaskSuccess", "s3:PutObject", "s3:GetObject"),
         *("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"),
     },
     "OpsWidgetFunctionRole": {
@@ -173,6 +175,21 @@ def test_functions_are_invoked_by_this_stacks_api_and_rules_only(template: Templ
     for name, permission in permissions.items():
         source = references(permission["Properties"]["SourceArn"])
         assert source & {"Api", *of_type(template, "AWS::Events::Rule")}, name
+
+
+def test_viewers_may_look_and_nothing_else(template: Template) -> None:
+    written = template["Outputs"]["ViewerPolicy"]["Value"]["Fn::Sub"]
+    assert len(written) < 4096  # of an output
+    policy = json.loads(written)
+    assert policy["Version"] == "2012-10-17"
+    assert {one["Effect"] for one in policy["Statement"]} == {"Allow"}
+    looking = re.compile(r"(cloudwatch|logs):(Get|List|Describe|StartQuery|StopQuery)\w*")
+    listed = [
+        (one["Action"] if isinstance(one["Action"], list) else [one["Action"]], one) for one in policy["Statement"]
+    ]
+    granted = [(action, one["Resource"]) for actions, one in listed for action in actions]
+    other = [pair for pair in granted if not looking.fullmatch(pair[0])]
+    assert other == [("lambda:InvokeFunction", "${OpsWidgetFunction.Arn}")]
 
 
 def test_nothing_depends_on_itself(template: Template) -> None:

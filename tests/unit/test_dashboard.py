@@ -1,14 +1,16 @@
 """The widgets over real rows: what each view reads and shows, and that it reads no more than it says."""
 
-import json
 from typing import Any
 
 import pytest
 from kling_relay import ended as ended_module
-from kling_relay.rows import new_token
+from kling_relay.rows import value
+from kling_relay.table import _item
 from kling_relay.task import Phase, Task
 
 from tests.unit.test_intake import b64, png
+from tests.unit.test_markup import ATTACKS
+from tests.unit.test_table import fresh
 from tests.unit.widget_html import Widget
 from tests.unit.world import BODY, Cloud, World
 
@@ -102,7 +104,7 @@ def test_a_task_is_found_by_its_clients_id_with_the_tenant(world: World) -> None
     assert "tenant umbrella has none" in drawn(world, "task", form).text
     assert task.id in drawn(world, "task", {"forms": {"all": {"task": task.id, "tenant": "umbrella"}}}).text
     assert "Enter a task's id" in drawn(world, "task").text
-    assert "There is no task" in drawn(world, "task", task="x" * 5000).text
+    assert "There is no task" in drawn(world, "task", task="x" * 5000, tenant="y" * 5000).text
 
 
 def test_a_succeeded_task_tells_of_its_copies_webhooks_and_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,40 +245,31 @@ def test_a_view_reads_keys_and_its_own_rows_and_writes_nothing(world: World) -> 
     assert {name for name, _ in asked} <= {"query", "batch_get_item", "get_item"}
 
 
-@pytest.fixture
-def posted(cloud: Cloud) -> World:
-    """A world whose inbox has a queue and a dead-letter queue."""
-    queues = cloud.session.client("sqs")
-    made = [queues.create_queue(QueueName=f"{name}-{new_token()}")["QueueUrl"] for name in ("inbox", "dead")]
-    return World(cloud, intake_queue_url=made[0], intake_dead_letters_url=made[1])
-
-
-def in_queue(world: World, url: str) -> list[str]:
-    found = world.relay.queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
-    return [one["Body"] for one in found.get("Messages", [])]
-
-
-def test_dead_letters_are_shown_and_stay_where_they_are_until_they_are_redriven(posted: World) -> None:
-    dead, inbox = posted.relay.settings.intake_dead_letters_url, posted.relay.settings.intake_queue_url
-    assert "empty" in drawn(posted, "dead_letters").text and payloads(drawn(posted, "dead_letters"), OPERATE) == []
-    event = {"detail": {"bucket": {"name": "inputs"}, "object": {"key": "inbox/<b>cat</b>.png", "version-id": "v"}}}
-    line = {"source": {"bucket": "inputs", "key": "inbox/list.tasks.jsonl", "version": "v", "line": 7}, "at": [0, 9]}
-    bodies = [json.dumps(event), json.dumps(line), "no JSON", "[]", '"text"']
-    for body in bodies:
-        posted.relay.queues.send_message(QueueUrl=dead, MessageBody=body)
-    widget = drawn(posted, "dead_letters")
-    assert "5 messages" in widget.text and "inbox/<b>cat</b>.png" in widget.text
-    assert "inbox/list.tasks.jsonl, line 7" in widget.text and "no JSON" in widget.text
-    assert sorted(in_queue(posted, dead)) == sorted(bodies)
-    ((call, redrive),) = [(call, values) for call, values in widget.calls if call["endpoint"] == OPERATE]
-    assert call["confirmation"] == "Send what lies in IntakeDeadLetters back to its queue?"
-    answer = posted.call("operate_tasks", redrive)
-    assert answer == {"queue": "IntakeDeadLetters", "moved": 5, "left": 0}
-    assert sorted(in_queue(posted, inbox)) == sorted(bodies) and in_queue(posted, dead) == []
-    assert posted.call("operate_tasks", redrive)["moved"] == 0
-
-
-@pytest.mark.parametrize("queue", [None, "", "IntakeQueue", 5, ["IntakeDeadLetters"], "https://sqs.example/1/dead"])
-def test_only_a_dead_letter_queue_of_the_stack_is_redriven(posted: World, queue: Any) -> None:
-    with pytest.raises(ValueError, match="queue: one of IntakeDeadLetters; sent:"):
-        posted.call("operate_tasks", {"action": "redrive", "queue": queue})
+def test_no_view_lets_anything_out_of_its_place(world: World) -> None:
+    """Every attack in every field of rows that lists show, in the gate and in the pause."""
+    for number, attack in enumerate(ATTACKS):
+        text = attack.encode(errors="replace").decode()
+        video = {"id": text, "key": f"videos/{text}", "duration": text, "size": 5}
+        said = {"reason": text, "waits_for": text, "external_task_id": f"{number}{text}", "units": text, "tenant": text}
+        said |= {
+            "upstream_id": text,
+            "request": {"prompt": text, "model_name": text, "image": {"s3": f"inputs/{text}"}},
+        }
+        for end in ("succeed", "failed", None):
+            phase = {"succeed": Phase.SUCCEEDED, "failed": Phase.FAILED, None: Phase.PROCESSING}[end]
+            row = fresh(phase=phase, videos=[video] if end == "succeed" else [], **said)
+            item = {**_item(row), "end": value(end), "ended": value(f"{world.clock.now:013}#{row.id}")}
+            kept = {name: given for name, given in item.items() if end or name not in ("end", "ended")}
+            world.dynamodb.put_item(TableName=world.table.rows.name, Item=kept)
+    hostile = "".join(ATTACKS)[:200].encode(errors="replace").decode()
+    world.relay.gates.close(
+        "kling", world.relay.gates.get("kling"), not_before=world.clock.now + 60_000, reason=hostile
+    )
+    world.clock.tick(1)
+    for show in ("open_tasks", "failures", "videos", "account"):
+        widget = drawn(world, show, limit=100)
+        assert set(call["endpoint"] for call, _ in widget.calls) <= {HERE, OPERATE}
+        assert "<script>alert(1)</script>" in widget.text or show == "videos"
+        assert all("javascript:" not in link.partition("?")[0][:12] for link in widget.links)
+    world.relay.gates.stop(world.clock.now, hostile)
+    assert "<script>alert(1)</script>" in drawn(world, "account").text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kling_relay import markup, notices, widgets
-from kling_relay.failure import FAILURES, Kind, kind_of
+from kling_relay.failure import ADVICE, Kind, kind_of
 from kling_relay.markup import Html, payload, style_sheet, tag, together
 from kling_relay.story import moments, story
 from kling_relay.task import Phase, Task
@@ -191,7 +191,7 @@ def test_kinds_of_failure(fields: dict[str, Any], kind: Kind | None) -> None:
 
 
 def test_every_kind_has_a_remedy() -> None:
-    assert set(FAILURES) == set(Kind)
+    assert set(ADVICE) == set(Kind)
 
 
 def test_a_story_is_told_in_its_order() -> None:

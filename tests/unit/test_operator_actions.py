@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kling_relay import dead_letters, export
+from kling_relay import export
 from kling_relay.export import HEADS
 from kling_relay.task import Phase, Task
 
@@ -163,48 +163,6 @@ def test_a_cell_is_a_text_for_every_spreadsheet(text: str) -> None:
     assert safe == text or safe == f"'{text}"
     assert not safe.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
     assert not safe.lstrip().startswith(("=", "+", "-", "@"))
-
-
-class Queue:
-    """SQS where a redrive dies or never ends: messages come back as long as they are not deleted."""
-
-    def __init__(self, deaths: int = 0, endless: bool = False) -> None:
-        self.dead, self.sent, self.deaths, self.endless = ["a", "b", "c"], [], deaths, endless  # type: ignore[var-annotated]
-
-    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:
-        return {"Messages": [{"MessageId": m, "Body": m, "ReceiptHandle": m} for m in self.dead[:MaxNumberOfMessages]]}
-
-    def send_message(self, *, MessageBody: str, **_: Any) -> None:
-        self.sent.append(MessageBody)
-
-    def delete_message(self, *, ReceiptHandle: str, **_: Any) -> None:
-        if self.deaths:
-            self.deaths -= 1
-            raise ConnectionError("gone")
-        if not self.endless:
-            self.dead.remove(ReceiptHandle)
-
-    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        return {"Attributes": dict.fromkeys(names, str(len(self.dead)))}
-
-
-def test_a_redrive_that_dies_loses_nothing(world: World) -> None:
-    world.relay.queues = Queue(deaths=1)
-    with pytest.raises(ConnectionError):
-        operate(world, "redrive", queue="IntakeDeadLetters")
-    assert operate(world, "redrive", queue="IntakeDeadLetters") == {"queue": "IntakeDeadLetters", "moved": 3, "left": 0}
-    assert world.relay.queues.sent == ["a", "a", "b", "c"]
-
-
-def test_a_redrive_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.relay.queues = Queue(endless=True)
-    monkeypatch.setattr(dead_letters, "_MOST", 20)
-    assert operate(world, "redrive", queue="IntakeDeadLetters") == {
-        "queue": "IntakeDeadLetters",
-        "moved": 20,
-        "left": 3,
-    }
 
 
 def test_an_action_leaves_out_what_a_dashboard_sends_along(world: World) -> None:

@@ -89,6 +89,21 @@ def test_a_copy_that_failed_is_begun_again_by_its_button(driver: Driver, console
     assert len(driver.posts(task_id)) == 1
 
 
+def test_a_task_that_expired_for_want_of_a_copy_still_gets_its_video(driver: Driver, console: Console) -> None:
+    driver.faults(wrong_file=True)
+    task_id = driver.post()["task_id"]
+    driver.phase(task_id, "rendered")
+    driver.write(f"task#{task_id}", rendered_at=driver.row(task_id)["rendered_at"] - 86_400_000)
+    driver.phase(task_id, "expired")
+    failures = console.show("failures")
+    assert "Rendered and paid, not copied" in failures.text and "not_a_video" in failures.text
+    driver.faults(wrong_file=None)
+    assert console.click(failures, lambda values: values.get("action") == "retry_archive")["begun"]
+    until(lambda: driver.row(task_id)["phase"] == "succeeded")
+    assert play(driver.delivered(task_id)) and len(driver.posts(task_id)) == 1
+    assert "0failed" in console.show("failures").text
+
+
 def _begun(driver: Driver, console: Console, task_id: str) -> bool:
     """Whether the button was pressed while the task slept, or it has not been needed any more."""
     story = console.show("task", task=task_id)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from kling_relay import dead_letters, delivery
 from kling_relay.ended import ENDS
-from kling_relay.failure import FAILURES, Kind, kind_of
+from kling_relay.failure import ADVICE, Kind, kind_of
 from kling_relay.gate import Gate
 from kling_relay.markup import Content, Html, tag, together
 from kling_relay.relay import Relay
@@ -37,6 +37,7 @@ from kling_relay.widgets import (
 
 _FAILURES_READ = 100
 _MOST_TENANTS = 20
+_LONGEST_NAME = 64  # of a task by us, and of a tenant
 _POSTER_SECONDS = 3600
 _POSTER_KEPT_MS = 1_800_000  # so long a poster has the same address, and the browser need not fetch it again
 
@@ -76,7 +77,7 @@ def _open_row(relay: Relay, asked: Asked, task: Task) -> list[Content]:
 
 def one_task(relay: Relay, asked: Asked) -> Html:
     """A task by our id, or by a tenant's external one, and its whole story."""
-    wanted, tenant = asked.text("task"), asked.text("tenant")
+    wanted, tenant = asked.text("task"), asked.text("tenant")[:_LONGEST_NAME]
     fields = tag(
         "form",
         tag("input", name="task", value=cut(wanted), placeholder="task id, or external id", size=34),
@@ -85,9 +86,9 @@ def one_task(relay: Relay, asked: Asked) -> Html:
     form = together(fields, search(asked, "Find", "task"))
     if not wanted:
         return together(form, note("Enter a task's id, as a client or a log line has it."))
-    task = relay.table.find(tenant, wanted) if tenant else relay.table.get(wanted[:64])
+    task = relay.table.find(tenant, wanted) if tenant else relay.table.get(wanted[:_LONGEST_NAME])
     if task is None and tenant:
-        task = relay.table.get(wanted[:64])  # ours, with a tenant left in the field from before
+        task = relay.table.get(wanted[:_LONGEST_NAME])  # ours, with a tenant left in the field from before
     if task is None:
         hint = f"tenant {cut(tenant)} has none" if tenant else "if it is an external id, name its tenant as well"
         return together(form, note(f"There is no task {cut(wanted)}: {hint}.", tone="bad"))
@@ -118,12 +119,12 @@ def failures(relay: Relay, asked: Asked) -> Html:
 
 
 def _kinds(kinds: list[Kind], *, whole: bool) -> Html:
-    counts = {kind: kinds.count(kind) for kind in FAILURES if kind in kinds}
+    counts = {kind: kinds.count(kind) for kind in ADVICE if kind in kinds}
     groups = [
         tag(
             "div",
-            tag("div", tag("b", f"{count} × {FAILURES[kind].title}"), bar(count / len(kinds), _tone(kind))),
-            tag("div", FAILURES[kind].remedy),
+            tag("div", tag("b", f"{count} × {ADVICE[kind].title}"), bar(count / len(kinds), _tone(kind))),
+            tag("div", ADVICE[kind].remedy),
             class_="kind",
         )
         for kind, count in sorted(counts.items(), key=lambda pair: -pair[1])
@@ -133,7 +134,7 @@ def _kinds(kinds: list[Kind], *, whole: bool) -> Html:
 
 def _tone(kind: Kind) -> str:
     """What an operator has nothing to do with is no alarm."""
-    return "bad" if FAILURES[kind].ours else "plain"
+    return "bad" if ADVICE[kind].ours else "plain"
 
 
 def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
@@ -141,7 +142,7 @@ def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
     if copy_can_be_repeated(task):
         button = act(asked, "Copy again", "Copy its video again, now?", "retry_archive", task_id=task.id)
     ended = task.notices[-1].at if task.notices else task.updated_at
-    return [ago(asked, ended), _link(asked, task), task.tenant, FAILURES[kind].title, cut(task.reason), button]
+    return [ago(asked, ended), _link(asked, task), task.tenant, ADVICE[kind].title, cut(task.reason), button]
 
 
 def videos(relay: Relay, asked: Asked) -> Html:

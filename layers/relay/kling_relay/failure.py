@@ -7,7 +7,7 @@ from kling_relay.task import Phase, Task
 
 CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing was charged"
 _CONTENT_CODE = 1301
-_CONTENT_WORDS = "risk control"  # of Kling's own message for a render that its moderation stopped
+_CONTENT_WORDS = ("risk control", "content security")  # of Kling's messages for what its moderation stopped
 
 
 class Kind(StrEnum):
@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Advice:
     """`title`: what happened, in a few words. `remedy`: what to do. `ours`: an operator has something to do."""
 
     title: str
@@ -30,42 +30,42 @@ class Failure:
     ours: bool = True
 
 
-FAILURES: dict[Kind, Failure] = {
-    Kind.NOT_COPIED: Failure(
+ADVICE: dict[Kind, Advice] = {
+    Kind.NOT_COPIED: Advice(
         "Rendered and paid, not copied",
         "The video lies at the provider and is looked for every six hours, for 30 days. Once what the reason names is "
         "put right, copy it at once: the button at the task, or make retry-archive TASK=…",
     ),
-    Kind.UNCONFIRMED: Failure(
+    Kind.UNCONFIRMED: Advice(
         "Nobody knows whether it was sent",
         "It may have been billed. make reconcile asks the provider for it; a late video is still delivered. Only its "
         "client should send it again.",
     ),
-    Kind.SLOW: Failure(
+    Kind.SLOW: Advice(
         "The provider did not finish in time",
         "It is watched for 30 days, and a late video is still delivered. If there are many, ask the provider.",
     ),
-    Kind.UNSENT: Failure(
+    Kind.UNSENT: Advice(
         "Never sent",
         "Nothing was charged; its client may send it again. The reason names what it waited for: a pause (make "
         "resume), the provider's account, or room there.",
     ),
-    Kind.PROVIDER: Failure(
+    Kind.PROVIDER: Advice(
         "The render failed at the provider",
         "Its client may send it again. If there are many of one model, ask the provider; the units say what it took.",
     ),
-    Kind.CONTENT: Failure(
+    Kind.CONTENT: Advice(
         "Stopped by the provider's content rules",
         "The same prompt and image will be stopped again: its client has to change them.",
         ours=False,
     ),
-    Kind.REFUSED: Failure(
+    Kind.REFUSED: Advice(
         "Refused by the provider",
         "Nothing was charged. The reason names what its client has to correct. If all are refused, compare the "
         "provider's profile (parameter Provider) with its documentation.",
         ours=False,
     ),
-    Kind.CANCELLED: Failure("Cancelled by its owner", "Nothing to do; nothing was charged.", ours=False),
+    Kind.CANCELLED: Advice("Cancelled by its owner", "Nothing to do; nothing was charged.", ours=False),
 }
 
 
@@ -75,7 +75,7 @@ def kind_of(task: Task) -> Kind | None:
         return None
     if task.reason == CANCELLED:
         return Kind.CANCELLED
-    if task.refusal_code == _CONTENT_CODE or _CONTENT_WORDS in task.reason.lower():
+    if task.refusal_code == _CONTENT_CODE or any(words in task.reason.lower() for words in _CONTENT_WORDS):
         return Kind.CONTENT
     if task.refusal_code is not None:
         return Kind.REFUSED

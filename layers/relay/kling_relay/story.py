@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from kling_relay.failure import FAILURES, kind_of
+from kling_relay.failure import ADVICE, kind_of
 from kling_relay.markup import Content, Html, tag, together
 from kling_relay.schema import default_mode
 from kling_relay.task import CLOSED, TASK_STATUS, Task, copy_can_be_repeated
@@ -67,11 +67,11 @@ def _why(task: Task) -> Html | None:
     kind = kind_of(task)
     if kind is None:
         return None
-    failure = FAILURES[kind]
+    advice = ADVICE[kind]
     code = "" if task.refusal_code is None else f" (code {task.refusal_code})"
-    tone = "warn" if not failure.ours or task.due_at else ""
+    tone = "warn" if not advice.ours or task.due_at else ""
     said = tag("pre", task.reason or "no reason was given")
-    return tag("div", tag("b", failure.title, code), said, tag("p", failure.remedy), class_=f"box {tone}".strip())
+    return tag("div", tag("b", advice.title, code), said, tag("p", advice.remedy), class_=f"box {tone}".strip())
 
 
 def _now(asked: Asked, task: Task) -> Html | None:
