@@ -1,6 +1,7 @@
 """The dashboard shows all there is, where there is something to see; the saved queries find something."""
 
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.template.drawing import dashboard_problems, drawn, intrinsic, logged, query_problems, widgets
-from tests.template.rules import of_type
+from tests.template.rules import REPOSITORY, of_type
 
 Template = dict[str, Any]
 
@@ -67,6 +68,17 @@ def test_each_log_is_asked_for_errors(template: Template) -> None:
     functions = of_type(template, "AWS::Lambda::Function").values()
     logs = {one["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] for one in functions}
     assert {log for log in logs if f"SOURCE '${{{log}}}'" not in errors} == set()
+
+
+def test_the_runbook_calls_things_as_they_are_called(template: Template) -> None:
+    """What it quotes with a capital is on the dashboard; what it calls a saved query is one."""
+    text = (REPOSITORY / "docs/runbook.md").read_text()
+    book = " ".join(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).split())
+    titles = [one["properties"].get("title", "") for one in widgets(template)]
+    titles += [row[-1].get("label", "") for one in widgets(template) for row in one["properties"].get("metrics", [])]
+    quoted = set(re.findall(r'"([A-Z][^"]{3,60})"', book))
+    assert len(quoted) > 8 and {name for name in quoted if not any(name in title for title in titles)} == set()
+    assert set(re.findall(r'saved query "([^"]+)"', book)) <= QUERIES
 
 
 # ------------------------------------------------------------------------------------------- the finders find something
