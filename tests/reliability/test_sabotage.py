@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import Phase as Generate
-from kling_relay import advance, submission, sweeper
+from kling_relay import advance, submission, sweeper, table
 from kling_relay.facts import Facts
 from kling_relay.provider import NotSent, Outcome, Unsure
 from kling_relay.relay import Relay
@@ -46,7 +46,8 @@ def weaken(patch: Patch, part: str) -> None:
 
 
 def no_phase_condition(patch: Patch) -> None:
-    weaken(patch, r"#phase IN \([^)]*\)|attribute_not_exists\(#notice_\d+\)")  # the second one protects as well
+    """With what protects an end as well: it is told once, and so is its price."""
+    weaken(patch, r"#phase IN \([^)]*\)|attribute_not_exists\(#(notice_\d+|units)\)")
 
 
 def no_attempt_fence(patch: Patch) -> None:
@@ -130,6 +131,19 @@ def no_second_copy(patch: Patch) -> None:
     patch.setattr(advance, "_next_copy", lambda relay, task, copies: 2**52)
 
 
+def told_before_it_is_won(patch: Patch) -> None:
+    """A move is measured when it is tried."""
+    as_it_was = TaskTable.move
+
+    def move(self: TaskTable, task: Task, to: Phase | None, **changes: Any) -> Task:
+        self._on_move(task, table._changed(task, to, changes))
+        with patch.context() as silent:
+            silent.setattr(self, "_on_move", lambda before, after: None)
+            return as_it_was(self, task, to, **changes)
+
+    patch.setattr(TaskTable, "move", move)
+
+
 SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, ...]]] = [
     (no_phase_condition, test_interleavings.test_interleavings, ("falling_asleep",)),
     (no_attempt_fence, test_interleavings.test_interleavings, ("zombie",)),
@@ -145,6 +159,8 @@ SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, .
     (no_sweeper, test_pairs.test_pairs_of_faults, ()),
     (no_sweeper, test_executions.test_killed_executions, ("accepts",)),
     (no_second_copy, test_deaths.test_deaths, ("copy_fails",)),
+    (told_before_it_is_won, test_deaths.test_deaths, ("accepts",)),
+    (told_before_it_is_won, test_interleavings.test_interleavings, ("falling_asleep",)),
 ]
 
 
