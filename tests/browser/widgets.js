@@ -1,4 +1,4 @@
-// Reports how a browser took the widgets of this page apart, and how they look. Runs before the page counts as loaded.
+// Reports how a browser took the widgets of this page apart, and how they look. Posted as soon as the pictures are there.
 const luminance = ([r, g, b]) => [r, g, b].map(c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
   .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
 const colour = text => text.match(/[\d.]+/g).map(Number);
@@ -14,20 +14,25 @@ const contrast = node => {
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 };
 const shown = node => node.offsetParent !== null && [...node.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-const places = [...document.querySelectorAll(".place")];
-const report = places.map(place => {
-  const nodes = [...place.querySelectorAll("*")];
-  const dim = nodes.filter(node => node.localName !== "style" && !node.closest("cwdb-action") && shown(node))
-    .map(node => [contrast(node), node.localName, node.className, node.textContent.slice(0, 40)]).filter(([ratio]) => ratio < 4.5);
-  const wide = nodes.filter(node => node.offsetParent && node.getBoundingClientRect().right > place.getBoundingClientRect().right + 1);
+const attributes = node => Object.fromEntries([...node.attributes].map(a => [a.name, a.value]));
+const look = place => {
+  const nodes = [...place.querySelectorAll("*")].filter(node => node.localName !== "style" && !node.closest("cwdb-action"));
+  const edge = place.getBoundingClientRect().right + 1;
+  const described = node => [node.localName, node.className, node.textContent.slice(0, 40)];
   return {
-    elements: nodes.map(node => [node.localName, Object.fromEntries([...node.attributes].map(a => [a.name, a.value]))]),
     text: place.innerText,
-    dim,
-    wide: wide.map(node => [node.localName, node.className, node.textContent.slice(0, 40)]),
+    dim: nodes.filter(node => shown(node) && contrast(node) < 4.5).map(described),
+    wide: nodes.filter(node => node.offsetParent && node.getBoundingClientRect().right > edge).map(described),
     pictures: [...place.querySelectorAll("img")].map(img => img.complete && img.naturalWidth > 0),
   };
-});
-const request = new XMLHttpRequest();
-request.open("POST", "/report", false);
-request.send(JSON.stringify({places: report, hacked: window.hacked === true, scripts: document.scripts.length}));
+};
+(async () => {
+  const places = [...document.querySelectorAll(".place")];
+  const elements = places.map(place => [...place.querySelectorAll("*")].map(node => [node.localName, attributes(node)]));
+  for (const picture of document.images) picture.loading = "eager"; // those far down would wait for somebody who scrolls
+  await Promise.all([...document.images].map(picture => picture.decode().catch(() => {})));
+  const report = places.map((place, at) => ({elements: elements[at], ...look(place)}));
+  const request = new XMLHttpRequest();
+  request.open("POST", "/report", false);
+  request.send(JSON.stringify({places: report, hacked: window.hacked === true, scripts: document.scripts.length}));
+})();

@@ -80,7 +80,7 @@ def one_task(relay: Relay, asked: Asked) -> Html:
     wanted, tenant = asked.text("task"), asked.text("tenant")[:_LONGEST_NAME]
     fields = tag(
         "form",
-        tag("input", name="task", value=cut(wanted), placeholder="task id, or external id", size=34),
+        tag("input", name="task", value=cut(wanted), placeholder="task id, or external id", size=38),
         tag("input", name="tenant", value=cut(tenant), placeholder="tenant, for an external id", size=20),
     )
     form = together(fields, search(asked, "Find", "task"))

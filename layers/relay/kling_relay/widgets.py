@@ -131,14 +131,16 @@ def cut(text: str, most: int = _CUT) -> str:
 
 
 def lasting(ms: int) -> str:
-    """A length of time, in its two largest units: "3 min", "2 h 5 min", "1 d 3 h"."""
+    """A length of time, in its two largest units: "40 s", "3 min 5 s", "2 h"."""
     seconds = max(0, ms) // 1000
     if seconds < 60:
         return f"{seconds} s"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
-    if hours < 1:
-        return f"{minutes} min"
-    large, small = (f"{days} d", f"{hours % 24} h") if days else (f"{hours} h", f"{minutes % 60} min")
+    large, small = f"{minutes} min", f"{seconds % 60} s"
+    if days:
+        large, small = f"{days} d", f"{hours % 24} h"
+    elif hours:
+        large, small = f"{hours} h", f"{minutes % 60} min"
     return large if small[0] == "0" else f"{large} {small}"
 
 
