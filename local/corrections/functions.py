@@ -56,8 +56,22 @@ def dependencies_come_from_layers() -> None:
         lambda_runtime.Worker._spawn,
         ("[binary, worker_path]", '[binary, *(["-S"] if runtime.startswith("python") else []), worker_path]'),
         ("    spawn_env = {**os.environ, **env_vars}\n", "    spawn_env = {**os.environ, **_RUNTIME, **env_vars}\n"),
-        # Bytecode is not written: every worker unpacks its code anew, so nobody would read it.
-        _RUNTIME={"PYTHONPATH": str(runtime), "PYTHONDONTWRITEBYTECODE": "1"},
+        _RUNTIME={"PYTHONPATH": str(runtime)},
+    )
+
+
+@correction
+def layers_are_unpacked_once() -> None:
+    """MiniStack unpacks the layers for each worker, so that all is compiled anew. AWS: they lie in /opt."""
+    swap(
+        lambda_runtime.Worker._spawn,
+        (
+            "            if layer_data:\n",
+            "            if layer_data:\n"
+            '                layers_dirs.append(_unpacked(layer_data, "layer"))\n'
+            "                continue\n",
+        ),
+        _unpacked=lambda_svc._docker_extracted_dir,
     )
 
 

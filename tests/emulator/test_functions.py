@@ -37,6 +37,20 @@ class TestLambda:
         answer = aws.functions.invoke(FunctionName="imports", Payload=wanted)
         assert json.loads(answer["Payload"].read()) == ["boto3", "inlayer"]
 
+    def test_a_layer_is_unpacked_and_compiled_once(self, aws: Aws) -> None:
+        source = """
+            import os, layered
+            def handler(event, context): return [layered.__file__, os.path.getmtime(layered.__cached__)]
+        """
+        layer = aws.functions.publish_layer_version(
+            LayerName="layered", Content={"ZipFile": archive(python__layered="")}
+        )["LayerVersionArn"]
+        seen = []
+        for name in ("first", "second"):
+            aws.create_function(name, source, Layers=[layer])
+            seen.append(json.loads(aws.functions.invoke(FunctionName=name)["Payload"].read()))
+        assert seen[0] == seen[1] and seen[0][0].endswith("layered.py")
+
     def test_eventbridge_retries_a_failing_function_then_tells_its_destination(self, aws: Aws) -> None:
         failures = aws.queue("failures")
         function = aws.create_function("fails", count_call("fails") + "        raise ValueError('no')")
