@@ -141,6 +141,12 @@ viewer: ## fetch another version of the viewer that /docs serves (VERSION=5.35.0
 	  cp swagger-ui-bundle.js.LICENSE.txt "$(CURDIR)/$$to/"; \
 	  for file in LICENSE NOTICE; do cp $$file "$(CURDIR)/$$to/$$file.txt"; done; rm -rf $$got
 
+charts: ## fetch another version of what draws the graphs of the operations page (VERSION=4.6.1; needs npm)
+	@test -n "$(VERSION)" || { echo "which one? make charts VERSION=4.6.1" >&2; exit 1; }
+	@set -e; got=$$(mktemp -d); npm pack --silent --pack-destination $$got chart.js@$(VERSION) >/dev/null; tar xzf $$got/*.tgz -C $$got; \
+	  sed -E 's@//# sourceMappingURL=[^ ]*@@' $$got/package/dist/chart.umd.min.js > local/page/chart.js; \
+	  cp $$got/package/LICENSE.md local/page/chart.LICENSE.txt; rm -rf $$got
+
 clean: ## remove everything that was installed or built here
 	@rm -rf $(VENV) .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 

@@ -2,7 +2,7 @@
 
 It passes requests on to the emulator's REST API, and adds the gateway's own limits with the answers that the template's
 GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached. Finished videos come
-from the same address (`edge`); CloudFront has one of its own.
+from the same address (`edge`); CloudFront has one of its own. So does the operations page, CloudWatch's part.
 """
 
 import sys
@@ -14,9 +14,10 @@ from typing import Any
 
 import urllib3
 
-from local import edge
+from local import edge, operations
 from local.edge import Edge
 from local.gateway_figures import GatewayFigures
+from local.operations import Operations
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
@@ -49,16 +50,23 @@ class Front:
         self.api_base = ""
         self.edge: Edge | None = None
         self.figures: GatewayFigures | None = None
+        self.operations: Operations | None = None
         self.responses = responses
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None
 
-    def start(self, api_base: str, edge: Edge | None = None, figures: GatewayFigures | None = None) -> None:
+    def start(
+        self,
+        api_base: str,
+        edge: Edge | None = None,
+        figures: GatewayFigures | None = None,
+        operations: Operations | None = None,
+    ) -> None:
         """Begin to answer; `api_base` is the emulator's own address of the deployed stage. `edge` delivers videos,
-        `figures` are told of every other request, and stopped with the front."""
-        self.api_base, self.edge, self.figures = api_base, edge, figures
+        `operations` shows the dashboard, `figures` are told of every other request, and stopped with the front."""
+        self.api_base, self.edge, self.figures, self.operations = api_base, edge, figures, operations
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -123,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read(int(length))
         if self.server.front.edge is not None and self.path.startswith(edge.PREFIX):
             return self._deliver(self.server.front.edge.answer(self.command, self.path, dict(self.headers.items())))
+        if self.server.front.operations is not None and self.path.startswith(operations.PREFIX):
+            headers = dict(self.headers.items())
+            return self._send(*self.server.front.operations.answer(self.command, self.path, headers, body))
         self._send(*self.server.front.answer(self.command, self.path, dict(self.headers.items()), body))
 
     def handle_expect_100(self) -> bool:

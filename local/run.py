@@ -188,6 +188,7 @@ def _run(serve: bool, once: bool, console: Console, ended: threading.Event) -> N
                 lines = curl_lines(stack.endpoint, path.stem)
             if serve or not once:
                 print("\n".join(["", "Try it yourself, in another terminal:", *lines, ""]), flush=True)
+                console.say(f"what is going on: {stack.endpoint['api_url']}/operations")
                 console.say("serving until Ctrl-C")
                 while not ended.wait(1):
                     stack.check()

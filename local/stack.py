@@ -16,6 +16,7 @@ from local.edge import Edge
 from local.emulator import REGION, Emulator
 from local.front import Front
 from local.gateway_figures import GatewayFigures
+from local.operations import Operations
 
 TENANTS = ("demo", "second")
 SIMULATOR_KEY = "kling-simulator-key"
@@ -114,7 +115,9 @@ class Stack:
         api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
         api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
         figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
-        self._front.start(api_base, self._edge(self._front.url, outputs["VideoBucket"]), figures)
+        edge = self._edge(self._front.url, outputs["VideoBucket"])
+        operations = Operations(self._front.url, self.emulator.client, outputs["OperateTasksFunction"])
+        self._front.start(api_base, edge, figures, operations)
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
         )
