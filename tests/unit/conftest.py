@@ -9,6 +9,7 @@ from pytest_socket import disable_socket, enable_socket
 
 from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
 from tests.unit.simulated import sim, simulator  # noqa: F401  (fixtures)
+from tests.unit.tables import lose_answers, table  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(autouse=True)

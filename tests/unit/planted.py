@@ -7,7 +7,7 @@ from typing import Any
 
 from kling_relay.discrepancy import What
 from kling_relay.rows import value
-from kling_relay.table import _item
+from kling_relay.table import new_item
 from kling_relay.task import Phase, Task, new_task_id
 
 from local.simulator import Simulator
@@ -44,7 +44,7 @@ class Garden:
         known = {"claimed_at": born, "due_at": None if phase in (P.SUCCEEDED, P.FAILED) else born + DAY}
         known |= {"kind": self.dice.choice(KINDS), "updated_at": born, "request": {"prompt": "canary-prompt"}}
         task = Task(id=task_id, tenant="acme", phase=phase, created_at=born, **{**known, **fields})
-        items = [_item(task)] if kept else []
+        items = [new_item(task)] if kept else []
         if owned and task.upstream_id is not None:
             pk = f"upstream#{by or self.provider}#{task.upstream_id}"
             items.append({"pk": value(pk), "task_id": value(task.id)})

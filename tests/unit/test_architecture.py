@@ -62,6 +62,7 @@ FLOORS = [
     {
         "request",
         "archive",
+        "recording",
         "table",
         "outbox",
         "signing",

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay import rows
+from kling_relay import recording, rows
 from kling_relay.errors import KlingError
 from kling_relay.rows import LostRace
 from kling_relay.spending import Budget, Spending
 from kling_relay.task import Phase, Task
 
 from tests.unit.books import balanced
+from tests.unit.tables import fresh
 from tests.unit.test_intake import b64, png
-from tests.unit.test_table import fresh, lose_answers  # noqa: F401  (a fixture)
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
 MONTH = "2026-09"
@@ -111,7 +111,7 @@ def test_the_transaction_alone_refuses_what_never_fits(world: World) -> None:
     """More than the whole cap, in a month without a row: nobody has looked before."""
     task = fresh(reserved=1500, spend_month=MONTH)
     with pytest.raises(KlingError, match="1 units are allowed in 2026-09") as refused:
-        world.table.record(task, body_hash="h", budget=Budget(MONTH, 1000, 0))
+        recording.record(world.table, task, body_hash="h", budget=Budget(MONTH, 1000, 0))
     assert refused.value.code == 1102 and world.tasks() == [] and balanced(world) == {}
 
 
@@ -152,7 +152,7 @@ def handler(table: Any, spending: Spending, task: Task) -> Iterator[str]:
     yield "read"
     try:
         budget.check(task.reserved or 0)
-        table.record(task, body_hash="h", budget=budget)
+        recording.record(table, task, body_hash="h", budget=budget)
         yield "recorded"
     except KlingError as exc:
         assert exc.code == 1102
@@ -289,7 +289,7 @@ def test_a_price_that_nobody_can_read_leaves_the_reservation(capped: World, unit
 def test_the_lost_answer_to_a_settlement_is_success(
     capped: World,
     units: str,
-    lose_answers: Callable[[str], None],  # noqa: F811
+    lose_answers: Callable[[str], None],
 ) -> None:
     (task,) = fill(capped, 1)
     lose_answers("TransactWriteItems")  # moto carries a repeated transaction out again: the conditions have to hold
@@ -300,7 +300,7 @@ def test_the_lost_answer_to_a_settlement_is_success(
 
 def test_the_lost_answer_to_a_reservation_is_success(
     capped: World,
-    lose_answers: Callable[[str], None],  # noqa: F811
+    lose_answers: Callable[[str], None],
 ) -> None:
     capped.key()
     for key in (None, "key-1"):
@@ -311,7 +311,7 @@ def test_the_lost_answer_to_a_reservation_is_success(
 
 def test_the_lost_answer_to_the_reservation_that_fills_the_cap(
     cloud: Cloud,
-    lose_answers: Callable[[str], None],  # noqa: F811
+    lose_answers: Callable[[str], None],
 ) -> None:
     """Repeated, it does not fit any more; but it is on record."""
     world = World(cloud, monthly_cap_units=2)
