@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+from kling_relay import reconcile
 from kling_relay.discrepancy import What
 from kling_relay.rows import value
 from kling_relay.table import new_item
@@ -201,3 +203,10 @@ class Garden:
     def _units_differ(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number(), units="1")
         self.wrong(What.UNITS_DIFFER, task, self.theirs(task, "succeed"))
+
+
+@pytest.fixture
+def garden(world: World, monkeypatch: pytest.MonkeyPatch) -> Garden:
+    """Empty; where a report pauses, the clock goes on."""
+    monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
+    return Garden(world)

@@ -45,3 +45,19 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def recorded(table: TaskTable, **fields: Any) -> Task:
     return recording.record(table, fresh(**fields), body_hash="h")
+
+
+def before_a_write(
+    table: TaskTable, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any], *, number: int = 1
+) -> None:
+    """`act` happens right before the `number`-th transaction from now."""
+    real, turns = table.rows.transact, []
+
+    def transact(items: list[dict[str, Any]], token: str) -> None:
+        turns.append(token)
+        if len(turns) == number:
+            monkeypatch.setattr(table.rows, "transact", real)
+            act()
+        real(items, token)
+
+    monkeypatch.setattr(table.rows, "transact", transact)

@@ -1,6 +1,5 @@
 """A refusal does not use up the client's external id or Idempotency-Key: the corrected body is a task of its own."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from kling_relay.errors import KlingError
 from kling_relay.table import TaskTable
 from kling_relay.task import Phase, Task
 
-from tests.unit.tables import fresh
+from tests.unit.tables import before_a_write, fresh
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
 WAYS = ["external", "header", "both"]
@@ -149,21 +148,6 @@ def failed(table: TaskTable, **fields: Any) -> Task:
     return table.move(task, Phase.FAILED, reason="no", refusal_code=1201, updated_at=START)
 
 
-def before_the_write(table: TaskTable, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
-    """`act` happens right before the write that takes the place of a failed task."""
-    real = table.rows.transact
-    turns: list[str] = []
-
-    def transact(items: list[dict[str, Any]], token: str) -> None:
-        turns.append(token)
-        if len(turns) == 2:
-            monkeypatch.setattr(table.rows, "transact", real)
-            act()
-        real(items, token)
-
-    monkeypatch.setattr(table.rows, "transact", transact)
-
-
 def corrected(table: TaskTable, body_hash: str, key: str | None = "key-1") -> Task:
     return recording.record(table, fresh(external_task_id="order-1"), body_hash=body_hash, idempotency_key=key)
 
@@ -171,7 +155,7 @@ def corrected(table: TaskTable, body_hash: str, key: str | None = "key-1") -> Ta
 def test_two_corrected_bodies_at_once_one_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(world.table)
     won: list[Task] = []
-    before_the_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-other")))
+    before_a_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-other")), number=2)
     with pytest.raises(KlingError, match=MUST):
         corrected(world.table, "h-corrected")
     assert {task.id for task in world.tasks() if task.phase is Phase.ACCEPTED} == {won[0].id}
@@ -181,7 +165,7 @@ def test_two_corrected_bodies_at_once_one_wins(world: World, monkeypatch: pytest
 def test_the_same_corrected_body_twice_at_once_is_one_task(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(world.table)
     won: list[Task] = []
-    before_the_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-corrected")))
+    before_a_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-corrected")), number=2)
     assert corrected(world.table, "h-corrected") == won[0] and len(world.tasks()) == 2
 
 
@@ -191,7 +175,7 @@ def test_the_winner_is_refused_too_before_the_other_looks(world: World, monkeypa
     def other() -> None:
         world.table.move(corrected(world.table, "h-other"), Phase.FAILED, refusal_code=1201, updated_at=START)
 
-    before_the_write(world.table, monkeypatch, other)
+    before_a_write(world.table, monkeypatch, other, number=2)
     task = corrected(world.table, "h-corrected")
     assert world.table.find("acme", "order-1") == task
 

@@ -14,7 +14,7 @@ from kling_relay.spending import Budget, Spending
 from kling_relay.task import Phase, Task
 
 from tests.unit.books import balanced
-from tests.unit.tables import fresh
+from tests.unit.tables import before_a_write, fresh
 from tests.unit.test_intake import b64, png
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
@@ -181,14 +181,7 @@ def test_every_order_of_three_handlers_at_the_cap(cloud: Cloud) -> None:
 
 def test_the_figure_is_told_as_it_was_when_the_race_was_lost(capped: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(capped, 2)
-    real = capped.table.rows.transact
-
-    def meanwhile(items: Any, token: str) -> None:
-        monkeypatch.setattr(capped.table.rows, "transact", real)
-        fill(capped, 1)
-        real(items, token)
-
-    monkeypatch.setattr(capped.table.rows, "transact", meanwhile)
+    before_a_write(capped.table, monkeypatch, lambda: fill(capped, 1))
     status, answer = capped.post({**BODY, "external_task_id": "order-1"})
     assert (status, answer["code"]) == (429, 1102) and "4.5 are committed" in answer["message"]
     assert len(capped.tasks()) == 3 == len(capped.provider.posts)
@@ -213,14 +206,7 @@ def test_the_cap_is_reached_while_a_failed_tasks_place_is_taken(cloud: Cloud, mo
     world = World(cloud, monthly_cap_units=2)
     world.provider.submit_faults = ["refused"]
     world.post({**BODY, "external_task_id": "order-1"})
-    real = world.table.rows.transact
-
-    def meanwhile(items: Any, token: str) -> None:
-        monkeypatch.setattr(world.table.rows, "transact", real)
-        fill(world, 1)
-        real(items, token)
-
-    monkeypatch.setattr(world.table.rows, "transact", meanwhile)
+    before_a_write(world.table, monkeypatch, lambda: fill(world, 1))
     status, answer = world.post({**BODY, "external_task_id": "order-1", "prompt": "corrected"})
     assert (status, answer["code"]) == (429, 1102)
     assert balanced(world) == {("acme", MONTH): 1500}
