@@ -37,10 +37,11 @@ def deploy(emulator: Emulator, parameters: dict[str, str]) -> dict[str, str]:
     """Create the stack and wait for it. Returns its outputs, with `Api`, the API's id, among them."""
     template = without_dropped(load_template())
     _upload_code(emulator, template)
+    _upload(emulator.client("s3"), "template.json", json.dumps(template).encode())
     cloudformation = emulator.client("cloudformation")
     cloudformation.create_stack(
         StackName=STACK_NAME,
-        TemplateBody=json.dumps(template),
+        TemplateURL=f"{emulator.endpoint_url}/{_ARTIFACTS}/template.json",  # a body may not have so many bytes
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )

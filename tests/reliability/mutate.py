@@ -119,7 +119,7 @@ class Trials:
 
     def _noticed(self, tree: ast.Module, names: list[str]) -> bool:
         """Whether one of those tests fails, or does not come to an end, when the module is `tree`."""
-        seconds = 30 + 10 * sum(self.tests[name][0] for name in names)
+        seconds = 60 + 5 * sum(self.tests[name][0] for name in names)
         return forked(lambda: self._put(tree) and self._pass(by_file(names, self.tests)), seconds) is not True
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -144,9 +144,9 @@ class Trials:
         names = list(self.items)
         for name, following in zip(names, [*names, None][1:], strict=True):
             self.lines.clear()
-            began = time.process_time()
+            began = time.monotonic()
             if self._pass([name], following):
-                tests[name] = (time.process_time() - began, sorted(self.lines))
+                tests[name] = (time.monotonic() - began, sorted(self.lines))
         return tests
 
     def _put(self, tree: ast.Module, *, dry: bool = False) -> bool:
@@ -210,7 +210,7 @@ def tried(module: str, numbers: Sequence[int], quick: bool) -> tuple[Tests, list
         return pytest_quietly(quick, by_file(list(tests), tests)) == 0
 
     tests, verdicts = forked(loaded, 24 * 3600)
-    at_import = 60 + 10 * sum(seconds for seconds, _ in tests.values())
+    at_import = 120 + 5 * sum(seconds for seconds, _ in tests.values())
     if not tests or not forked(lambda: anew(ast.parse(source_of(module))), at_import):
         sys.exit(f"the tests of {module} fail without any mutant")
     alive = [number for number, noticed in verdicts if noticed is False]
