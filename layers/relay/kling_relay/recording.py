@@ -51,8 +51,6 @@ def record(
             before, failed = _before(table, pointers, body_hash)
             if not failed:  # our own write, its answer lost, or the same upload's: nobody draws the same 128 bits
                 before = before or table.get(task.id)
-                if before is None:
-                    raise
         if before is not None:
             return before
     raise KlingError(5001, "the same external_task_id or Idempotency-Key is in use just now", retry_after=1)
