@@ -80,6 +80,13 @@ def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> No
     assert other.id != first.id and other.tenant == "umbrella"
 
 
+def test_a_name_that_is_free_does_not_hide_one_that_is_taken(table: TaskTable) -> None:
+    first = recording.record(table, fresh(), body_hash="h", idempotency_key="key-1")
+    assert recording.earlier(table, "acme", "order-1", "key-1", "h") == first
+    with pytest.raises(KlingError, match="Idempotency-Key: must be unique"):
+        recording.record(table, fresh(external_task_id="order-1"), body_hash="other", idempotency_key="key-1")
+
+
 def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
     recorded(table, external_task_id="order-1")
     refused = fresh(external_task_id="order-1")
