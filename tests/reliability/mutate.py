@@ -49,7 +49,7 @@ TESTS = {
     "rows": "rows table recording keys spending listing reconcile",
     "webhooks": "webhooks signatures signed_callbacks callback",
     "auth": "auth keys handlers",
-    "fetch": "fetch look",
+    "fetch": "fetch fetch_wire look",
 }
 LEAST = 0.85
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--timeout=300", "--hypothesis-seed=0"]
