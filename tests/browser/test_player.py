@@ -24,7 +24,6 @@ FLAGS = [
 ]
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
-    pytest.mark.xdist_group("browser"),
     pytest.mark.timeout(300),  # a browser on a busy machine
 ]
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kling_relay import ended
+from kling_relay import ended, recording
 from kling_relay.rows import new_token
 from kling_relay.task import Phase
 
 from tests.browser.test_player import CHROMIUM, FLAGS
 from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
+from tests.unit.tables import fresh
 from tests.unit.test_intake import b64, png
 from tests.unit.test_markup import ATTACKS
-from tests.unit.test_table import fresh
 from tests.unit.widget_html import Widget
 from tests.unit.world import BODY, Cloud, World
 from tests.workflow.driver import SAMPLE
@@ -125,7 +125,7 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
         fresh(phase=Phase.FAILED, reason="not sent within 86400 s: room at the provider (HTTP 429, code 1303)"),
     ]
     for row in rows:
-        world.table.record(row, body_hash=row.id)
+        recording.record(world.table, row, body_hash=row.id)
         key = {"pk": {"S": f"task#{row.id}"}}
         values = {":end": {"S": "failed"}, ":ended": {"S": f"{now - 5000:013}#{row.id}"}}
         world.dynamodb.update_item(
@@ -176,7 +176,7 @@ def test_a_browser_makes_nothing_of_hostile_rows(world: World, server: Any, tmp_
             **{"phase": Phase.EXPIRED, "reason": text, "waits_for": text, "external_task_id": text[:60]},
             **{"upstream_id": text, "rendered_at": 5, "expired_at": 9, "request": {"prompt": text, "model_name": text}},
         )
-        world.table.record(row, body_hash=row.id)
+        recording.record(world.table, row, body_hash=row.id)
     hostile = sorted(task.id for task in world.tasks())
     widgets = [str(world.call("ops_widget", {"show": "task", "task": task_id})) for task_id in hostile]
     widgets.append(str(world.call("ops_widget", {"show": "open_tasks", "limit": 100})))

@@ -19,8 +19,6 @@ import requests
 from local.packaging import REPOSITORY
 from tests.e2e.processes import alive, listening, run, running, until
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 KEYS = {
     "api_url", "api_key", "access_key", "secret_key", "second_api_key", "input_bucket", "video_bucket", "task_table",
     "state_machine_arn", "aws_endpoint_url", "region", "simulator_url", "pid",

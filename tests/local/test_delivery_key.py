@@ -18,8 +18,6 @@ from local.deployed_stack import DeployedStack, OperatorError
 from local.stack import Options, Stack
 from tests.workflow.driver import BODY
 
-pytestmark = pytest.mark.xdist_group("delivery-key")
-
 STAGE = "keyless"
 CHECK = "addresses of videos are signed by a delivery key"
 DAY = 86_400

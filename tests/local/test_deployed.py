@@ -19,8 +19,6 @@ from local.client import ClientError as ApiError
 from local.deployed_stack import DeployedStack, explained
 from local.stack import Options, Stack
 
-pytestmark = pytest.mark.xdist_group("deployed")  # one stack for all of them
-
 STAGE = "test"
 SIGNING = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
 CHECKS = [

@@ -11,7 +11,6 @@ from local.stack import Stack
 from tests.local.test_deployed import STAGE, aws, problems, run, running  # noqa: F401  (two of them are fixtures)
 from tests.workflow.driver import BODY, until
 
-pytestmark = pytest.mark.xdist_group("deployed")
 Out = pytest.CaptureFixture[str]
 
 

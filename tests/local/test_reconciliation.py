@@ -84,7 +84,6 @@ def run(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
     return code, said.out + said.err
 
 
-@pytest.mark.xdist_group("reconciliation")
 def test_the_whole_way(running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint["aws_endpoint_url"])
     dynamodb, table = DeployedStack(STAGE).client("dynamodb"), running.endpoint["task_table"]
@@ -114,7 +113,6 @@ def test_the_whole_way(running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert said.count("\n  " + "b" * 32) == 1 and "trouble" not in said
 
 
-@pytest.mark.xdist_group("reconciliation")
 def test_days_that_make_no_window_are_explained(
     running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +121,6 @@ def test_days_that_make_no_window_are_explained(
     assert code == 1 and "days: a whole number from 1 to 30" in said and "sent: 31" in said
 
 
-@pytest.mark.xdist_group("reconciliation")
 def test_the_rule_asks_for_the_same(running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint["aws_endpoint_url"])
     stack = DeployedStack(STAGE)

@@ -100,7 +100,7 @@ def _is_wording(call: ast.AST) -> bool:
 class Mutant:
     module: ast.Module
     function: str  # the innermost one, or "" for what runs at import
-    line: int
+    line: int  # of the innermost statement
     change: str  # in words
 
 
@@ -119,11 +119,20 @@ def mutant(source: str, number: int) -> Mutant:
     old = values if place is None else values[place]
     new: Any = list(changes(old))[which] or ast.Pass()
     ast.copy_location(new, old)
+    line = _statement(tree, old).lineno
     if place is None:
         setattr(parent, field, new)
     else:
         values[place] = new
-    return Mutant(ast.fix_missing_locations(tree), function, old.lineno, words)
+    return Mutant(ast.fix_missing_locations(tree), function, line, words)
+
+
+def _statement(tree: ast.AST, node: ast.AST) -> ast.stmt:
+    """The innermost statement around `node`."""
+    around = [
+        one for one in ast.walk(tree) if isinstance(one, ast.stmt) and any(node is part for part in ast.walk(one))
+    ]
+    return around[-1]  # a walk meets the outer ones first
 
 
 def _words(

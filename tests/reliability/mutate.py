@@ -1,13 +1,16 @@
 """`make mutate`: break one thing at a time in the modules that money and safety hang on; does a test notice?
 
-One forked process a mutant: libraries are imported once, our package and the tests anew, with the mutated module put in
-by an import hook. A mutant runs only the tests that enter its function, learned in a first run, quickest file first.
+Pytest collects a module's tests once, and runs them once to learn which lines each enters. Then every mutant has a
+forked process of its own, in which the module's functions get its code, and runs the tests that enter the changed
+statement, the quickest file first, up to the first that fails. What is broken at import (constants, tables, defaults)
+needs the package and the tests imported anew, and runs them all.
 survivors.json tells why those that no test notices change nothing that anybody could see; one that is not there, or
 not alive any more, is an error, so that the list stays as true as the code.
 """
 
 import argparse
 import ast
+import gc
 import importlib
 import importlib.abc
 import importlib.util
@@ -16,12 +19,12 @@ import os
 import random
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -32,6 +35,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "layers" / "relay")]
 from tests.reliability.mutants import described, mutant  # noqa: E402
 
 PACKAGE = ROOT / "layers" / "relay" / "kling_relay"
+UNIT = ROOT / "tests" / "unit"
 EXPLAINED = Path(__file__).with_name("survivors.json")
 LIBRARIES = (
     "boto3 moto.dynamodb moto.s3 moto.secretsmanager moto.core.botocore_stubber hypothesis.stateful yaml requests"
@@ -40,14 +44,36 @@ LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdis
 TESTS = {
     "task": "client_view sizes submission advance handlers table delete spending",
     "advance": "advance callback submission sweeper delete spending account_trouble",
-    "table": "table intake handlers delete listing sweeper callback refused_again spending money keys",
-    "rows": "rows table keys spending listing reconcile",
-    "webhooks": "webhooks callback",
+    "table": "table handlers delete listing sweeper callback spending money",
+    "recording": "recording intake handlers refused_again spending money",
+    "rows": "rows table recording keys spending listing reconcile",
+    "webhooks": "webhooks signatures signed_callbacks callback",
     "auth": "auth keys handlers",
-    "fetch": "fetch look",
+    "fetch": "fetch fetch_wire look",
 }
 LEAST = 0.85
-Tests = dict[str, tuple[float, list[str]]]  # name -> seconds, functions that it enters
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--timeout=300", "--hypothesis-seed=0"]
+Tests = dict[str, tuple[float, list[int]]]  # name -> seconds, lines of the statements that it enters
+
+
+def forked(work: Callable[[], Any], seconds: float) -> Any:
+    """What `work` returns, in a process of its own; None where that dies, or does not come to an end."""
+    with tempfile.TemporaryFile("w+") as told:
+        if not (pid := os.fork()):
+            try:
+                told.write(json.dumps(work()))
+                told.flush()
+            finally:
+                os._exit(0)
+        end = time.monotonic() + seconds
+        while not (ended := os.waitpid(pid, os.WNOHANG)[0]) and time.monotonic() < end:
+            time.sleep(0.005)
+        if not ended:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        told.seek(0)
+        said = told.read()
+        return json.loads(said) if said else None
 
 
 class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -64,111 +90,161 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
-class Entered:
-    """A pytest plugin: which functions of a file each test that passes enters, and its seconds of the processor."""
+class Trials:
+    """A pytest plugin, in place of its loop over the tests: learns, then tries the mutants `numbers` of a module.
+    `verdicts`: by number whether a test noticed it; None for those that cannot be put into what is loaded."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.functions, self.tests = str(path), set[str](), dict[str, tuple[float, list[str]]]()
+    def __init__(self, module: str, numbers: Sequence[int]) -> None:
+        self.path, self.source, self.numbers = str(PACKAGE / f"{module}.py"), source_of(module), numbers
+        self.tests: Tests = {}
+        self.verdicts: dict[int, bool | None] = {}
+        self.lines, self.failed = set[int](), False
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
-        self.functions, self.failed, began = set(), False, time.process_time()
-        sys.setprofile(self._note)
-        threading.setprofile(self._note)
-        try:
-            return (yield)
-        finally:
-            sys.setprofile(None)
-            threading.setprofile(None)
-            if not self.failed:
-                self.tests[item.nodeid] = (time.process_time() - began, sorted(self.functions))
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self.items = {item.nodeid: item for item in session.items}
+        of_module = (one for one in gc.get_objects() if type(one) is FunctionType)
+        self.functions = [one for one in of_module if one.__code__.co_filename == self.path]
+        gc.freeze()  # so that the children share what they only read
+        self.tests = forked(self._learn, 3600) or {}
+        if self._noticed(ast.parse(self.source), list(self.tests)):
+            self.tests = {}
+        for number in self.numbers if self.tests else []:
+            one = mutant(self.source, number)
+            if not one.function or not self._put(one.module, dry=True):
+                self.verdicts[number] = None
+            else:
+                chosen = [name for name, (_, lines) in self.tests.items() if one.line in lines]
+                self.verdicts[number] = self._noticed(one.module, chosen)
+        return True
+
+    def _noticed(self, tree: ast.Module, names: list[str]) -> bool:
+        """Whether one of those tests fails, or does not come to an end, when the module is `tree`."""
+        seconds = 60 + 5 * sum(self.tests[name][0] for name in names)
+        return forked(lambda: self._put(tree) and self._pass(by_file(names, self.tests)), seconds) is not True
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.failed = self.failed or report.failed
 
-    def _note(self, frame: Any, event: str, arg: Any) -> None:
-        if event == "call" and frame.f_code.co_filename == self.path:
-            self.functions.add(frame.f_code.co_name)
+    def _pass(self, names: list[str], last: str | None = None) -> bool:
+        """Whether all those tests pass. `last`: the one that comes after them."""
+        for name, following in zip(names, [*names, last][1:], strict=True):
+            self.failed = False
+            item, nextitem = self.items[name], self.items.get(following or "")
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            if self.failed:
+                return False
+        return True
+
+    def _learn(self) -> Tests:
+        """What the tests enter, of those that pass."""
+        for function in self.functions:
+            function.__globals__["_entered"] = self.lines.add
+        self._put(telling(ast.parse(self.source)))
+        tests: Tests = {}
+        names = list(self.items)
+        for name, following in zip(names, [*names, None][1:], strict=True):
+            self.lines.clear()
+            began = time.monotonic()
+            if self._pass([name], following):
+                tests[name] = (time.monotonic() - began, sorted(self.lines))
+        return tests
+
+    def _put(self, tree: ast.Module, *, dry: bool = False) -> bool:
+        """Give the functions that are loaded the code of `tree`; whether they can take it."""
+        codes = defaultdict(list)
+        rest = [compile(tree, self.path, "exec")]
+        while rest:
+            code = rest.pop()
+            codes[code.co_qualname, code.co_firstlineno].append(code)
+            rest += [one for one in code.co_consts if isinstance(one, CodeType)]
+        for function in self.functions:
+            old = function.__code__
+            new = codes[old.co_qualname, old.co_firstlineno]
+            if len(new) != 1 or new[0].co_freevars != old.co_freevars:
+                return False
+            if not dry:
+                function.__code__ = new[0]
+        return True
 
 
-def run(module: str, tree: ast.Module, tests: list[str], options: list[str], quick: bool, *plugins: Any) -> int:
+def telling(tree: ast.Module) -> ast.Module:
+    """`tree` whose functions tell `_entered` the line of each statement that they come to."""
+    for node in ast.walk(tree):
+        for field in ("body", "orelse", "finalbody"):
+            block = getattr(node, field, None)
+            if isinstance(block, list) and not isinstance(node, ast.Module | ast.ClassDef):
+                told = [(ast.parse(f"_entered({statement.lineno})").body[0], statement) for statement in block]
+                setattr(node, field, [ast.copy_location(one, pair[1]) for pair in told for one in pair])
+    return ast.fix_missing_locations(tree)
+
+
+def by_file(names: Sequence[str], tests: Tests) -> list[str]:
+    """`names` by file, the quickest file first."""
+    cost: Counter[str] = Counter()
+    for name in names:
+        cost[name.partition("::")[0]] += tests[name][0]
+    return sorted(names, key=lambda name: (cost[name.partition("::")[0]], name.partition("::")[0], tests[name][0]))
+
+
+def pytest_quietly(quick: bool, tests: Sequence[str], *plugins: Any) -> int:
     """Pytest's exit code, in a process that is to end with it. `quick`: worlds are in memory instead of in moto."""
-    sys.meta_path.insert(0, Instead(module, tree))
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     if quick:
         unit = importlib.import_module("tests.unit.cloud")
         vars(unit).update(Cloud=importlib.import_module("tests.reliability.memory").Memory, mock_aws=nullcontext)
-    options = [*options, "-q", "-p", "no:cacheprovider", "--timeout=300", "--hypothesis-seed=0"]
-    return int(pytest.main([*options, *tests], plugins=plugins))
+    return int(pytest.main([*OPTIONS, *tests], plugins=plugins))
 
 
-def learn(module: str, quick: bool, tests: list[str]) -> Tests:
-    """What the tests enter, of those that pass."""
-    with tempfile.NamedTemporaryFile() as told:
-        if not (pid := os.fork()):
-            entered = Entered(PACKAGE / f"{module}.py")
-            run(module, ast.parse(source_of(module)), tests, [], quick, entered)
-            Path(told.name).write_text(json.dumps(entered.tests))
-            os._exit(0)
-        os.waitpid(pid, 0)
-        learned: Tests = json.loads(Path(told.name).read_text())
-        return learned
+def tried(module: str, numbers: Sequence[int], quick: bool) -> tuple[Tests, list[int]]:
+    """The tests that pass without any mutant, and those of `numbers` that none of them notices."""
+
+    def loaded() -> Any:
+        trials = Trials(module, numbers)
+        pytest_quietly(quick, files(module), trials)
+        return trials.tests, list(trials.verdicts.items())
+
+    def anew(tree: ast.Module) -> bool:
+        sys.meta_path.insert(0, Instead(module, tree))
+        return pytest_quietly(quick, by_file(list(tests), tests)) == 0
+
+    tests, verdicts = forked(loaded, 24 * 3600)
+    at_import = 120 + 5 * sum(seconds for seconds, _ in tests.values())
+    if not tests or not forked(lambda: anew(ast.parse(source_of(module))), at_import):
+        sys.exit(f"the tests of {module} fail without any mutant")
+    alive = [number for number, noticed in verdicts if noticed is False]
+    for number in (number for number, noticed in verdicts if noticed is None):
+        if forked(lambda: anew(mutant(source_of(module), number).module), at_import) is True:  # noqa: B023
+            alive.append(number)
+    return tests, sorted(alive)
 
 
 def source_of(module: str) -> str:
     return (PACKAGE / f"{module}.py").read_text()
 
 
-def chosen(tests: Tests, function: str) -> list[str]:
-    """The tests that enter `function` ("": all), by file, the quickest file first."""
-    those = {name: seconds for name, (seconds, entered) in tests.items() if function in ["", *entered]}
-    cost: Counter[str] = Counter()
-    for name, seconds in those.items():
-        cost[name.partition("::")[0]] += seconds
-    return sorted(those, key=lambda name: (cost[name.partition("::")[0]], name.partition("::")[0], those[name]))
-
-
-def killed(module: str, tree: ast.Module, tests: list[str], seconds: float, quick: bool) -> bool:
-    """Whether a test fails, or the mutant does not come to an end."""
-    if not tests:
-        return False
-    if not (pid := os.fork()):
-        os._exit(run(module, tree, tests, ["-x"], quick))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status != 0
-        time.sleep(0.02)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    return True
+def files(module: str) -> list[str]:
+    """The test modules of a concept: one, or a folder of them."""
+    return [
+        str(one) for name in TESTS[module].split() for one in (UNIT / f"test_{name}.py", UNIT / name) if one.exists()
+    ]
 
 
 def survivors(module: str, sample: int, seed: int) -> tuple[int, list[dict[str, str]]]:
     """How many mutants were tried, and those that nobody noticed."""
-    source, files = source_of(module), [f"tests/unit/test_{name}.py" for name in TESTS[module].split()]
-    in_memory = learn(module, True, files)
-    in_moto = learn(module, False, files)  # also those that pass in memory: some only do because it lacks a trouble
-    if not in_memory | in_moto or killed(module, ast.parse(source), chosen(in_memory, ""), 900, True):
-        sys.exit(f"the tests of {module} fail without any mutant")
-    print(f"{module}: {len(in_memory)} tests in memory, {len(in_moto)} in moto", flush=True)
+    source = source_of(module)
     numbers: Sequence[int] = range(len(described(source)))
     if sample:
         numbers = sorted(random.Random(seed).sample(numbers, min(sample, len(numbers))))
-    alive = []
-    for number in numbers:
-        one = mutant(source, number)
-        for tests, quick in ((in_memory, True), (in_moto, False)):
-            mine = chosen(tests, one.function)
-            if killed(module, one.module, mine, 30 + 10 * sum(tests[name][0] for name in mine), quick):
-                break
-        else:
-            alive.append({"in": one.function, "change": one.change})
-            print(f"  {module}.py:{one.line}  {one.function}: {one.change}", flush=True)
-    return len(numbers), alive
+    in_memory, left = tried(module, numbers, True)
+    print(f"{module}: {len(in_memory)} tests in memory, {len(left)} mutants survive them", flush=True)
+    if left:  # tests that pass in moto alone, or pass in memory because it lacks a trouble
+        _, left = tried(module, left, False)
+    alive = [mutant(source, number) for number in left]
+    for one in alive:
+        print(f"  {module}.py:{one.line}  {one.function}: {one.change}", flush=True)
+    return len(numbers), [{"in": one.function, "change": one.change} for one in alive]
 
 
 def main() -> int:
@@ -183,13 +259,13 @@ def main() -> int:
     explained, bad = json.loads(EXPLAINED.read_text()), 0
     for module in [given.module] if given.module else TESTS:
         began = time.monotonic()
-        tried, alive = survivors(module, given.sample, given.seed)
+        number, alive = survivors(module, given.sample, given.seed)
         known = [{key: one[key] for key in ("in", "change")} for one in explained.get(module, [])]
         new = [one for one in alive if one not in known]
         stale = [] if given.sample else [one for one in known if one not in alive]
-        share = 1 - len(alive) / tried
+        share = 1 - len(alive) / number
         print(
-            f"{module:<10} {tried} mutants, {share:.1%} killed, {len(alive)} survive ({len(new)} unexplained, "
+            f"{module:<10} {number} mutants, {share:.1%} killed, {len(alive)} survive ({len(new)} unexplained, "
             f"{len(stale)} explained ones do not any more), {time.monotonic() - began:.0f} s",
             flush=True,
         )

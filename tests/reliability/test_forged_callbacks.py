@@ -5,6 +5,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from kling_relay.relay import Cached
 from kling_relay.task import Task, new_task_id
 
 from tests.reliability.campaign import Campaign
+from tests.unit.test_signed_callbacks import OTHER, SECRET, holding, store
 from tests.unit.world import BASE_URL, Cloud, World
 
 RING = Keyring({"k1": "canary-secret", "k2": "canary-newer"})
@@ -152,3 +154,112 @@ def test_a_true_token_is_accepted_there(campaign: Campaign, world: World, calls:
 
     campaign.run([RING, Keyring({"k1": RING.versions["k1"]})], accept)
     assert "GetItem" in calls and len(world.provider.queries) == 1
+
+
+# -- a signature that the provider never made, behind a token that is true
+
+Headers = dict[str, str]
+
+
+def _signed(secret: str, at: float, body: bytes) -> Headers:
+    return webhooks.signed([secret], "msg-1", str(int(at)), body)
+
+
+def _other_secret(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    return _signed(OTHER, at, body)
+
+
+def _other_body(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    return _signed(SECRET, at, body + dice.choice([b" ", b"\0", b"{}"]))
+
+
+def _old(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    return _signed(SECRET, at - dice.choice([301, 3600, 86_400, at]), body)
+
+
+def _of_tomorrow(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    return _signed(SECRET, at + dice.choice([302, 86_400, 10**9]), body)
+
+
+def _renewed(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    """An old message under a new time or id."""
+    if dice.random() < 0.5:
+        return {**_signed(SECRET, at - 600, body), "webhook-timestamp": right["webhook-timestamp"]}
+    return {**right, "webhook-id": dice.choice(["msg-2", "msg-1 ", "", "MSG-1"])}
+
+
+def _changed(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    version, _, mac = right["webhook-signature"].partition(",")
+    raw = bytearray(base64.b64decode(mac))
+    raw[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
+    flipped = f"{version},{base64.b64encode(raw).decode()}"
+    odd = [
+        flipped,
+        mac,
+        f"v2,{mac}",
+        f"v1a,{mac}",
+        f"V1,{mac}",
+        f"v1,{mac[:-2]}",
+        f"v1,{mac}=",
+        f"v1.{mac}",
+        "v1,",
+        "\ud800",
+    ]
+    return {**right, "webhook-signature": dice.choice(odd)}
+
+
+def _in_part(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    missing = dice.choice(list(right))
+    return {**right, missing: ""} if dice.random() < 0.3 else {name: right[name] for name in right if name != missing}
+
+
+def _absent(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:
+    return dice.choice(
+        [{}, {"user-agent": "Apache-HttpClient/4.5.13"}, {"x-webhook-signature": right["webhook-signature"]}]
+    )
+
+
+UNSIGNED: dict[str, Callable[[Headers, float, bytes, random.Random], Headers]] = {
+    "other_secret": _other_secret,
+    "other_body": _other_body,
+    "old": _old,
+    "of_tomorrow": _of_tomorrow,
+    "renewed": _renewed,
+    "changed": _changed,
+    "in_part": _in_part,
+    "absent": _absent,
+}
+
+
+def test_forged_signatures(campaign: Campaign, world: World, calls: list[str]) -> None:
+    """A stolen address does not help where the provider signs: whether the stack requires that, or only checks what
+    there is; then a callback without any signature is none of these."""
+    world.relay._relay_secret = Cached(lambda: json.dumps(dict(RING.versions)))
+    store(world, holding(SECRET))
+    checked, required = (replace(world.relay.settings, require_webhook_signature=one) for one in ("off", "on"))
+    tasks = [world.create() for _ in range(4)]
+    effects, queries, answers = len(world.effects.names), list(world.provider.queries), set()
+    calls.clear()
+
+    def call(task: Task, headers: Headers, body: str) -> dict[str, Any]:
+        place = {"task_id": task.id, "token": token(task.id)}
+        return world.call("kling_callback", {"pathParameters": place, "headers": headers, "body": body})
+
+    def forge(name: str, dice: random.Random) -> None:
+        world.relay.settings = required if name == "absent" else dice.choice([checked, required])
+        world.clock.tick(1)
+        at, body = world.clock.now / 1000, dice.choice(BODIES) or ""
+        raw = body.encode("utf-8", "surrogatepass")
+        headers = UNSIGNED[name](_signed(SECRET, at, raw), at, raw, dice)
+        answer = call(dice.choice(tasks), headers, body)
+        answers.add(json.dumps(answer, sort_keys=True))
+        assert answer["statusCode"] == 404, f"accepted: {headers!r}"
+        assert calls == [], "AWS was called"
+        assert (len(world.effects.names), world.provider.queries) == (effects, queries)
+        campaign.figures[name] += 1
+
+    names = list(UNSIGNED)
+    campaign.run([names[number % len(names)] for number in range(campaign.size(1_000, 10_000))], forge)
+    assert len(answers) == 1
+    right = _signed(SECRET, world.clock.now / 1000, b"{}")
+    assert call(tasks[0], right, "{}")["statusCode"] == 200 and len(world.provider.queries) == len(queries) + 1

@@ -136,9 +136,9 @@ def told_before_it_is_won(patch: Patch) -> None:
     as_it_was = TaskTable.move
 
     def move(self: TaskTable, task: Task, to: Phase | None, **changes: Any) -> Task:
-        self._on_move(task, table._changed(task, to, changes))
+        self.on_move(task, table._changed(task, to, changes))
         with patch.context() as silent:
-            silent.setattr(self, "_on_move", lambda before, after: None)
+            silent.setattr(self, "on_move", lambda before, after: None)
             return as_it_was(self, task, to, **changes)
 
     patch.setattr(TaskTable, "move", move)

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay import schedule, spending, sweeper
+from kling_relay import recording, schedule, spending, sweeper
 from kling_relay.gate import Gates
 from kling_relay.rows import Rows
-from kling_relay.table import TaskTable
 
 from tests.reliability import test_bursts, test_crowds, test_spend_cap
 from tests.reliability.campaign import Campaign
@@ -30,13 +29,13 @@ def no_condition_on_the_month(patch: Patch) -> None:
 
 def no_condition_on_the_pointers(patch: Patch) -> None:
     """Also not before the transaction: two that come at once see nothing of each other."""
-    real = TaskTable._pointer
+    real = recording._pointer
 
-    def pointer(table: TaskTable, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
-        put = real(table, item, failed)["Put"]
+    def pointer(*given: Any) -> dict[str, Any]:
+        put = real(*given)["Put"]
         return {"Put": {key: put[key] for key in ("TableName", "Item")}}
 
-    patch.setattr(TaskTable, "_pointer", pointer)
+    patch.setattr(recording, "_pointer", pointer)
 
 
 def bodies_are_not_compared(patch: Patch) -> None:

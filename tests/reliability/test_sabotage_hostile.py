@@ -103,6 +103,14 @@ def _half_a_token(patch: Patch, cloud: Cloud) -> None:
     patch.setattr(cloud.apps["kling_callback"], "is_callback_token", half)
 
 
+def _any_signature(patch: Patch, cloud: Cloud) -> None:
+    patch.setattr(cloud.apps["kling_callback"], "is_signed", lambda *_: True)
+
+
+def _any_age(patch: Patch, cloud: Cloud) -> None:
+    patch.setattr(webhooks, "_TOLERANCE_SECONDS", 10**12)
+
+
 def _believed_body(patch: Patch, cloud: Cloud) -> None:
     ask = advance._query
 
@@ -130,6 +138,8 @@ SABOTAGES: dict[str, tuple[Callable[[Patch, Cloud], None], str]] = {
     "the walk has no end": (_no_end_of_the_walk, "cut_downloads"),
     "objects are overwritten": (_overwriting, "copiers"),
     "half a token is enough": (_half_a_token, "forged_callbacks"),
+    "signatures are not compared": (_any_signature, "forged_signatures"),
+    "a signature does not age": (_any_age, "forged_signatures"),
     "a callback's body is believed": (_believed_body, "lying_bodies"),
     "every callback asks": (_no_gap, "lying_bodies"),
 }
@@ -142,6 +152,7 @@ CAMPAIGNS: dict[str, Callable[..., None]] = {
     "cut_downloads": test_downloads.test_cut_downloads,
     "copiers": test_downloads.test_a_death_or_a_second_copier_at_each_part,
     "forged_callbacks": test_forged_callbacks.test_forged_callbacks,
+    "forged_signatures": test_forged_callbacks.test_forged_signatures,
     "lying_bodies": test_lying_bodies.test_lying_bodies,
 }
 

@@ -5,6 +5,7 @@ import random
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from kling_relay.source import Source
 from kling_relay.task import Task
 
@@ -96,3 +97,8 @@ def empty(world: World) -> None:
     for page in pages:
         for one in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
             world.cloud.s3.delete_object(Bucket="inputs", Key=one["Key"], VersionId=one["VersionId"])
+
+
+@pytest.fixture
+def queue(world: World) -> Queue:
+    return Queue(world)

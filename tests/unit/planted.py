@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+from kling_relay import reconcile
 from kling_relay.discrepancy import What
 from kling_relay.rows import value
-from kling_relay.table import _item
+from kling_relay.table import new_item
 from kling_relay.task import Phase, Task, new_task_id
 
 from local.simulator import Simulator
@@ -44,7 +46,7 @@ class Garden:
         known = {"claimed_at": born, "due_at": None if phase in (P.SUCCEEDED, P.FAILED) else born + DAY}
         known |= {"kind": self.dice.choice(KINDS), "updated_at": born, "request": {"prompt": "canary-prompt"}}
         task = Task(id=task_id, tenant="acme", phase=phase, created_at=born, **{**known, **fields})
-        items = [_item(task)] if kept else []
+        items = [new_item(task)] if kept else []
         if owned and task.upstream_id is not None:
             pk = f"upstream#{by or self.provider}#{task.upstream_id}"
             items.append({"pk": value(pk), "task_id": value(task.id)})
@@ -201,3 +203,10 @@ class Garden:
     def _units_differ(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number(), units="1")
         self.wrong(What.UNITS_DIFFER, task, self.theirs(task, "succeed"))
+
+
+@pytest.fixture
+def garden(world: World, monkeypatch: pytest.MonkeyPatch) -> Garden:
+    """Empty; where a report pauses, the clock goes on."""
+    monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
+    return Garden(world)

@@ -69,6 +69,7 @@ FLOORS = [
     {
         "request",
         "archive",
+        "recording",
         "table",
         "outbox",
         "signing",

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from kling_relay import ended as ended_module
 from kling_relay.rows import value
-from kling_relay.table import _item
+from kling_relay.table import new_item
 from kling_relay.task import Phase, Task
 
+from tests.unit.tables import fresh
 from tests.unit.test_intake import b64, png
 from tests.unit.test_markup import ATTACKS
-from tests.unit.test_table import fresh
 from tests.unit.widget_html import Widget
 from tests.unit.world import BODY, Cloud, World
 
@@ -258,7 +258,7 @@ def test_no_view_lets_anything_out_of_its_place(world: World) -> None:
         for end in ("succeed", "failed", None):
             phase = {"succeed": Phase.SUCCEEDED, "failed": Phase.FAILED, None: Phase.PROCESSING}[end]
             row = fresh(phase=phase, videos=[video] if end == "succeed" else [], **said)
-            item = {**_item(row), "end": value(end), "ended": value(f"{world.clock.now:013}#{row.id}")}
+            item = {**new_item(row), "end": value(end), "ended": value(f"{world.clock.now:013}#{row.id}")}
             kept = {name: given for name, given in item.items() if end or name not in ("end", "ended")}
             world.dynamodb.put_item(TableName=world.table.rows.name, Item=kept)
     hostile = "".join(ATTACKS)[:200].encode(errors="replace").decode()

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from kling_relay import relay as relay_module
 from kling_relay import webhooks
-from kling_relay.archive import ArchiveError
 from kling_relay.observability import logger
 from kling_relay.settings import SettingsError
 from kling_relay.task import Phase, Task
@@ -283,41 +281,3 @@ def _troubled_life(world: World) -> Task:
 
 def _broken(*_: Any) -> bool:
     raise ConnectionError("away")
-
-
-def test_copies_with_the_real_copier(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """copying.py's own keys and order; archive.py itself has tests of its own."""
-    from kling_relay import copying
-    from kling_relay.archive import StoredVideo
-
-    copied: list[tuple[str, str]] = []
-
-    def archive(_: Any, *, key: str, url: str, deadline_seconds: float, **__: Any) -> StoredVideo:
-        assert deadline_seconds >= 1
-        if "bad" in url:
-            raise ArchiveError("truncated")
-        copied.append((url, key))
-        return StoredVideo(key, 7, "md5")
-
-    monkeypatch.setattr(copying.archive, "archive", archive)
-    outputs = [
-        {"id": "a", "url": "u0", "duration": "5", "watermark_url": "w0"},
-        {"id": "b", "url": "u1", "duration": ""},
-    ]
-    asked = {"watermark_info": {"enabled": True}}
-    task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
-    videos = copying.copy_outputs(world.relay, task, seconds=0)
-    assert copied == [
-        ("u0", "videos/acme/t/0.mp4"),
-        ("w0", "videos/acme/t/0-watermark.mp4"),
-        ("u1", "videos/acme/t/1.mp4"),
-    ]
-    assert videos[0]["watermark_key"] == "videos/acme/t/0-watermark.mp4" and "watermark_key" not in videos[1]
-    for body in ({}, {"watermark_info": {"enabled": False}}):  # a provider that sends one unasked
-        copied.clear()
-        plain = copying.copy_outputs(world.relay, replace(task, request=body), seconds=5)
-        assert [key for _, key in copied] == ["videos/acme/t/0.mp4", "videos/acme/t/1.mp4"]
-        assert not any("watermark_key" in video for video in plain)
-    outputs[1]["url"] = "bad"
-    with pytest.raises(ArchiveError):
-        copying.copy_outputs(world.relay, task, seconds=5)

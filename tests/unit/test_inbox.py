@@ -24,11 +24,6 @@ def world(cloud: Cloud) -> World:
     return world
 
 
-@pytest.fixture
-def queue(world: World) -> Queue:
-    return Queue(world)
-
-
 def text(**settings: Any) -> bytes:
     return json.dumps(settings).encode()
 

@@ -26,11 +26,6 @@ def world(cloud: Cloud) -> World:
     return world
 
 
-@pytest.fixture
-def queue(world: World) -> Queue:
-    return Queue(world)
-
-
 def listed(*bodies: Any, end: str = "\n") -> bytes:
     return end.join(body if isinstance(body, str) else json.dumps(body) for body in bodies).encode()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from kling_relay.table import _item
+from kling_relay.table import new_item
 from kling_relay.task import Phase, Task
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
@@ -28,7 +28,7 @@ def stock(world: World, tenant: str, kind: str, count: int) -> list[str]:
     first: dict[str, Any] = {}
     for number, task_id in enumerate(ids):
         at = START + number
-        row = _item(Task(task_id, tenant, kind, Phase.FAILED, {"prompt": "p" * 200}, at, at, reason="no"))
+        row = new_item(Task(task_id, tenant, kind, Phase.FAILED, {"prompt": "p" * 200}, at, at, reason="no"))
         if not first:
             first = row
             like = Item(hash_key=DynamoType(row["pk"]), range_key=None, attrs=row)

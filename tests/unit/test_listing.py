@@ -5,11 +5,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from kling_relay import recording
 from kling_relay.rows import Rows
-from kling_relay.table import _item
+from kling_relay.table import new_item
 from kling_relay.task import Phase, Task
 
-from tests.unit.test_table import fresh
+from tests.unit.tables import fresh
 from tests.unit.world import BODY, START, World
 
 LIST = "/kling/v1/videos/image2video"
@@ -19,7 +20,7 @@ def fill(world: World, count: int, **fields: Any) -> list[str]:
     """`count` tasks, one a millisecond; their ids, newest first."""
     tasks = [fresh(created_at=START + number, **fields) for number in range(count)]
     for start in range(0, count, 25):
-        puts = [{"PutRequest": {"Item": _item(task)}} for task in tasks[start : start + 25]]
+        puts = [{"PutRequest": {"Item": new_item(task)}} for task in tasks[start : start + 25]]
         world.dynamodb.batch_write_item(RequestItems={world.table.rows.name: puts})
     return [task.id for task in tasks][::-1]
 
@@ -141,7 +142,7 @@ def test_lists_show_no_more_than_the_task_object(world: World) -> None:
     task = Task(
         "t" * 32, "acme", "image2video", Phase.FAILED, {"prompt": "canary"}, START, START, due_at=1, reason="no"
     )
-    world.table.record(task, body_hash="h")
+    recording.record(world.table, task, body_hash="h")
     (entry,) = ask(world)[1]["data"]
     assert set(entry) == {"task_id", "task_status", "task_status_msg", "task_info", "created_at", "updated_at"}
     assert "canary" not in json.dumps(entry)

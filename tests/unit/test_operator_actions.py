@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kling_relay import export
+from kling_relay import export, recording
 from kling_relay.export import HEADS
 from kling_relay.task import Phase, Task
 
-from tests.unit.test_table import fresh
+from tests.unit.tables import fresh
 from tests.unit.world import BODY, START, World
 
 
@@ -73,7 +73,7 @@ class TestRetryArchive:
     def test_what_has_no_copy_to_repeat_is_refused(self, world: World, made: Phase | None) -> None:
         task = fresh(phase=made or Phase.ACCEPTED)
         if made is not None:
-            world.table.record(task, body_hash="h")
+            recording.record(world.table, task, body_hash="h")
         with pytest.raises(ValueError, match=r"task_id: (there is no task|[0-9a-f]{32} has no copy that failed)"):
             operate(world, "retry_archive", task_id=task.id)
         assert world.states.executions == {}
@@ -150,8 +150,10 @@ class TestExport:
             operate(world, "export", **wrong)
 
     def test_no_cell_of_a_hostile_client_begins_a_formula(self, world: World) -> None:
-        world.table.record(fresh(external_task_id='=HYPERLINK("https://evil")', phase=Phase.FAILED), body_hash="h")
-        world.table.record(fresh(source={"key": "\t@SUM(1)"}, request={"model_name": "+1"}), body_hash="h")
+        recording.record(
+            world.table, fresh(external_task_id='=HYPERLINK("https://evil")', phase=Phase.FAILED), body_hash="h"
+        )
+        recording.record(world.table, fresh(source={"key": "\t@SUM(1)"}, request={"model_name": "+1"}), body_hash="h")
         world.clock.now = START + 1
         cells = [cell for row in table_of(operate(world, "export")) for cell in row.values()]
         assert '\'=HYPERLINK("https://evil")' in cells and "'\t@SUM(1)" in cells and "'+1" in cells

@@ -45,6 +45,17 @@ def test_every_living_model_has_prices_and_the_default_is_the_highest() -> None:
     assert shipped().default_units_per_second == highest
 
 
+def test_what_is_on_no_list_is_estimated_from_the_dearest_that_is() -> None:
+    """Kling's published list, per second: kling-v2-5-turbo, kling-v2-6 without a voice, kling-v3."""
+    prices = {(name, mode): price for name, model in MODELS.items() for mode, price in model.units_per_second.items()}
+    estimated = {(name, mode) for name, model in MODELS.items() for mode in model.units_estimated}
+    listed = {key: price for key, price in prices.items() if key not in estimated}
+    assert estimated < set(prices) and {name for name, _ in listed} == {"kling-v2-5-turbo", "kling-v2-6", "kling-v3"}
+    for name, mode in estimated:
+        in_that_mode = [price for (_, listed_mode), price in listed.items() if listed_mode.startswith(mode[:3])]
+        assert prices[name, mode] >= max(in_that_mode), (name, mode)
+
+
 LIVING = sorted(name for name, model in MODELS.items() if not model.retired)
 
 

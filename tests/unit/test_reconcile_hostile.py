@@ -4,7 +4,6 @@ import socket
 from typing import Any
 
 import pytest
-from kling_relay import reconcile
 from kling_relay.discrepancy import What
 from kling_relay.profiles import profile
 from kling_relay.provider import Provider
@@ -26,15 +25,8 @@ from tests.unit.scripted import (
     known,
     report,
 )
-from tests.unit.world import World
 
 pytestmark = pytest.mark.enable_socket
-
-
-@pytest.fixture
-def garden(world: World, monkeypatch: pytest.MonkeyPatch) -> Garden:
-    monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
-    return Garden(world)
 
 
 NO_LISTS: list[Answer] = [

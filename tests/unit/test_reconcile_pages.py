@@ -19,15 +19,8 @@ from tests.unit.scripted import (
     known,
     report,
 )
-from tests.unit.world import World
 
 pytestmark = pytest.mark.enable_socket
-
-
-@pytest.fixture
-def garden(world: World, monkeypatch: pytest.MonkeyPatch) -> Garden:
-    monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
-    return Garden(world)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])

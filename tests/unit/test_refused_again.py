@@ -1,15 +1,15 @@
 """A refusal does not use up the client's external id or Idempotency-Key: the corrected body is a task of its own."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from kling_relay import recording
 from kling_relay.errors import KlingError
 from kling_relay.table import TaskTable
 from kling_relay.task import Phase, Task
 
-from tests.unit.test_table import fresh
+from tests.unit.tables import before_a_write, fresh
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
 WAYS = ["external", "header", "both"]
@@ -144,33 +144,18 @@ def test_a_refusal_is_the_tenants_own(world: World) -> None:
 
 
 def failed(table: TaskTable, **fields: Any) -> Task:
-    task = table.record(fresh(external_task_id="order-1", **fields), body_hash="h", idempotency_key="key-1")
+    task = recording.record(table, fresh(external_task_id="order-1", **fields), body_hash="h", idempotency_key="key-1")
     return table.move(task, Phase.FAILED, reason="no", refusal_code=1201, updated_at=START)
 
 
-def before_the_write(table: TaskTable, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
-    """`act` happens right before the write that takes the place of a failed task."""
-    real = table.rows.transact
-    turns: list[str] = []
-
-    def transact(items: list[dict[str, Any]], token: str) -> None:
-        turns.append(token)
-        if len(turns) == 2:
-            monkeypatch.setattr(table.rows, "transact", real)
-            act()
-        real(items, token)
-
-    monkeypatch.setattr(table.rows, "transact", transact)
-
-
 def corrected(table: TaskTable, body_hash: str, key: str | None = "key-1") -> Task:
-    return table.record(fresh(external_task_id="order-1"), body_hash=body_hash, idempotency_key=key)
+    return recording.record(table, fresh(external_task_id="order-1"), body_hash=body_hash, idempotency_key=key)
 
 
 def test_two_corrected_bodies_at_once_one_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(world.table)
     won: list[Task] = []
-    before_the_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-other")))
+    before_a_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-other")), number=2)
     with pytest.raises(KlingError, match=MUST):
         corrected(world.table, "h-corrected")
     assert {task.id for task in world.tasks() if task.phase is Phase.ACCEPTED} == {won[0].id}
@@ -180,7 +165,7 @@ def test_two_corrected_bodies_at_once_one_wins(world: World, monkeypatch: pytest
 def test_the_same_corrected_body_twice_at_once_is_one_task(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(world.table)
     won: list[Task] = []
-    before_the_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-corrected")))
+    before_a_write(world.table, monkeypatch, lambda: won.append(corrected(world.table, "h-corrected")), number=2)
     assert corrected(world.table, "h-corrected") == won[0] and len(world.tasks()) == 2
 
 
@@ -190,7 +175,7 @@ def test_the_winner_is_refused_too_before_the_other_looks(world: World, monkeypa
     def other() -> None:
         world.table.move(corrected(world.table, "h-other"), Phase.FAILED, refusal_code=1201, updated_at=START)
 
-    before_the_write(world.table, monkeypatch, other)
+    before_a_write(world.table, monkeypatch, other, number=2)
     task = corrected(world.table, "h-corrected")
     assert world.table.find("acme", "order-1") == task
 
@@ -225,7 +210,7 @@ def _without_pk(world: World, task: Task) -> dict[str, Any]:
 def test_only_one_of_two_values_belongs_to_a_failed_task(world: World) -> None:
     """The external id could be taken, the key not: nothing is written at all."""
     first = failed(world.table)
-    world.table.record(fresh(), body_hash="h-9", idempotency_key="key-9")
+    recording.record(world.table, fresh(), body_hash="h-9", idempotency_key="key-9")
     before = len(world.tasks())
     with pytest.raises(KlingError, match="Idempotency-Key"):
         corrected(world.table, "h-corrected", "key-9")
@@ -252,12 +237,12 @@ def test_the_lost_answer_to_our_own_replacement_is_success(world: World, monkeyp
 
 def test_trouble_while_recording_is_not_taken_for_a_repetition(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where an earlier task of the same values could be answered: nothing is known of this write."""
-    first = world.table.record(fresh(external_task_id="order-1"), body_hash="h")
+    first = recording.record(world.table, fresh(external_task_id="order-1"), body_hash="h")
 
     def broken(items: Any, token: str) -> None:
         raise client_error("InternalServerError")
 
     monkeypatch.setattr(world.table.rows, "transact", broken)
     with pytest.raises(Exception, match="InternalServerError"):
-        world.table.record(fresh(external_task_id="order-1"), body_hash="h")
+        recording.record(world.table, fresh(external_task_id="order-1"), body_hash="h")
     assert world.task(first.id) == first

@@ -20,11 +20,6 @@ def world(cloud: Cloud) -> World:
     return world
 
 
-@pytest.fixture
-def queue(world: World) -> Queue:
-    return Queue(world)
-
-
 def test_what_could_not_be_handled_goes_to_the_dead_letters_and_says_so(
     world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

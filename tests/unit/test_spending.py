@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay import rows
+from kling_relay import recording, rows
 from kling_relay.errors import KlingError
 from kling_relay.rows import LostRace
 from kling_relay.spending import Budget, Spending
 from kling_relay.task import Phase, Task
 
 from tests.unit.books import balanced
+from tests.unit.tables import before_a_write, fresh
 from tests.unit.test_intake import b64, png
-from tests.unit.test_table import fresh, lose_answers  # noqa: F401  (a fixture)
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
 MONTH = "2026-09"
@@ -111,7 +111,7 @@ def test_the_transaction_alone_refuses_what_never_fits(world: World) -> None:
     """More than the whole cap, in a month without a row: nobody has looked before."""
     task = fresh(reserved=1500, spend_month=MONTH)
     with pytest.raises(KlingError, match="1 units are allowed in 2026-09") as refused:
-        world.table.record(task, body_hash="h", budget=Budget(MONTH, 1000, 0))
+        recording.record(world.table, task, body_hash="h", budget=Budget(MONTH, 1000, 0))
     assert refused.value.code == 1102 and world.tasks() == [] and balanced(world) == {}
 
 
@@ -152,7 +152,7 @@ def handler(table: Any, spending: Spending, task: Task) -> Iterator[str]:
     yield "read"
     try:
         budget.check(task.reserved or 0)
-        table.record(task, body_hash="h", budget=budget)
+        recording.record(table, task, body_hash="h", budget=budget)
         yield "recorded"
     except KlingError as exc:
         assert exc.code == 1102
@@ -181,16 +181,10 @@ def test_every_order_of_three_handlers_at_the_cap(cloud: Cloud) -> None:
 
 def test_the_figure_is_told_as_it_was_when_the_race_was_lost(capped: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(capped, 2)
-    real = capped.table.rows.transact
-
-    def meanwhile(items: Any, token: str) -> None:
-        monkeypatch.setattr(capped.table.rows, "transact", real)
-        fill(capped, 1)
-        real(items, token)
-
-    monkeypatch.setattr(capped.table.rows, "transact", meanwhile)
+    before_a_write(capped.table, monkeypatch, lambda: fill(capped, 1))
     status, answer = capped.post({**BODY, "external_task_id": "order-1"})
-    assert (status, answer["code"]) == (429, 1102) and "4.5 are committed" in answer["message"]
+    assert (status, answer["code"]) == (429, 1102)
+    assert answer["message"].endswith("4.5 are committed, this task needs up to 1.5")
     assert len(capped.tasks()) == 3 == len(capped.provider.posts)
     assert capped.row("external#acme#order-1") == {}
 
@@ -213,14 +207,7 @@ def test_the_cap_is_reached_while_a_failed_tasks_place_is_taken(cloud: Cloud, mo
     world = World(cloud, monthly_cap_units=2)
     world.provider.submit_faults = ["refused"]
     world.post({**BODY, "external_task_id": "order-1"})
-    real = world.table.rows.transact
-
-    def meanwhile(items: Any, token: str) -> None:
-        monkeypatch.setattr(world.table.rows, "transact", real)
-        fill(world, 1)
-        real(items, token)
-
-    monkeypatch.setattr(world.table.rows, "transact", meanwhile)
+    before_a_write(world.table, monkeypatch, lambda: fill(world, 1))
     status, answer = world.post({**BODY, "external_task_id": "order-1", "prompt": "corrected"})
     assert (status, answer["code"]) == (429, 1102)
     assert balanced(world) == {("acme", MONTH): 1500}
@@ -289,7 +276,7 @@ def test_a_price_that_nobody_can_read_leaves_the_reservation(capped: World, unit
 def test_the_lost_answer_to_a_settlement_is_success(
     capped: World,
     units: str,
-    lose_answers: Callable[[str], None],  # noqa: F811
+    lose_answers: Callable[[str], None],
 ) -> None:
     (task,) = fill(capped, 1)
     lose_answers("TransactWriteItems")  # moto carries a repeated transaction out again: the conditions have to hold
@@ -300,7 +287,7 @@ def test_the_lost_answer_to_a_settlement_is_success(
 
 def test_the_lost_answer_to_a_reservation_is_success(
     capped: World,
-    lose_answers: Callable[[str], None],  # noqa: F811
+    lose_answers: Callable[[str], None],
 ) -> None:
     capped.key()
     for key in (None, "key-1"):
@@ -311,7 +298,7 @@ def test_the_lost_answer_to_a_reservation_is_success(
 
 def test_the_lost_answer_to_the_reservation_that_fills_the_cap(
     cloud: Cloud,
-    lose_answers: Callable[[str], None],  # noqa: F811
+    lose_answers: Callable[[str], None],
 ) -> None:
     """Repeated, it does not fit any more; but it is on record."""
     world = World(cloud, monthly_cap_units=2)

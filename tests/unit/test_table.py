@@ -5,53 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.endpoint import Endpoint
-from botocore.exceptions import ReadTimeoutError
-from kling_relay import rows
-from kling_relay.errors import KlingError
+from kling_relay import recording, rows
 from kling_relay.gate import Gate
 from kling_relay.keys import KeyRow, Keys
 from kling_relay.rows import LostRace
 from kling_relay.table import TaskTable
-from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task, new_task_id
+from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task
 
+from tests.unit.tables import fresh, recorded
 from tests.unit.world import START, Cloud, World, client_error
-
-DAY = 86_400
-
-
-def fresh(tenant: str = "acme", **fields: Any) -> Task:
-    known = {"kind": "image2video", "phase": Phase.ACCEPTED, "request": {"prompt": "x"}, "created_at": START}
-    task_id = new_task_id()
-    known |= {"updated_at": START, "due_at": START + 1, "execution": task_id}
-    return Task(id=task_id, tenant=tenant, **{**known, **fields})
-
-
-@pytest.fixture
-def table(world: World) -> TaskTable:
-    return world.table
-
-
-@pytest.fixture
-def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """The next call of that operation is carried out, its answer is lost, and the SDK repeats it."""
-    to_lose: list[str] = []
-    real = Endpoint._do_get_response
-
-    def lossy(self: Any, request: Any, model: Any, context: Any) -> Any:
-        answer = real(self, request, model, context)
-        if model.name in to_lose:
-            to_lose.remove(model.name)
-            return None, ReadTimeoutError(endpoint_url="https://lost.example")
-        return answer
-
-    monkeypatch.setattr(Endpoint, "_do_get_response", lossy)
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    return to_lose.append
-
-
-def recorded(table: TaskTable, **fields: Any) -> Task:
-    return table.record(fresh(**fields), body_hash="h")
 
 
 def in_phase(table: TaskTable, phase: Phase) -> Task:
@@ -108,13 +70,6 @@ def test_the_lost_answer_to_our_own_take_over_is_success(table: TaskTable, lose_
     assert table.take_over(task, f"{task.id}-r1", START + 9).execution == f"{task.id}-r1"
 
 
-def test_the_lost_answer_to_our_own_record_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
-    for idempotency_key in (None, "key-1"):
-        task = fresh(external_task_id=None)
-        lose_answers("TransactWriteItems")
-        assert table.record(task, body_hash="h", idempotency_key=idempotency_key) == task
-
-
 def test_the_lost_answer_to_our_own_adoption_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
     task = in_phase(table, Phase.SUBMITTING)
     lose_answers("TransactWriteItems")
@@ -132,49 +87,6 @@ def test_the_lost_answer_to_a_new_key_is_success(world: World, lose_answers: Cal
     assert keys.get("k") == key and keys.of("other") == []
 
 
-@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError"])
-def test_two_transactions_at_once_are_repeated(world: World, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    reasons = [{"Code": "None"}, {"Code": code}]
-    busy = [client_error("TransactionCanceledException", CancellationReasons=reasons) for _ in range(3)]
-    pauses: list[float] = []
-    monkeypatch.setattr(rows.time, "sleep", pauses.append)
-    real = world.cloud.dynamodb
-
-    class Busy:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def transact_write_items(self, **options: Any) -> Any:
-            if busy:
-                raise busy.pop()
-            return real.transact_write_items(**options)
-
-    table = TaskTable(Busy(), world.table.rows.name)
-    task = fresh(external_task_id="double-click")
-    assert table.record(task, body_hash="h") == task
-    assert len(pauses) == 3
-
-
-def test_a_record_that_never_gets_through_is_too_many_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(rows.time, "sleep", pauses.append)
-    reasons = [{"Code": "TransactionConflict"}]
-
-    class Busy:
-        calls = 0
-
-        def transact_write_items(self, **_: Any) -> Any:
-            self.calls += 1
-            raise client_error("TransactionCanceledException", CancellationReasons=reasons)
-
-    busy = Busy()
-    with pytest.raises(KlingError) as refused:
-        TaskTable(busy, "t").record(fresh(), body_hash="h")
-    assert (refused.value.http, refused.value.code, refused.value.retry_after) == (429, 1302, 1)
-    assert busy.calls == 8 and len(set(pauses)) == 7, "jitter: those that met once do not meet again"
-    assert sum(pauses) < 4, "a client waits for this"
-
-
 def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows.time, "sleep", lambda _: None)
     busy = [client_error("TransactionConflictException") for _ in range(3)]
@@ -190,50 +102,9 @@ def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pyt
             return real.update_item(**options)
 
     table = TaskTable(Busy(), world.table.rows.name)
-    task = table.record(fresh(), body_hash="h")
+    task = recording.record(table, fresh(), body_hash="h")
     assert table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START).phase is Phase.SUBMITTING
     assert not busy
-
-
-@pytest.mark.parametrize("pointer", ["external", "idempotency", "both"])
-def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> None:
-    external = None if pointer == "idempotency" else "order-1"
-    key = None if pointer == "external" else "key-1"
-    first = table.record(fresh(external_task_id=external), body_hash="h", idempotency_key=key)
-    assert table.record(fresh(external_task_id=external), body_hash="h", idempotency_key=key).id == first.id
-    with pytest.raises(KlingError, match="another request body"):
-        table.record(fresh(external_task_id=external), body_hash="other", idempotency_key=key)
-    other = table.record(fresh("umbrella", external_task_id=external), body_hash="other", idempotency_key=key)
-    assert other.id != first.id and other.tenant == "umbrella"
-
-
-def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
-    recorded(table, external_task_id="order-1")
-    refused = fresh(external_task_id="order-1")
-    with pytest.raises(KlingError):
-        table.record(refused, body_hash="other", idempotency_key="key-9")
-    assert table.get(refused.id) is None
-    assert table.rows.get("idempotency#acme#key-9") is None
-
-
-def test_a_value_of_a_removed_task_stays_taken(table: TaskTable) -> None:
-    task = recorded(table, external_task_id="order-1")
-    table.rows.client.delete_item(TableName=table.rows.name, Key={"pk": {"S": f"task#{task.id}"}})
-    with pytest.raises(KlingError, match="removed task"):
-        recorded(table, external_task_id="order-1")
-
-
-def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> None:
-    task = table.record(fresh(external_task_id="o"), body_hash="h", idempotency_key="k")
-    submitted = table.adopt(
-        table.move(task, Phase.SUBMITTING, updated_at=START), Phase.SUBMITTED, "kling", "up", updated_at=START
-    )
-    last_end = START + 30 * DAY * 1000
-    table.move(submitted, Phase.FAILED, updated_at=last_end)
-    ends = int((table.rows.get(f"task#{task.id}") or {})["expires_at"]["N"])
-    assert ends == last_end // 1000 + 400 * DAY
-    for pk in ("external#acme#o", "idempotency#acme#k", "upstream#kling#up"):
-        assert ends < int((table.rows.get(pk) or {})["expires_at"]["N"]) < ends + 40 * DAY
 
 
 def test_find_is_the_tenants_own_only(table: TaskTable) -> None:
@@ -336,7 +207,7 @@ def test_odd_texts_can_be_stored(table: TaskTable) -> None:
 def test_other_errors_of_aws_pass_through(cloud: Cloud) -> None:
     table = TaskTable(cloud.dynamodb, "no-such-table")
     for call in (
-        lambda: table.record(fresh(), body_hash="h"),
+        lambda: recording.record(table, fresh(), body_hash="h"),
         lambda: table.move(fresh(), None, updated_at=START),
         lambda: table.adopt(fresh(phase=Phase.SUBMITTING), Phase.SUBMITTED, "kling", "u", updated_at=START),
         lambda: table.pass_callback(fresh(), START, 1),

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from kling_relay import recording
 from kling_relay.task import Phase
 
 from tests.unit.printed import printed
@@ -132,7 +133,7 @@ def test_rejections_by_reason(world: World, ask: Any, reason: str, capsys: pytes
 def test_trouble_of_ours_is_told_as_busy(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(world.table, "record", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(recording, "record", lambda *_, **__: 1 / 0)
     assert world.post()[0] == 503
     assert printed(capsys) == {"Rejected/busy": [1]}
 

@@ -8,8 +8,6 @@ import pytest
 
 from tests.workflow.driver import BODY, IMAGE, Driver, call, data_of, refusal_of
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 MULTI = {"image_list": [{"image": IMAGE}, {"image": IMAGE}], "prompt": "p"}
 
 

@@ -6,8 +6,6 @@ import pytest
 
 from tests.workflow.driver import QUIET, Driver, call, data_of, lambda_calls, states, until
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 
 def ring(url: str, body: object) -> tuple[int, str]:
     answer = call("POST", url, json=body)

@@ -4,8 +4,6 @@ import pytest
 
 from tests.workflow.driver import Driver, data_of, states, until
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 
 @pytest.mark.parametrize(
     ("fault", "first"),

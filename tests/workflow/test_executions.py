@@ -2,11 +2,7 @@
 
 import json
 
-import pytest
-
 from tests.workflow.driver import Driver, states, until
-
-pytestmark = pytest.mark.xdist_group("stack-2")
 
 
 def sleeping(driver: Driver, **extra: object) -> str:

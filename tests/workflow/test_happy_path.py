@@ -24,8 +24,6 @@ from tests.workflow.driver import (
     states,
 )
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 
 def test_an_image_becomes_a_video(driver: Driver) -> None:
     task = driver.post(external_task_id="order-17")

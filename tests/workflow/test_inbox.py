@@ -6,13 +6,10 @@ import time
 from collections import Counter
 from typing import Any
 
-import pytest
-
 from tests.workflow.driver import SAMPLE, Driver, until
 from tests.workflow.test_room import at_once
 
 LINES = int(os.environ.get("INBOX_LINES") or 30)
-pytestmark = pytest.mark.xdist_group("stack-1")
 
 
 def drop(driver: Driver, key: str, data: bytes, **metadata: str) -> str:

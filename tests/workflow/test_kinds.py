@@ -6,8 +6,6 @@ import pytest
 
 from tests.workflow.driver import BODY, Driver, data_of, play
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 IMAGE = BODY["image"]
 BODIES: dict[str, dict[str, Any]] = {
     "image2video": {"image": IMAGE, "model_name": "kling-v3"},

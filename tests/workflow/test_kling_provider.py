@@ -1,10 +1,6 @@
 """The same relay in front of the official API's dialect (PROVIDER=kling)."""
 
-import pytest
-
 from tests.workflow.driver import QUIET, Driver, lambda_calls, play, states
-
-pytestmark = pytest.mark.xdist_group("stack-kling")
 
 
 def test_an_image_becomes_a_video(kling: Driver) -> None:

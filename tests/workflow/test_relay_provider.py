@@ -4,8 +4,6 @@ import pytest
 
 from tests.workflow.driver import IMAGE, QUIET, Driver, play, until
 
-pytestmark = pytest.mark.xdist_group("stack-relay")
-
 
 @pytest.mark.parametrize("callbacks", ["on", "lost"])
 def test_an_image_becomes_a_video(relay: Driver, callbacks: str) -> None:

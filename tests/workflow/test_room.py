@@ -8,8 +8,6 @@ import pytest
 
 from tests.workflow.driver import BODY, Driver, data_of, states, until
 
-pytestmark = pytest.mark.xdist_group("stack-2")
-
 
 @pytest.mark.parametrize("fault", ["no_room", "too_fast"])
 def test_a_refused_task_waits_and_then_runs(driver: Driver, fault: str) -> None:

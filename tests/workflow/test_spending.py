@@ -4,11 +4,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
-
 from tests.workflow.driver import BODY, Driver, data_of, refusal_of, until
 
-pytestmark = pytest.mark.xdist_group("stack-kling")
 SOUND = {"model_name": "kling-v2-6", "mode": "pro", "sound": "on"}  # estimated with a voice, 6 units; billed 5
 PLAIN = {"model_name": "kling-v3"}  # 3 units
 

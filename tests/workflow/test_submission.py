@@ -4,8 +4,6 @@ import pytest
 
 from tests.workflow.driver import BODY, Driver, data_of, refusal_of, until
 
-pytestmark = pytest.mark.xdist_group("stack-2")
-
 
 @pytest.mark.parametrize(
     "fault",

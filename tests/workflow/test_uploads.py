@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import pytest
 import requests
 
 from tests.workflow.driver import BODY, QUIET, SAMPLE, Driver, call, data_of, refusal_of
-
-pytestmark = pytest.mark.xdist_group("stack-1")
 
 
 def ask(driver: Driver, method: str, path: str, *, key: str = "api_key", **options: Any) -> requests.Response:

@@ -4,8 +4,6 @@ import pytest
 
 from tests.workflow.driver import Driver, call, data_of, play
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 
 def test_both_videos_are_archived(driver: Driver) -> None:
     task_id = driver.post(watermark_info={"enabled": True})["task_id"]

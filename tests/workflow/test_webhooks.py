@@ -10,8 +10,6 @@ from standardwebhooks import Webhook
 
 from tests.workflow.driver import Driver, call, data_of, until
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 
 class Receiver(ThreadingHTTPServer):
     """`statuses`: what it answers, one after the other; 200 when there are no more."""

@@ -85,7 +85,8 @@ def archive(
     `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB, and a source that does not announce its
     length is spooled to the temporary folder first, which needs as much room. `deadline_seconds` bounds the transfer
     from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`,
-    `check_host`: see `fetch.open_url`. `bucket_owner` is the AWS account id that has to own the bucket.
+    `check_host`: see `fetch.open_url`. `bucket_owner` is the AWS account id that has to own the bucket:
+    a bucket that was removed may have been made anew by somebody else.
     Safe to repeat and to run twice at once. Raises ArchiveError; ValueError for limits that cannot be.
     """
     if not 0 < max_bytes <= LARGEST_PUT:

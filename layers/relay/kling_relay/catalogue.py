@@ -54,7 +54,7 @@ class Model(Struct, forbid_unknown_fields=True):
     """`modes`: durations (s) a mode. `features`: where each works, as patterns of kind/mode/duration; one that is not
     here is not there. `exclusive`: features that do not go together. `drops`: fields that are left out for it.
     `retired`: the day on which Kling switched it off; relays may have it still. `units_per_second`: what a second of
-    video costs, in Kling's units.
+    video costs at most, in Kling's units; `units_estimated`: which of these stand on no list of Kling's.
     """
 
     kinds: list[Literal["image2video", "multi-image2video", "text2video", "omni-video"]] = []
@@ -65,6 +65,7 @@ class Model(Struct, forbid_unknown_fields=True):
     retired: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d\Z")] | None = None
     render_p5_seconds: dict[Name, RenderSeconds] = {}
     units_per_second: dict[Priced, Price] = {}
+    units_estimated: list[Priced] = []
 
 
 class Catalogue(Struct, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kling_relay import address, catalogue, images, look, notices, uploads
+from kling_relay import address, catalogue, images, look, notices, recording, uploads
 from kling_relay.address import AddressError
 from kling_relay.errors import bad_parameter
 from kling_relay.profiles import in_dialect
@@ -28,7 +28,7 @@ def record(
     wrong, and where the same external id or Idempotency-Key came with another body.
     """
     body_hash = _hash(request)
-    earlier = relay.table.earlier(tenant, request.external_task_id, idempotency_key, body_hash)
+    earlier = recording.earlier(relay.table, tenant, request.external_task_id, idempotency_key, body_hash)
     if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
         return earlier
     _check_callback(relay, request.callback_url)
@@ -69,7 +69,7 @@ def record(
         reserved=None if budget is None else estimate,
         spend_month=None if budget is None else budget.month,
     )
-    return relay.table.record(new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget)
+    return recording.record(relay.table, new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget)
 
 
 def _check_callback(relay: Relay, url: str | None) -> None:

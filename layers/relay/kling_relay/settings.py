@@ -18,6 +18,7 @@ class Settings:
     """
 
     stack_name: str = ""
+    account_id: str = ""
     task_table: str = ""
     input_bucket: str = ""
     video_bucket: str = ""

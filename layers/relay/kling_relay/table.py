@@ -1,12 +1,11 @@
-"""Every write of a task's row and of the rows around it, all of them conditional.
+"""A task's row, every write of it conditional: how it is found, moved and taken over. recording.py makes it.
 
-One table, one key `pk`: `task#{id}`, `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` (both
-point to a task), `upstream#{provider}#{upstream_id}` (owned by one task); `gate#` and `control` are gate.py's, `key#`
-and `tenant-keys#` are keys.py's, `spend#` and `cap#` are spending.py's. The sparse index `by_due` holds the open tasks:
-`queue` "open" sorted by `due_at`, `queue` "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks:
-`owner` is "{tenant}#{kind}", sorted by `birth`. The sparse index `by_age` holds those whose client sees no end:
-`standing` is "open" or "parked", sorted by `birth`. `by_notice` is outbox.py's, and `by_end`, of the tasks whose client
-has seen an end (`end`), ended.py's.
+One table, one key `pk`: `task#{id}`, and `upstream#{provider}#{upstream_id}` (owned by one task); `external#` and
+`idempotency#` are recording.py's, `gate#` and `control` gate.py's, `key#` and `tenant-keys#` keys.py's, `spend#` and
+`cap#` spending.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
+"waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
+`birth`. The sparse index `by_age` holds those whose client sees no end: `standing` is "open" or "parked", sorted by
+`birth`. `by_notice` is outbox.py's, and `by_end`, of the tasks whose client has seen an end (`end`), ended.py's.
 """
 
 import json
@@ -17,9 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from kling_relay import ended, notices, outbox, spending
-from kling_relay.errors import KlingError
-from kling_relay.rows import LostRace, Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
-from kling_relay.spending import Budget, Spending
+from kling_relay.rows import LostRace, Rows, condition_failed, new_token, plain, value
 from kling_relay.task import CLOSED, ENDED, MOVES, TASK_STATUS, Failure, Phase, Task, notice_of
 
 _JSON_FIELDS = {"request", "outputs", "videos", "source"}
@@ -27,7 +24,6 @@ _SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
 _TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
-_MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
 _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
@@ -44,7 +40,7 @@ class TaskTable:
     ) -> None:
         self.rows = Rows(client, name)
         self._retention_days = retention_days
-        self._on_move = on_move
+        self.on_move = on_move
 
     # -- tasks
 
@@ -62,75 +58,6 @@ class TaskTable:
             pointer = self.rows.get(f"external#{tenant}#{reference}")
             task = None if pointer is None else self.get(plain(pointer["task_id"]))
         return task if task is not None and task.tenant == tenant else None
-
-    def record(
-        self, task: Task, *, body_hash: str, idempotency_key: str | None = None, budget: Budget | None = None
-    ) -> Task:
-        """Write a new task together with what makes it unique: the client's external id and Idempotency-Key; and, under
-        a cap (`budget`), with what it reserves of it.
-
-        Returns the task, or the one that the same request made before; raises KlingError where the same external id or
-        key came with another body, unless the task of that one failed and cost nothing: then this one takes its place;
-        and where the cap leaves no room. One transaction: there is never a pointer without a task.
-        """
-        pointers = _pointers(task.tenant, task.external_task_id, idempotency_key)
-        outliving = self._outliving(task.created_at)
-        item = {"task_id": value(task.id), "body_hash": value(body_hash), **outliving}
-        raised = [] if budget is None else [spending.raised(self.rows, task, budget.cap, outliving)]
-        failed: dict[str, str] = {}
-        attempt = new_token()  # not the task's id: what is made of an upload has the same one at every try
-        for turn in range(_MOST_TURNS):
-            puts = [self._pointer({"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
-            try:
-                self.rows.transact([self.rows.put_new(_item(task)), *puts, *raised], token=f"{attempt}-{turn}")
-                self._on_move(None, task)
-                return task
-            except ClientError as exc:
-                if conflicted(exc):  # nothing was written
-                    raise KlingError(1302, "too many requests of this account at once", retry_after=1) from exc
-                if not condition_failed(exc):
-                    raise
-                if budget is not None and failed_parts(exc) == {1 + len(puts)}:
-                    committed = Spending(self.rows).committed(task.tenant, budget.month)
-                    raise replace(budget, committed=committed).refusal(task.reserved or 0) from exc
-                earlier, failed = self._before(pointers, body_hash)
-                if not failed:  # our own write, its answer lost, or the same upload's: nobody draws the same 128 bits
-                    earlier = earlier or self.get(task.id)
-                    if earlier is None:
-                        raise
-            if earlier is not None:
-                return earlier
-        raise KlingError(5001, "the same external_task_id or Idempotency-Key is in use just now", retry_after=1)
-
-    def _pointer(self, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
-        """The write of a pointer that is new, or that still points to the task `failed`."""
-        put = self.rows.put_new(item)
-        if failed is not None:
-            put["Put"]["ConditionExpression"] += " OR task_id = :failed"
-            put["Put"]["ExpressionAttributeValues"] = {":failed": value(failed)}
-        return put
-
-    def _before(self, pointers: list[tuple[str, str]], body_hash: str) -> tuple[Task | None, dict[str, str]]:
-        """What came before: the task of the same request, or the failed tasks whose pointers may be taken (by pk).
-        Raises KlingError where a pointer belongs to another request for good."""
-        failed: dict[str, str] = {}
-        for name, pk in pointers:
-            pointer = self.rows.get(pk)
-            if pointer is None:
-                continue
-            earlier = self.get(plain(pointer["task_id"]))
-            if plain(pointer["body_hash"]) == body_hash:
-                if earlier is None:
-                    raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
-                return earlier, failed
-            if earlier is None or not earlier.cost_nothing:
-                raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
-            failed[pk] = earlier.id
-        return None, failed
-
-    def earlier(self, tenant: str, external_task_id: str | None, key: str | None, body_hash: str) -> Task | None:
-        """The task that the same request made before. Raises KlingError where it was another request's value."""
-        return self._before(_pointers(tenant, external_task_id, key), body_hash)[0]
 
     def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
         """`size` tasks of a tenant and kind, newest first, after the first `skip`. Walks keys of the index, and reads
@@ -177,19 +104,19 @@ class TaskTable:
             moved = _task(self.rows.update(update))
         else:
             moved = self._together(update, spending.corrected(self.rows, task, settled))
-        self._on_move(task, _changed(task, to, changes))
+        self.on_move(task, _changed(task, to, changes))
         return moved
 
     def adopt(self, task: Task, to: Phase | None, provider: str, upstream_id: str, **changes: Any) -> Task:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
         update = self._moving(task, to, {"upstream_id": upstream_id, **changes})
         owner = {"pk": value(upstream_pk(provider, upstream_id)), "task_id": value(task.id)}
-        put = self.rows.put_new({**owner, **self._outliving(task.created_at)})
+        put = self.rows.put_new({**owner, **self.outliving(task.created_at)})
         # Ours already: the answer to an earlier write of ours was lost on its way back.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
         moved = self._together(update, put)
-        self._on_move(task, _changed(task, to, {"upstream_id": upstream_id, **changes}))
+        self.on_move(task, _changed(task, to, {"upstream_id": upstream_id, **changes}))
         return moved
 
     def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
@@ -309,7 +236,7 @@ class TaskTable:
 
     # -- shared
 
-    def _outliving(self, created_at: int) -> dict[str, Any]:
+    def outliving(self, created_at: int) -> dict[str, Any]:
         """When a row that points to a task is removed: not before the task itself can be."""
         days = self._retention_days + _LONGEST_LIFE_DAYS
         return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}
@@ -350,12 +277,6 @@ class TaskTable:
         return self.rows.expression(f"task#{task.id}", update, condition + once, **values)
 
 
-def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> list[tuple[str, str]]:
-    """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
-    named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
-    return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
-
-
 def upstream_pk(provider: str, upstream_id: str) -> str:
     """The key of the row that says which task owns the provider's `upstream_id`."""
     return f"upstream#{provider}#{upstream_id}"
@@ -365,7 +286,8 @@ def _owner(tenant: str, kind: str) -> str:
     return f"{tenant}#{kind}"
 
 
-def _item(task: Task) -> dict[str, Any]:
+def new_item(task: Task) -> dict[str, Any]:
+    """The row of a task that is new."""
     row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
     item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
     # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.

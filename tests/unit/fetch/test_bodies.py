@@ -71,6 +71,18 @@ def test_a_body_of_exactly_the_limit_passes(world: World) -> None:
     assert len(get("https://cdn.example.com/none", limit=1000)) == 1000
 
 
+def test_no_more_is_read_than_one_byte_over_the_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = http.client.HTTPResponse.read
+    monkeypatch.setattr(http.client.HTTPResponse, "read", lambda one, size: (asked.append(size), real(one, size))[1])
+    world.stand(lambda connection, path, headers: respond(connection, b"x" * 5000, length=False))
+    with open_url("https://cdn.example.com/", max_bytes=1000, deadline_seconds=5) as download:
+        assert len(download.read(600)) == 600
+        with pytest.raises(FetchError, match="too_large"):
+            download.read()
+    assert asked == [600, 401]
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "GZIP", "identity, gzip"])
 def test_encoded_bodies_are_refused(encoding: str, world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"\x1f\x8b", Content_Encoding=encoding))

@@ -1,0 +1,63 @@
+"""What tests of the table share: new tasks, recorded or not, and answers of AWS that get lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.endpoint import Endpoint
+from botocore.exceptions import ReadTimeoutError
+from kling_relay import recording
+from kling_relay.table import TaskTable
+from kling_relay.task import Phase, Task, new_task_id
+
+from tests.unit.world import START, World
+
+
+def fresh(tenant: str = "acme", **fields: Any) -> Task:
+    known = {"kind": "image2video", "phase": Phase.ACCEPTED, "request": {"prompt": "x"}, "created_at": START}
+    task_id = new_task_id()
+    known |= {"updated_at": START, "due_at": START + 1, "execution": task_id}
+    return Task(id=task_id, tenant=tenant, **{**known, **fields})
+
+
+@pytest.fixture
+def table(world: World) -> TaskTable:
+    return world.table
+
+
+@pytest.fixture
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """The next call of that operation is carried out, its answer is lost, and the SDK repeats it."""
+    to_lose: list[str] = []
+    real = Endpoint._do_get_response
+
+    def lossy(self: Any, request: Any, model: Any, context: Any) -> Any:
+        answer = real(self, request, model, context)
+        if model.name in to_lose:
+            to_lose.remove(model.name)
+            return None, ReadTimeoutError(endpoint_url="https://lost.example")
+        return answer
+
+    monkeypatch.setattr(Endpoint, "_do_get_response", lossy)
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    return to_lose.append
+
+
+def recorded(table: TaskTable, **fields: Any) -> Task:
+    return recording.record(table, fresh(**fields), body_hash="h")
+
+
+def before_a_write(
+    table: TaskTable, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any], *, number: int = 1
+) -> None:
+    """`act` happens right before the `number`-th transaction from now."""
+    real, turns = table.rows.transact, []
+
+    def transact(items: list[dict[str, Any]], token: str) -> None:
+        turns.append(token)
+        if len(turns) == number:
+            monkeypatch.setattr(table.rows, "transact", real)
+            act()
+        real(items, token)
+
+    monkeypatch.setattr(table.rows, "transact", transact)

@@ -1,0 +1,62 @@
+"""What of a task is copied, under which keys, and into whose bucket; archive.py has tests of its own."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kling_relay import copying
+from kling_relay.archive import ArchiveError, StoredVideo
+from kling_relay.task import Phase, Task
+
+from tests.unit.world import Cloud, World
+
+
+def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[tuple[str, str]] = []
+
+    def archive(_: Any, *, key: str, url: str, deadline_seconds: float, **__: Any) -> StoredVideo:
+        assert deadline_seconds >= 1
+        if "bad" in url:
+            raise ArchiveError("truncated")
+        copied.append((url, key))
+        return StoredVideo(key, 7, "md5")
+
+    monkeypatch.setattr(copying.archive, "archive", archive)
+    outputs = [
+        {"id": "a", "url": "u0", "duration": "5", "watermark_url": "w0"},
+        {"id": "b", "url": "u1", "duration": ""},
+    ]
+    asked = {"watermark_info": {"enabled": True}}
+    task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
+    videos = copying.copy_outputs(world.relay, task, seconds=0)
+    assert copied == [
+        ("u0", "videos/acme/t/0.mp4"),
+        ("w0", "videos/acme/t/0-watermark.mp4"),
+        ("u1", "videos/acme/t/1.mp4"),
+    ]
+    assert videos[0]["watermark_key"] == "videos/acme/t/0-watermark.mp4" and "watermark_key" not in videos[1]
+    for body in ({}, {"watermark_info": {"enabled": False}}):  # a provider that sends one unasked
+        copied.clear()
+        plain = copying.copy_outputs(world.relay, replace(task, request=body), seconds=5)
+        assert [key for _, key in copied] == ["videos/acme/t/0.mp4", "videos/acme/t/1.mp4"]
+        assert not any("watermark_key" in video for video in plain)
+    outputs[1]["url"] = "bad"
+    with pytest.raises(ArchiveError):
+        copying.copy_outputs(world.relay, task, seconds=5)
+
+
+@pytest.mark.parametrize(("account_id", "owner"), [("123456789012", "123456789012"), ("", None)])
+def test_the_bucket_has_to_be_the_accounts_own(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, account_id: str, owner: str | None
+) -> None:
+    asked: list[Any] = []
+
+    def archive(_: Any, *, key: str, bucket_owner: str | None, **__: Any) -> StoredVideo:
+        asked.append(bucket_owner)
+        return StoredVideo(key, 7, "md5")
+
+    monkeypatch.setattr(copying.archive, "archive", archive)
+    outputs = [{"id": "a", "url": "u0", "duration": "5"}]
+    task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
+    copying.copy_outputs(World(cloud, account_id=account_id).relay, task, seconds=5)
+    assert asked == [owner]

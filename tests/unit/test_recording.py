@@ -1,0 +1,135 @@
+"""A new task and its pointers: one transaction, whose answer may be lost, or which meets others at the same rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kling_relay import recording, rows
+from kling_relay.errors import KlingError
+from kling_relay.table import TaskTable
+from kling_relay.task import Phase
+
+from tests.unit.tables import fresh, recorded
+from tests.unit.world import START, World, client_error
+
+DAY = 86_400
+
+
+def test_the_lost_answer_to_our_own_record_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+    for idempotency_key in (None, "key-1"):
+        task = fresh(external_task_id=None)
+        lose_answers("TransactWriteItems")
+        assert recording.record(table, task, body_hash="h", idempotency_key=idempotency_key) == task
+
+
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError"])
+def test_two_transactions_at_once_are_repeated(world: World, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    reasons = [{"Code": "None"}, {"Code": code}]
+    busy = [client_error("TransactionCanceledException", CancellationReasons=reasons) for _ in range(3)]
+    pauses: list[float] = []
+    monkeypatch.setattr(rows.time, "sleep", pauses.append)
+    real = world.cloud.dynamodb
+
+    class Busy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def transact_write_items(self, **options: Any) -> Any:
+            if busy:
+                raise busy.pop()
+            return real.transact_write_items(**options)
+
+    table = TaskTable(Busy(), world.table.rows.name)
+    task = fresh(external_task_id="double-click")
+    assert recording.record(table, task, body_hash="h") == task
+    assert len(pauses) == 3
+
+
+def test_a_record_that_never_gets_through_is_too_many_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(rows.time, "sleep", pauses.append)
+    reasons = [{"Code": "TransactionConflict"}]
+
+    class Busy:
+        calls = 0
+
+        def transact_write_items(self, **_: Any) -> Any:
+            self.calls += 1
+            raise client_error("TransactionCanceledException", CancellationReasons=reasons)
+
+    busy = Busy()
+    with pytest.raises(KlingError) as refused:
+        recording.record(TaskTable(busy, "t"), fresh(), body_hash="h")
+    assert (refused.value.http, refused.value.code, refused.value.retry_after) == (429, 1302, 1)
+    assert busy.calls == 8 and len(set(pauses)) == 7, "jitter: those that met once do not meet again"
+    assert sum(pauses) < 4, "a client waits for this"
+
+
+@pytest.mark.parametrize("pointer", ["external", "idempotency", "both"])
+def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> None:
+    external = None if pointer == "idempotency" else "order-1"
+    key = None if pointer == "external" else "key-1"
+    first = recording.record(table, fresh(external_task_id=external), body_hash="h", idempotency_key=key)
+    assert recording.record(table, fresh(external_task_id=external), body_hash="h", idempotency_key=key).id == first.id
+    named = "Idempotency-Key" if external is None else "external_task_id"
+    with pytest.raises(KlingError, match=f"{named}: must be unique, .* another request body"):
+        recording.record(table, fresh(external_task_id=external), body_hash="other", idempotency_key=key)
+    other = recording.record(
+        table, fresh("umbrella", external_task_id=external), body_hash="other", idempotency_key=key
+    )
+    assert other.id != first.id and other.tenant == "umbrella"
+
+
+def test_a_name_that_is_free_does_not_hide_one_that_is_taken(table: TaskTable) -> None:
+    first = recording.record(table, fresh(), body_hash="h", idempotency_key="key-1")
+    assert recording.earlier(table, "acme", "order-1", "key-1", "h") == first
+    with pytest.raises(KlingError, match="Idempotency-Key: must be unique"):
+        recording.record(table, fresh(external_task_id="order-1"), body_hash="other", idempotency_key="key-1")
+
+
+def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
+    recorded(table, external_task_id="order-1")
+    refused = fresh(external_task_id="order-1")
+    with pytest.raises(KlingError):
+        recording.record(table, refused, body_hash="other", idempotency_key="key-9")
+    assert table.get(refused.id) is None
+    assert table.rows.get("idempotency#acme#key-9") is None
+
+
+def test_a_value_of_a_removed_task_stays_taken(table: TaskTable) -> None:
+    task = recorded(table, external_task_id="order-1")
+    table.rows.client.delete_item(TableName=table.rows.name, Key={"pk": {"S": f"task#{task.id}"}})
+    with pytest.raises(KlingError, match=r"external_task_id: .* removed task"):
+        recorded(table, external_task_id="order-1")
+
+
+def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> None:
+    task = recording.record(table, fresh(external_task_id="o"), body_hash="h", idempotency_key="k")
+    submitted = table.adopt(
+        table.move(task, Phase.SUBMITTING, updated_at=START), Phase.SUBMITTED, "kling", "up", updated_at=START
+    )
+    last_end = START + 30 * DAY * 1000
+    table.move(submitted, Phase.FAILED, updated_at=last_end)
+    ends = int((table.rows.get(f"task#{task.id}") or {})["expires_at"]["N"])
+    assert ends == last_end // 1000 + 400 * DAY
+    for pk in ("external#acme#o", "idempotency#acme#k", "upstream#kling#up"):
+        assert ends < int((table.rows.get(pk) or {})["expires_at"]["N"]) < ends + 40 * DAY
+
+
+def test_a_pointer_that_is_removed_meanwhile_is_in_nobodys_way(world: World) -> None:
+    """DynamoDB ends rows when it likes: also between the write that met one and the look at it."""
+    met = [client_error("TransactionCanceledException", CancellationReasons=[{"Code": "ConditionalCheckFailed"}])]
+    real = world.cloud.dynamodb
+
+    class Ending:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def transact_write_items(self, **options: Any) -> Any:
+            if met:
+                raise met.pop()
+            return real.transact_write_items(**options)
+
+    table = TaskTable(Ending(), world.table.rows.name)
+    task = fresh(external_task_id="order-1")
+    assert recording.record(table, task, body_hash="h") == task == table.find("acme", "order-1")
