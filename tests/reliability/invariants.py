@@ -115,7 +115,9 @@ def measures_add_up(world: World, history: list[Change]) -> None:
         if was is None:
             happened["Accepted"] += 1
             continue
-        happened["UnitsSpent"] += float(task.units or 0) if was.units is None else 0
+        if was.units is None and was.rendered_at is None:
+            estimated = (task.estimate or 0) / 1000 if task.rendered_at is not None else 0
+            happened["UnitsSpent"] += estimated if task.units is None else float(task.units)
         if was.phase is not task.phase:
             happened[_TOLD_BY_PHASE.get(task.phase, "")] += 1
             if task.phase in CLOSED and task.failure is not None and was.expired_at is None:

@@ -217,7 +217,7 @@ def _spending(relay: Relay, asked: Asked) -> Html:
             tone = "bad" if committed >= cap * 0.9 else "plain"
             used = [f"{in_units(committed)} of {in_units(cap)}", bar(committed / cap, tone)]
         rows.append([tenant, spent.tasks[tenant], in_units(spent.units[tenant]), used])
-    heading = tag("h4", f"Spent in {month} (UTC), by tasks that have ended")
+    heading = tag("h4", f"Spent in {month} (UTC) by tasks that have ended, estimated where the provider states nothing")
     if not rows:
         return together(heading, note("No task has ended in this month."))
     left_off = f"{len(tenants) - len(rows)} more tenants are left off. " if len(tenants) > len(rows) else ""

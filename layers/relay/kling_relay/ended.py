@@ -50,13 +50,16 @@ class Ended:
         return int(found["Count"]), "LastEvaluatedKey" not in found
 
     def spent(self, since: int, until: int) -> Spent:
-        """By tenant, what the provider stated for the tasks that ended in the window, failed ones as well."""
+        """By tenant, what the tasks that ended in the window cost, failed ones as well: as the provider stated it, or
+        for a video, where it stated nothing, as estimated."""
         spent = Spent()
         for end in ENDS:
             for page in self._pages(end, since, until, spent):
                 for item in page:
                     tenant = plain(item["tenant"])
                     units = milli_units(plain(item["units"])) if "units" in item else None
+                    if units is None and end == "succeed" and "estimate" in item:
+                        units = int(plain(item["estimate"]))
                     spent.units[tenant] = spent.units.get(tenant, 0) + (units or 0)
                     spent.tasks[tenant] = spent.tasks.get(tenant, 0) + 1
         return spent

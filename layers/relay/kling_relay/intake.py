@@ -66,6 +66,7 @@ def record(
         execution=task_id,
         notices=(notices.new((), "submitted", now, webhook=request.callback_url is not None),),
         source=None if source is None else source.as_dict(),
+        estimate=estimate,
         reserved=None if budget is None else estimate,
         spend_month=None if budget is None else budget.month,
     )

@@ -20,9 +20,9 @@ def of_move(before: Task | None, after: Task) -> Measures:
     if before is None:
         return {Metric.ACCEPTED: 1}
     told: Measures = {}
-    units = milli_units(after.units)
-    if before.units is None and units is not None:
-        told[Metric.UNITS_SPENT] = units / 1000
+    spent = _spent(before, after)
+    if spent is not None:
+        told[Metric.UNITS_SPENT] = spent / 1000
     if after.phase is before.phase:
         return told
     if after.phase is Phase.UNCONFIRMED:
@@ -94,6 +94,15 @@ def line(before: Task | None, after: Task) -> dict[str, Any] | None:
     if after.phase is Phase.SUCCEEDED:
         keys |= {"archive_seconds": _archiving(after), "bytes": _size(after), "copies": after.copies}
     return {name: told for name, told in keys.items() if told is not None}
+
+
+def _spent(before: Task, after: Task) -> int | None:
+    """What the task cost (thousandths of a unit), at the one move that tells it: as the provider states it or, where it
+    states nothing for a video, as estimated. What is stated later changes no count."""
+    if before.units is not None or before.rendered_at is not None:
+        return None
+    stated = milli_units(after.units)
+    return after.estimate if stated is None and after.rendered_at is not None else stated
 
 
 def _waiting(task: Task) -> float:

@@ -39,7 +39,9 @@ class Metric(StrEnum):
     POLLS_MADE = "PollsMade"  # questions of the workflow's own, no callback having come
     POLLS_FOUND_END = "PollsFoundEnd"  # such a question that found an end: the callback was missed
     PROVIDER_CALLS = "ProviderCalls"  # every call of the provider
-    UNITS_SPENT = "UnitsSpent"  # what the provider says that a task took, in Kling's units; once a task
+    UNITS_SPENT = (
+        "UnitsSpent"  # what a task took, once a task: as stated or, where nothing is stated for a video, estimated
+    )
     WEBHOOKS_FAILED = "WebhooksFailed"  # for good: ten tries, or a receiver that wants no more
     FILES_REJECTED = "FilesRejected"  # an upload, or a line of one, that became no task
     RESULT_HOST_NOT_LISTED = "ResultHostNotListed"  # a result's address leads to a host that the profile does not list

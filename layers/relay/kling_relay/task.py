@@ -114,6 +114,7 @@ class Task:
     refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
+    estimate: int | None = None  # what it may cost at most, in thousandths of a unit
     reserved: int | None = None  # under a cap: thousandths of a unit, committed in the tenant's `spend_month`
     spend_month: str | None = None
     settled: int | None = None  # the same once it is known, in place of `reserved`
