@@ -92,7 +92,9 @@ def a_quiet_day(watch: AlarmWatch) -> None:
 
 @rings("HeartbeatMissingAlarm")
 def nobody_sweeps(watch: AlarmWatch) -> None:
-    watch.driver.emulator.put_cloudwatch_forward(16 * 60)
+    watch.driver.emulator.put_cloudwatch_forward(4 * 60)
+    watch.rung()
+    watch.driver.emulator.put_cloudwatch_forward(4 * 60)
 
 
 @rings("ApiErrorsAlarm")
