@@ -12,7 +12,7 @@ from typing import Any
 
 from ministack import app
 from ministack.core import lambda_runtime
-from ministack.services import cloudwatch, lambda_svc, sqs, stepfunctions
+from ministack.services import cloudwatch, eventbridge, lambda_svc, sqs, stepfunctions
 from ministack.services.cloudwatch import _dims_key, _metrics
 
 from local.corrections.patching import correction, swap, wrap
@@ -122,6 +122,8 @@ def metrics_in_log_lines_are_extracted() -> None:
         dimensions = {"FunctionName": function["config"]["FunctionName"]}
         record("AWS/Lambda", "Invocations", 1, "Count", dimensions)
         record("AWS/Lambda", "Errors", int(error), "Count", dimensions)
+        at_once = lambda_svc._inflight.get(lambda_svc._inflight_key(function["config"]), 1)
+        record("AWS/Lambda", "ConcurrentExecutions", at_once, "Count", dimensions)
         record("AWS/Lambda", "Duration", waited_ms if ran_ms is None else ran_ms, "Milliseconds", dimensions)
         for line in log.splitlines():
             if '"_aws"' in line:
@@ -152,19 +154,33 @@ def executions_are_counted() -> None:
             record("AWS/States", "ExecutionTime", lasted, "Milliseconds", dimensions)
 
 
+def _sent(queue: dict[str, Any]) -> None:
+    record("AWS/SQS", "NumberOfMessagesSent", 1, "Count", {"QueueName": queue["name"]})
+
+
+@correction
+def messages_are_counted() -> None:
+    """MiniStack has no AWS/SQS; see `look_at_queues` for what is known without a message on its way."""
+    append = '["messages"].append(msg)\n'
+    swap(sqs._act_send_message, (f"    q{append}", f"    q{append}    _sent(q)\n"), _sent=_sent)
+    swap(eventbridge._dispatch_to_sqs, (f"    queue{append}", f"    queue{append}    _sent(queue)\n"), _sent=_sent)
+
+
 def look_at_queues() -> None:
-    """Record how full each queue is now, and how long its oldest message has been in it."""
+    """Record how full each queue is now, and how long, by CloudWatch's clock, its oldest message has been in it."""
     global _looked_at
     if time.monotonic() - _looked_at < LOOK_SECONDS:
         return
     _looked_at = time.monotonic()
+    ahead = float(cloudwatch._ahead_seconds)
     for queue in list(sqs._queues.values()):
         dimensions = {"QueueName": queue["name"]}
         sqs._refresh_counts(queue)
         for attribute, suffix in (("", "Visible"), ("NotVisible", "NotVisible"), ("Delayed", "Delayed")):
             waiting = float(queue["attributes"][f"ApproximateNumberOfMessages{attribute}"])
             record("AWS/SQS", f"ApproximateNumberOfMessages{suffix}", waiting, "Count", dimensions)
-        age = max((time.time() - message["sent_at"] for message in list(queue["messages"])), default=0.0)
+        ages = [now() - message.setdefault("_since", message["sent_at"] + ahead) for message in list(queue["messages"])]
+        age = max(ages, default=0.0)
         record("AWS/SQS", "ApproximateAgeOfOldestMessage", age, "Seconds", dimensions)
 
 

@@ -59,6 +59,8 @@ class Account:
     """Whether a query finds a task by its external_task_id."""
     echo_external_id: dict[str, bool] = each(True, yutoai=False)
     """Whether answers and callbacks carry external_task_id in task_info."""
+    states_units: dict[str, bool] = each(True, cometapi=False)
+    """Whether a query of a finished task says what it took (final_unit_deduction); CometAPI's captured ones do not."""
     duplicate_external_id: dict[str, str] = each("second_task")
     """What a repeated external_task_id does: second_task (accepted and billed again) or refuse (400, 1201)."""
     dynamic_masks: dict[str, str] = each("either", official="array")

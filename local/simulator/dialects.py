@@ -117,21 +117,20 @@ def submitted(entry: Entry) -> Answer:
     return as_json({"code": 0, "message": message, "data": data})
 
 
-def task_object(entry: Entry, videos: list[dict[str, str]]) -> dict[str, Any]:
+def task_object(entry: Entry, videos: list[dict[str, str]], states_units: bool) -> dict[str, Any]:
     """One task as a query shows it; the key order differs with dialect and status, as captured."""
+    units = {"final_unit_deduction": entry.units} if states_units and entry.status == "succeed" else {}
     result = {"videos": videos} if entry.status == "succeed" else {}
     shown: dict[str, Any] = {"task_id": entry.kling_id if entry.dialect == "relay" else entry.task_id}
     if entry.dialect != "cometapi" and entry.status != "failed":
         shown |= {"task_status": entry.status, "task_info": entry.task_info(), "task_result": result}
         shown |= {"task_status_msg": "", "created_at": entry.accepted_at, "updated_at": entry.updated_at}
-        if entry.status == "succeed":
-            shown["final_unit_deduction"] = entry.units
-        return shown
+        return shown | units
     shown |= {"task_info": entry.task_info(), "created_at": entry.accepted_at, "updated_at": entry.updated_at}
     shown |= {"task_result": result, "task_status": entry.status}
     if entry.status in ("succeed", "failed"):
         shown["task_status_msg"] = entry.status_msg
-    return shown
+    return shown | units
 
 
 def envelope(data: Any) -> Answer:

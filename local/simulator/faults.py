@@ -96,6 +96,8 @@ class Faults:
     """Flag. A query is answered in the wrapper of new-api relays: code "success", data.status, data.data.data."""
     no_url: Switch = switch(True)
     """Flag. A query of a finished task says succeed, with an empty list of videos."""
+    result_host: Switch = switch("localhost")
+    """A query of a finished task names this host in its videos' addresses, in place of the simulator's own."""
     callbacks: Switch = switch("lost", "on", "lost", "repeated", "early")
     """For tasks accepted from now on: no callbacks, each one three times, or the first before the submit's answer."""
     callback_foreign_id: Switch = switch(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from local.simulator.account import Account
 from local.simulator.delivery import Delivery
@@ -206,7 +206,10 @@ class ProviderApi:
             videos = self.delivery.videos_of(entry)
             if videos and self.faults.take("no_url"):
                 videos = []
-            shown = task_object(entry, videos)
+            if videos and (host := self.faults.take("result_host")):
+                own = f"//{urlsplit(self.delivery.base_url).hostname}:"
+                videos = [{name: told.replace(own, f"//{host}:") for name, told in one.items()} for one in videos]
+            shown = task_object(entry, videos, self.account.states_units[entry.dialect])
         word = self.faults.take("query_unknown_status")
         return {**shown, "task_status": word} if word else shown
 

@@ -49,6 +49,7 @@ class Aws:
         self.dynamodb = emulator.client("dynamodb")
         self.events = emulator.client("events")
         self.functions = emulator.client("lambda")
+        self.logs = emulator.client("logs")
         self.s3 = emulator.client("s3")
         self.secretsmanager = emulator.client("secretsmanager")
         self.sns = emulator.client("sns")

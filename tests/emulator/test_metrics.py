@@ -45,6 +45,23 @@ class TestWhatLands:
         assert read(aws, "Probe", "Failed", service="two") is None
         assert read(aws, "Probe", "Failed") is None
 
+    def test_all_that_an_invocation_prints_however_slowly(self, aws: Aws) -> None:
+        source = """
+            import os, time
+            def handler(event, context):
+                for number in range(50):
+                    print("line", number)
+                    time.sleep(0.01 if number % 10 == 0 else 0)
+                if event == "crash": os._exit(1)
+                if event == "raise": raise ValueError("no")
+        """
+        aws.create_function("prints", source)
+        for event in ("", "raise", "crash"):
+            aws.functions.invoke(FunctionName="prints", Payload=json.dumps(event))
+        told = [event["message"] for event in aws.logs.filter_log_events(logGroupName="/aws/lambda/prints")["events"]]
+        assert [told.count(f"line {number}") for number in range(50)] == [3] * 50
+        assert not [line for line in told if "\x1e" in line]
+
     def test_every_invocation_its_error_and_its_own_time(self, aws: Aws) -> None:
         function = aws.create_function("counted", EMBEDDED)
         machine = aws.create_machine("calls", {"Type": "Task", "Resource": function})
@@ -53,6 +70,7 @@ class TestWhatLands:
         told = {"FunctionName": "counted"}
         assert read(aws, "AWS/Lambda", "Invocations", **told) == 2
         assert read(aws, "AWS/Lambda", "Errors", **told) == 1
+        assert read(aws, "AWS/Lambda", "ConcurrentExecutions", "Maximum", **told) == 1
         assert 300 <= read(aws, "AWS/Lambda", "Duration", "Maximum", **told) < 800
         assert read(aws, "AWS/Lambda", "Duration", "Minimum", **told) < 200
 
@@ -78,6 +96,7 @@ class TestWhatLands:
     def test_queues_as_they_stand(self, aws: Aws) -> None:
         aws.sqs.send_message(QueueUrl=aws.queue("filling").url, MessageBody="one")
         name = {"QueueName": "filling"}
+        assert read(aws, "AWS/SQS", "NumberOfMessagesSent", **name) == 1
         until(lambda: read(aws, "AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", **name) == 1)
         until(lambda: read(aws, "AWS/SQS", "ApproximateAgeOfOldestMessage", "Maximum", **name) >= 0.5)
 

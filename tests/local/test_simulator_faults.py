@@ -184,6 +184,9 @@ def test_switches_of_queries(sim: Simulator) -> None:
     faults(sim, no_url=1)
     data = query(sim, task_id).json()["data"]
     assert (data["task_status"], data["task_result"]) == ("succeed", {"videos": []})
+    faults(sim, result_host={"times": 1})
+    (moved,), (own,) = (query(sim, task_id).json()["data"]["task_result"]["videos"] for _ in range(2))
+    assert moved["url"].replace("//localhost:", "//127.0.0.1:") == own["url"] != moved["url"]
     faults(sim, query_garbage={"times": 1})
     assert "html" in query(sim, task_id).headers["Content-Type"]
     faults(sim, wrapped=1)

@@ -4,7 +4,6 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
     Follows the code from the handler: names that a module defines or imports, `module.name`, `self.name`, and what
     hangs on a Relay. It does not know which branch is taken, so it may find too many.
     """
-    modules = _modules()
+    modules = {path.stem: _Module(path) for path in _PACKAGE.glob("*.py")}
     reads, needs = set(), set()
     handler = _Module(folder / "app.py")
     open_nodes: list[tuple[_Module, ast.AST]] = [(handler, handler.tree)]
@@ -166,11 +165,6 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
                 seen.add(place)
                 open_nodes += [(modules[place[0]], found) for found in modules[place[0]].definitions.get(place[1], [])]
     return (reads | needs) & {field.name for field in fields(Settings)}, needs
-
-
-@cache
-def _modules() -> "dict[str, _Module]":
-    return {path.stem: _Module(path) for path in _PACKAGE.glob("*.py")}
 
 
 _NEEDING = ("need", "_secret")

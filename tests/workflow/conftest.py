@@ -9,6 +9,7 @@ import pytest
 from local.deployment import STACK_NAME
 from local.stack import Options, Stack
 from tests import canaries
+from tests.workflow.alarm_watch import AlarmWatch
 from tests.workflow.driver import QUIET, Driver
 
 FAST = {"port": 0, "wait_scale": 0.05, "render_seconds": 0.3, "render_size": 160}
@@ -35,6 +36,17 @@ def kling_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def relay_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The same relay in front of another relay, of the new-api family."""
     yield from _in_front_of("relay", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def watched_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """With every alarm, and patient enough with the provider for its slowness to show."""
+    os.environ["ALLOW_LOCAL_WEBHOOKS"] = "1"
+    parameters = (("SubmitTimeoutSeconds", "11"), ("SettleSeconds", "60"), ("SpendAlarmUnits", "10"))
+    with Stack(Options(**FAST, state=tmp_path_factory.mktemp("state"), parameters=parameters)) as running:
+        _stop_the_clock(running)
+        _keep_quiet(running)
+        yield running
 
 
 def _in_front_of(provider: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -79,6 +91,15 @@ def kling(kling_stack: Stack) -> Iterator[Driver]:
 @pytest.fixture
 def relay(relay_stack: Stack) -> Iterator[Driver]:
     yield from _fresh(relay_stack)
+
+
+@pytest.fixture
+def watch(watched_stack: Stack) -> Iterator[AlarmWatch]:
+    """The alarms of a stack that has been quiet for days, and is swept as every minute."""
+    for driver in _fresh(watched_stack):
+        watch = AlarmWatch(driver)
+        watch.days_pass()
+        yield watch
 
 
 def _fresh(stack: Stack) -> Iterator[Driver]:
