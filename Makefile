@@ -29,6 +29,9 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
+costs: $(VENV)/run.done ## what a stack costs, into docs/costs.md (MEASURE=1 counts anew on the local stack)
+	@$(VENV)/bin/python -m local.costs $(if $(MEASURE),--measure)
+
 inbox: $(VENV)/test.done ## a dropped list of a thousand requests against three slots, on the stack here (LINES=1000; half an hour)
 	@INBOX_LINES=$(or $(LINES),1000) $(VENV)/bin/python -m pytest -s -n 0 --timeout=0 tests/workflow/test_inbox.py -k list
 
