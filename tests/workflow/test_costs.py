@@ -15,7 +15,6 @@ def test_a_video_uses_what_the_cost_model_says(driver: Driver) -> None:
     """Within a quarter and two: how many callbacks come, and which of two writers is first, is a matter of moments."""
     used = json.loads((REPOSITORY / "local/usage.json").read_text())
     known, found = used["measured"], measure(driver.stack, used["assumed"]["queries"])
-    assert found["video"]["transitions"] == known["video"]["transitions"]
     for what in ("video", "sweep"):
         for name, number in found[what].pop("invocations").items():
             assert abs(number - known[what]["invocations"][name]) <= 1, (what, name)
