@@ -19,9 +19,9 @@ from local.packaging import REPOSITORY
 from local.stack import Options, Stack
 
 _DOCUMENT, _USAGE = REPOSITORY / "docs/costs.md", REPOSITORY / "local/usage.json"
-_PRICES: dict[str, float] = {
-    name: row["usd"] for name, row in json.loads((REPOSITORY / "local/prices.json").read_text())["prices"].items()
-}
+_LISTED = json.loads((REPOSITORY / "local/prices.json").read_text())["prices"]
+_PRICES: dict[str, float] = {name: row["usd"] for name, row in _LISTED.items()}
+_FREE: dict[str, float] = {name: row.get("free", 0) for name, row in _LISTED.items()}
 _SWEEPS = 43_800  # minutes of a month
 _VIDEOS = 1000
 _GB = 1e9
@@ -108,6 +108,11 @@ def total(lines: Lines) -> float:
     return sum(quantity * _PRICES[price] for _, quantity, price in lines)
 
 
+def own_account(lines: Lines) -> Lines:
+    """A month's `lines` in an account that has nothing else: AWS's standing allowances are taken off."""
+    return [(what, max(0, quantity - _FREE[price]), price) for what, quantity, price in lines]
+
+
 def tables(used: dict[str, Any]) -> dict[str, str]:
     """The tables of docs/costs.md by the name of their place."""
     template = transformed(load_template())
@@ -118,8 +123,8 @@ def tables(used: dict[str, Any]) -> dict[str, str]:
         ratio = both["polling"] / both["ours"]
         compared.append(f"| {seconds} s | ${both['ours']:.2f} | ${both['polling']:.2f} | {ratio:.1f} |")
     return {
-        "videos": _table(per_video(used, memory), "a video", "1,000 videos", _VIDEOS),
-        "idle": _table(per_idle_month(used, memory, template), "a month", "a month", 1),
+        "videos": _video_table(per_video(used, memory)),
+        "idle": _idle_table(per_idle_month(used, memory, template)),
         "waiting": "\n".join(compared),
     }
 
@@ -133,12 +138,19 @@ def written(document: str, used: dict[str, Any]) -> str:
     return document
 
 
-def _table(lines: Lines, unit: str, of: str, times: int) -> str:
-    rows = [f"| what | {unit} | dollars, {of} |", "|---|---|---|"]
+def _video_table(lines: Lines) -> str:
+    rows = ["| what | a video | dollars, 1,000 videos |", "|---|---|---|"]
     rows += [
-        f"| {what} | {quantity:,.4g} | {times * quantity * _PRICES[price]:.4f} |" for what, quantity, price in lines
+        f"| {what} | {quantity:,.4g} | {_VIDEOS * quantity * _PRICES[price]:.4f} |" for what, quantity, price in lines
     ]
-    return "\n".join([*rows, f"| **all** | | **{times * total(lines):.2f}** |"])
+    return "\n".join([*rows, f"| **all** | | **{_VIDEOS * total(lines):.2f}** |"])
+
+
+def _idle_table(lines: Lines) -> str:
+    rows = ["| what | a month | dollars, list | dollars, alone in its account |", "|---|---|---|---|"]
+    for (what, quantity, price), (_, left, _) in zip(lines, own_account(lines), strict=True):
+        rows.append(f"| {what} | {quantity:,.4g} | {quantity * _PRICES[price]:.4f} | {left * _PRICES[price]:.4f} |")
+    return "\n".join([*rows, f"| **all** | | **{total(lines):.2f}** | **{total(own_account(lines)):.2f}** |"])
 
 
 def _gb_seconds(calls: dict[str, float], assumed: dict[str, Any], memory: dict[str, float]) -> float:

@@ -4,6 +4,7 @@ The emulator checks each call against the policies that were deployed, in every 
 their whole work in short: a new function, action or right is driven here, too, or it is named as unused.
 """
 
+import json
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from tests.workflow.grants import Call, Grant, calls, granted, unused
 from tests.workflow.test_inbox import drop, ended, result
 from tests.workflow.test_uploads import ask, listed, uploaded
 from tests.workflow.test_webhooks import Receiver, operate, receiver  # noqa: F401
+from tests.workflow.test_widgets import Console
 
 pytestmark = pytest.mark.xdist_group("stack-1")
 
@@ -23,7 +25,7 @@ EXCEPTIONS = {
     ),
     "Step Functions sets up its log's delivery by itself": r"TaskLifecycleRole logs:\w+ \*",
     "presigned URLs of videos, needed as long as no delivery key is stored": (
-        r"(TaskApi|NotifyClient)FunctionRole s3:GetObject arn:aws:s3:::[\w-]*videobucket[\w-]*/videos/\*"
+        r"(TaskApi|NotifyClient|OpsWidget)FunctionRole s3:GetObject arn:aws:s3:::[\w-]*videobucket[\w-]*/videos/\*"
     ),
     "S3 does not damage a copy on demand, which is then removed": (
         r"ArchiveVideoFunctionRole s3:DeleteObject(Version)? arn:aws:s3:::[\w-]*videobucket[\w-]*/videos/\*"
@@ -39,6 +41,8 @@ def test_every_right_is_used_and_none_is_missing(driver: Driver, receiver: Recei
     lost_answers(driver)
     dropped_files(driver)
     operators(driver)
+    failed_copies(driver)
+    widgets(driver, Console(driver))
     made = calls(driver)
     assert [one for one in made if not one.allowed] == []
     idle = {" ".join(grant) for grant in unused(granted(driver), made)}
@@ -74,18 +78,20 @@ def notices(driver: Driver, receiver: Receiver) -> None:  # noqa: F811
 def waiting_for_room(driver: Driver) -> None:
     """Waiting tasks are started by the sweeper, by a callback, and by a workflow that had to ask."""
     driver.faults(no_room=1)
-    task_id = driver.post(prompt="number 0")["task_id"]
+    crowd = [driver.post(prompt=text)["task_id"] for text in ("refused", "behind it")]
     driver.open_gate()
     assert driver.sweep()["waiting"] == 1
-    driver.ended(task_id)
-    driver.account(slots=1, render_seconds=5)
-    ids = [driver.post(prompt="number 1")["task_id"]]
+    for task_id in crowd:
+        driver.ended(task_id)
+    assert operate(driver, action="pause", reason="so that two wait")["paused"]
+    ids = [driver.post(prompt=f"number {n}")["task_id"] for n in (1, 2)]
+    assert operate(driver, action="resume")["resumed"]
+    driver.account(render_seconds=3)
+    driver.post(prompt="number 3")  # its callback starts the first of those who wait
     driver.account(render_seconds=0.3)
-    driver.faults(callbacks={"value": "lost", "times": 1})  # those of the second
-    ids += [driver.post(prompt=f"number {n}")["task_id"] for n in (2, 3)]
+    driver.faults(callbacks={"value": "lost", "times": 1})  # whose own never come: its workflow starts the second
     for task_id in ids:
         driver.ended(task_id)
-    driver.account(slots=0)
 
 
 def lost_answers(driver: Driver) -> None:
@@ -119,13 +125,53 @@ def operators(driver: Driver) -> None:
         {"action": "list_keys", "tenant": "inbox"},
         {"action": "set_cap", "tenant": "inbox", "units": 500},
         {"action": "spend", "tenant": "inbox"},
-        {"action": "pause", "reason": "a test"},
-        {"action": "resume"},
         {"action": "signing_secret", "tenant": "inbox", "change": True},
         {"action": "probe_path"},
         {"action": "reconcile"},
     ):
         assert "errorType" not in operate(driver, **event), event
+    table = {"TableName": driver.endpoint["task_table"]}
+    task_id = driver.post(prompt="many times")["task_id"]
+    row = driver.dynamodb.get_item(**table, Key={"pk": {"S": f"task#{task_id}"}})["Item"]
+    for number in range(80):  # more than an answer holds: it goes through the bucket
+        same = {**row, "pk": {"S": f"task#{number:032x}"}, "external_task_id": {"S": "x" * 3000}}
+        driver.dynamodb.put_item(
+            **table, Item={name: same[name] for name in same if name not in ("queue", "standing", "notify")}
+        )
+    exported = str(operate(driver, action="export")["url"])
+    assert call("GET", exported).text.count("x" * 3000) == 80
+
+
+def failed_copies(driver: Driver) -> None:
+    """Copies that fail are begun again by an operator: of a task that has expired, and of one that sleeps."""
+    driver.faults(wrong_file=True)
+    expired = driver.post(prompt="expires")["task_id"]
+    driver.phase(expired, "rendered")
+    driver.write(f"task#{expired}", rendered_at=driver.row(expired)["rendered_at"] - 86_400_000)
+    driver.phase(expired, "expired")
+    assert operate(driver, action="retry_archive", task_id=expired)["begun"]
+    sleeper = driver.post(prompt="sleeps")["task_id"]
+    until(lambda: operate(driver, action="retry_archive", task_id=sleeper).get("begun"))
+    driver.faults(wrong_file=None)
+    for task_id in (expired, sleeper):
+        driver.phase(task_id, "succeeded")
+
+
+def widgets(driver: Driver, console: Console) -> None:
+    """Every view once, and what lies in the dead-letter queue sent back."""
+    queues = driver.emulator.client("sqs")
+    (dead,) = [url for url in queues.list_queues()["QueueUrls"] if "IntakeDeadLetters" in url]
+    detail = {
+        "bucket": {"name": driver.endpoint["input_bucket"]},
+        "object": {"key": "inbox/none.png", "version-id": "1"},
+    }
+    queues.send_message(QueueUrl=dead, MessageBody=json.dumps({"detail": detail}))
+    for view in ("open_tasks", "failures", "account", "dead_letters"):
+        console.show(view)
+    (poster, *_) = console.show("videos").links
+    assert call("GET", poster).status_code == 200
+    console.show("task", task=driver.post(prompt="its story")["task_id"])
+    assert operate(driver, action="redrive", queue="IntakeDeadLetters")["moved"] == 1
 
 
 @pytest.mark.parametrize(
