@@ -181,7 +181,7 @@ def _watching(template: dict[str, Any]) -> tuple[int, int, int, int]:
 def measured(used: dict[str, Any]) -> dict[str, Any]:
     """`used` with counts of a local stack that is started for it."""
     with tempfile.TemporaryDirectory() as state:
-        fast = Options(port=0, wait_scale=0.05, render_seconds=0.5, render_size=160, state=Path(state))
+        fast = Options(port=0, wait_scale=0.05, render_seconds=1, render_size=160, state=Path(state))
         with Stack(fast) as stack:
             return {**used, "measured": usage.measure(stack, used["assumed"]["queries"])}
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.xdist_group("stack-1")
 
 def test_a_video_uses_what_the_cost_model_says(driver: Driver) -> None:
     """Within a quarter and two: how many callbacks come, and which of two writers is first, is a matter of moments."""
+    driver.account(render_seconds=1)  # so that no callback follows another too soon
     used = json.loads((REPOSITORY / "local/usage.json").read_text())
     known, found = used["measured"], measure(driver.stack, used["assumed"]["queries"])
     for what in ("video", "sweep"):
