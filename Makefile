@@ -29,6 +29,9 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
+costs: $(VENV)/run.done ## what a stack costs, into docs/costs.md (MEASURE=1 counts anew on the local stack)
+	@$(VENV)/bin/python -m local.costs $(if $(MEASURE),--measure)
+
 inbox: $(VENV)/test.done ## a dropped list of a thousand requests against three slots, on the stack here (LINES=1000; half an hour)
 	@INBOX_LINES=$(or $(LINES),1000) $(VENV)/bin/python -m pytest -s -n 0 --timeout=0 tests/workflow/test_inbox.py -k list
 
@@ -48,11 +51,16 @@ mutate: $(VENV)/test.done ## break the critical modules line by line: do the tes
 	@AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing $(VENV)/bin/python tests/reliability/mutate.py \
 	  $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
-check: $(VENV)/test.done ## format, lint, types, template
+check: $(VENV)/test.done ## format, lint, types, security (bandit), template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive functions layers/relay local
 	$(VENV)/bin/cfn-lint template.yaml
+
+scan: $(VENV)/scan.done $(VENV)/run.done ## checkov on the template after the SAM transform; what is skipped and why: checkov.yaml
+	@mkdir -p .local && $(VENV)/bin/python -m local.expanded > .local/expanded.json
+	$(VENV)/scan/bin/checkov --config-file checkov.yaml --file .local/expanded.json
 
 format: $(VENV)/test.done ## write the code as `make check` wants it
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .
@@ -125,7 +133,7 @@ smoke: $(VENV)/run.done ## send one real task, which costs money, through a depl
 # ------------------------------------------------------------------------------------------------------------------- tools
 lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
 	@$(VENV)/bin/python -m pip install --quiet uv
-	@for list in layers/dependencies/requirements requirements/run requirements/test requirements/sam; do \
+	@for list in layers/dependencies/requirements requirements/run requirements/test requirements/sam requirements/scan; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header $$list.in --output-file $$list.txt || exit 1; done
 
@@ -167,9 +175,15 @@ $(VENV)/test.done: requirements/test.txt | $(VENV)/run.done
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/test.txt
 	@touch $@
 
-# The SAM CLI pins what the rest of us use in other versions: an environment of its own.
+# The SAM CLI and checkov pin what the rest of us use in other versions: an environment of their own each.
 $(VENV)/sam.done: requirements/sam.txt | $(VENV)/made
 	@echo "installing the SAM CLI (once; about a minute)"
 	@$(PYTHON) -m venv $(VENV)/sam
 	@$(VENV)/sam/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sam.txt
+	@touch $@
+
+$(VENV)/scan.done: requirements/scan.txt | $(VENV)/made
+	@echo "installing checkov (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)/scan
+	@$(VENV)/scan/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/scan.txt
 	@touch $@

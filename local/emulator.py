@@ -33,7 +33,7 @@ INHERITED = (
     "ALLOW_LOCAL_WEBHOOKS",  # 1: webhooks may go to receivers on this machine
 )
 """What of the user's environment the emulator, and so every Lambda, sees: enough to reach a real provider."""
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # nosec B105 # what MiniStack takes
 
 
 class EmulatorError(Exception):
@@ -52,6 +52,7 @@ class Emulator:
 
     def __init__(self, *, log_path: Path, wait_scale: float = 1.0, port: int = 0, stock: bool = False) -> None:
         self.log_path = log_path
+        self.calls_path = log_path.with_suffix(".calls.jsonl")  # what roles asked for: corrections/access.py
         self.wait_scale = wait_scale
         self.port = port
         self.stock = stock
@@ -137,6 +138,7 @@ class Emulator:
         self._folder = Path(tempfile.mkdtemp(prefix="kling-relay-emulator-"))
         command = [sys.executable, "-m", "local.corrections", "--end-with", str(os.getpid()), str(self._folder)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.calls_path.write_bytes(b"")
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 command + ["--stock"] * self.stock,
@@ -160,6 +162,8 @@ class Emulator:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
+            "AUTH": "true",  # calls are checked against the policies of who makes them
+            "CALLS_FILE": str(self.calls_path),
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
             "DOCKER_HOST": "unix:///nonexistent",  # with Docker, MiniStack would remove containers of others

@@ -34,7 +34,16 @@ def main() -> None:
         parent, folder = given.end_with
         threading.Thread(target=_end_with, args=(int(parent), folder), daemon=True, name="parent-watch").start()
     if not given.stock:
-        from local.corrections import alarms, functions, gateway, metrics, patching, resources, workflows  # noqa: F401
+        from local.corrections import (  # noqa: F401
+            access,
+            alarms,
+            functions,
+            gateway,
+            metrics,
+            patching,
+            resources,
+            workflows,
+        )
 
         patching.apply_all()
     from ministack.app import main as ministack

@@ -35,7 +35,12 @@ CALLBACK_INTEGRATIONS = tuple(
 NEVER = 99_999_999
 """Seconds that AWS waits for a task without TimeoutSeconds."""
 
-_ended_tokens: set[str] = set()
+_machines: dict[str, str] = {}
+"""Token -> ARN of the state machine that it belongs to; kept when the token has ended."""
+
+
+def machine_of(token: str) -> str | None:
+    return _machines.get(token)
 
 
 def _ended(execution: dict[str, Any] | None) -> bool:
@@ -57,6 +62,7 @@ def _await_answer(
     woken = threading.Event()
     entry: dict[str, Any] = {"event": woken, "result": None, "error": None, "heartbeat": None, "execution": execution}
     sfn._task_tokens[token] = entry
+    _machines[token] = execution["stateMachineArn"] if execution else ""
     try:
         sfn._invoke_resource(resource.removesuffix(CALLBACK), task_input)
         # Whoever is first to fill "answer" decides: the time-out here, or the answer in `_take_answer`.
@@ -65,7 +71,6 @@ def _await_answer(
         woken.wait()
     finally:
         sfn._task_tokens.pop(token, None)
-        _ended_tokens.add(token)
     if _ended(execution):
         raise SystemExit  # ends this thread only; no Catch applies to an execution that has ended
     if failure := entry["error"]:
@@ -117,7 +122,7 @@ def _take_answer(stock: Any, request: dict[str, Any]) -> Any:
 
 def _refusal(token: str) -> Any:
     entry = sfn._task_tokens.get(token)
-    if entry is None and token not in _ended_tokens:
+    if entry is None and token not in _machines:
         return error_response_json("InvalidToken", "Invalid Token: 'Invalid token'", 400)
     if entry is None or _ended(entry.get("execution")):
         return _task_timed_out()

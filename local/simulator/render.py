@@ -205,7 +205,7 @@ def _gradient(width: int, height: int, seed: str) -> VideoFrame:
     end = _chain(graph, start, ("format", "rgb24"), ("buffersink", ""))
     graph.configure()
     frame = end.pull()
-    assert isinstance(frame, VideoFrame)  # noqa: S101 - for the type checker
+    assert isinstance(frame, VideoFrame)  # nosec B101 # noqa: S101  (for the type checker)
     return frame
 
 
@@ -234,7 +234,7 @@ def _pull(end: FilterContext, total: int) -> Iterator[VideoFrame]:
             frame = end.pull()
         except av.EOFError:
             return
-        assert isinstance(frame, VideoFrame)  # noqa: S101 - for the type checker
+        assert isinstance(frame, VideoFrame)  # nosec B101 # noqa: S101  (for the type checker)
         frame.pts, frame.time_base = number, Fraction(1, FPS)
         yield frame
 

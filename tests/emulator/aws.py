@@ -49,6 +49,7 @@ class Aws:
         self.dynamodb = emulator.client("dynamodb")
         self.events = emulator.client("events")
         self.functions = emulator.client("lambda")
+        self.iam = emulator.client("iam")
         self.logs = emulator.client("logs")
         self.s3 = emulator.client("s3")
         self.secretsmanager = emulator.client("secretsmanager")
@@ -56,24 +57,35 @@ class Aws:
         self.sqs = emulator.client("sqs")
         self.stepfunctions = emulator.client("stepfunctions")
 
+    def create_role(self, name: str, *statements: dict[str, Any]) -> str:
+        """A role that Lambda and Step Functions may assume, and that may do what `statements` say."""
+        services = {"Service": ["lambda.amazonaws.com", "states.amazonaws.com"]}
+        trust = {"Statement": [{"Effect": "Allow", "Principal": services, "Action": "sts:AssumeRole"}]}
+        role = self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+        self.iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=policy)
+        return str(role["Arn"])
+
+    def calls(self, role: str) -> set[tuple[str, str, bool]]:
+        """(action, resource, allowed) of all that a role has asked for."""
+        lines = [json.loads(line) for line in self.emulator.calls_path.read_text().splitlines()]
+        return {(line["action"], line["resource"], line["allowed"]) for line in lines if line["role"] == role}
+
     def create_function(self, name: str, source: str, **settings: Any) -> str:
-        return self.functions.create_function(
-            FunctionName=name,
-            Runtime="python3.13",
-            Handler="app.handler",
-            Role=ROLE,
-            Code={"ZipFile": archive(app=source)},
-            **settings,
-        )["FunctionArn"]
+        wanted = {"Runtime": "python3.13", "Handler": "app.handler", "Role": ROLE, **settings}
+        return self.functions.create_function(FunctionName=name, Code={"ZipFile": archive(app=source)}, **wanted)[
+            "FunctionArn"
+        ]
 
     def create_machine(self, name: str, *states: dict[str, Any], **fields: Any) -> str:
         """States run in order; the last one ends. `Caught` is where a Catch may go."""
+        role = fields.pop("role", ROLE)
         named = {f"S{number}": {"Next": f"S{number + 1}", **state} for number, state in enumerate(states)}
         last = named[f"S{len(states) - 1}"]
         del last["Next"]
         last["End"] = True
         definition = {"StartAt": "S0", "States": {**named, "Caught": {"Type": "Pass", "End": True}}, **fields}
-        return self.stepfunctions.create_state_machine(name=name, definition=json.dumps(definition), roleArn=ROLE)[
+        return self.stepfunctions.create_state_machine(name=name, definition=json.dumps(definition), roleArn=role)[
             "stateMachineArn"
         ]
 
@@ -109,9 +121,15 @@ class Aws:
         item = self.dynamodb.get_item(TableName="tokens", Key={"id": {"S": key}}).get("Item", {})
         return int(item.get("calls", {"N": "0"})["N"])
 
-    def queue(self, name: str) -> SimpleNamespace:
+    def queue(self, name: str, admits: str | None = None) -> SimpleNamespace:
+        """`admits`: the rule whose events its policy lets in."""
         url = self.sqs.create_queue(QueueName=name)["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        if admits is not None:
+            allow = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+            only = {"Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": admits}}}
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, **only}]})
+            self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
         return SimpleNamespace(url=url, arn=arn)
 
     def message(self, queue: SimpleNamespace) -> dict[str, Any]:

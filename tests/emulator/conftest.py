@@ -18,6 +18,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     log = tmp_path_factory.mktemp("emulator") / "emulator.log"
     with Emulator(log_path=log, wait_scale=WAIT_SCALE, stock=os.environ.get("CORRECTIONS") == "off") as emulator:
         aws = Aws(emulator)
+        aws.create_role("any", {"Effect": "Allow", "Action": "*", "Resource": "*"})
         aws.dynamodb.create_table(
             TableName="tokens",
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -85,7 +86,8 @@ Outputs:
 @pytest.fixture(scope="package")
 def stack(aws: Aws) -> dict[str, str]:
     """Outputs of the deployed template, and `url` of its API."""
-    aws.cloudformation.create_stack(StackName="probe", TemplateBody=TEMPLATE, Capabilities=["CAPABILITY_IAM"])
+    able = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    aws.cloudformation.create_stack(StackName="probe", TemplateBody=TEMPLATE, Capabilities=able)
     aws.cloudformation.get_waiter("stack_create_complete").wait(StackName="probe", WaiterConfig={"Delay": 0.2})
     outputs = aws.cloudformation.describe_stacks(StackName="probe")["Stacks"][0]["Outputs"]
     values = {output["OutputKey"]: output["OutputValue"] for output in outputs}

@@ -1,6 +1,5 @@
 """The emulator as a process: leaves nothing behind, is reachable from this machine only, has a clean environment."""
 
-import io
 import json
 import signal
 import socket
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 
 from local.corrections import patching
 from local.emulator import REPOSITORY, Emulator, EmulatorError
+from tests.emulator.aws import Aws
 
 PARENT = """
 import json, signal, sys, time
@@ -43,17 +42,9 @@ def group_is_gone(group: int) -> bool:
 
 
 def create_function(emulator: Emulator, name: str, body: str) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as files:
-        files.writestr("app.py", f"import os, time\ndef handler(event, context): {body}")
-    emulator.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.13",
-        Handler="app.handler",
-        Role="arn:aws:iam::000000000000:role/any",
-        Code={"ZipFile": packed.getvalue()},
-        Timeout=30,
-    )
+    aws = Aws(emulator)
+    aws.create_role("any", {"Effect": "Allow", "Action": "*", "Resource": "*"})
+    aws.create_function(name, f"import os, time\ndef handler(event, context): {body}", Timeout=30)
 
 
 def test_stop_leaves_no_process_and_no_folder(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ class TestStorage:
         aws.s3.put_bucket_notification_configuration(
             Bucket="versioned", NotificationConfiguration={"EventBridgeConfiguration": {}}
         )
-        created = aws.queue("created")
-        aws.events.put_rule(Name="created", EventPattern=json.dumps({"source": ["aws.s3"]}))
+        rule = aws.events.put_rule(Name="created", EventPattern=json.dumps({"source": ["aws.s3"]}))["RuleArn"]
+        created = aws.queue("created", admits=rule)
         aws.events.put_targets(Rule="created", Targets=[{"Id": "queue", "Arn": created.arn}])
         version = aws.s3.put_object(Bucket="versioned", Key="a", Body=b"a")["VersionId"]
         assert aws.message(created)["detail"]["object"].get("version-id") == version

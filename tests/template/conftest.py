@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from local.deployment import load_template
-from tests.template.rules import REPOSITORY, transformed
+from local.expanded import transformed
+from tests.template.rules import REPOSITORY
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +17,7 @@ def written() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def template() -> dict[str, Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        return transformed(load_template())
+    return transformed(load_template())
 
 
 @pytest.fixture(scope="session")

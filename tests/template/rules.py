@@ -8,24 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kling_relay.settings import Settings
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _PACKAGE = REPOSITORY / "layers/relay/kling_relay"
 
 Template = dict[str, Any]
-
-
-def transformed(source: Template) -> Template:
-    """The CloudFormation template that the SAM transform makes of `source`, as it does inside AWS."""
-    for resource in source["Resources"].values():
-        for place in ("CodeUri", "ContentUri", "DefinitionUri"):
-            if place in resource.get("Properties", {}):
-                resource["Properties"][place] = f"s3://artifacts/{resource['Properties'][place]}"
-    translator = Translator({}, Parser())
-    made: Template = translator.translate(source, {"AWS::Region": "us-east-1"})
-    return made
 
 
 def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:

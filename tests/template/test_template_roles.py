@@ -48,8 +48,8 @@ RIGHTS = {
         *("secretsmanager:GetSecretValue", "ssm:GetParameter", "states:StartExecution"),
     },
     "ArchiveVideoFunctionRole": {
-        *("dynamodb:GetItem", "dynamodb:UpdateItem", "secretsmanager:GetSecretValue", "ssm:GetParameter"),
-        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "lambda:InvokeFunction"),
+        *("dynamodb:GetItem", "dynamodb:UpdateItem", "lambda:InvokeFunction"),
+        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
     },
     "NotifyClientFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "events:PutEvents"),
@@ -133,7 +133,6 @@ def test_parameters_are_read_by_their_name_only(template: Template) -> None:
         "ApiDocsFunctionRole": {"base-url"},
         "AdvanceTaskFunctionRole": {"base-url", "models"},
         "KlingCallbackFunctionRole": {"models"},
-        "ArchiveVideoFunctionRole": {"models"},
     }
 
 

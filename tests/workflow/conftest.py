@@ -107,6 +107,7 @@ def _fresh(stack: Stack) -> Iterator[Driver]:
     driver.clear()
     yield driver
     driver.emulator.check()
+    assert driver.denied() == []
     logs = driver.logs()
     driver.clear()
     assert canaries.found("\n".join(logs)) == []

@@ -90,6 +90,7 @@ class Driver:
             self.emulator.client(name) for name in ("dynamodb", "s3", "lambda", "stepfunctions", "logs")
         )
         self._began = int(time.time() * 1000)
+        self._calls_before = self.emulator.calls_path.stat().st_size
         names = [one["FunctionName"] for one in self.lambdas.list_functions()["Functions"]]
         (self._sweeper,) = [name for name in names if "SweepTasks" in name]
 
@@ -207,6 +208,12 @@ class Driver:
         pages = self.cloudwatch.get_paginator("filter_log_events")
         told = (pages.paginate(logGroupName=name, startTime=self._began) for name in groups)
         return [event["message"] for group in told for page in group for event in page["events"]]
+
+    def denied(self) -> list[str]:
+        """What a role has asked for in vain, for this driver: lines of the emulator's record."""
+        with self.emulator.calls_path.open() as calls:
+            calls.seek(self._calls_before)
+            return [line for line in calls if not json.loads(line)["allowed"]]
 
     def open_gate(self) -> None:
         """Let the pause after a refusal for want of room, or for trouble with the account, be over."""

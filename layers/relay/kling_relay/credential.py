@@ -68,7 +68,7 @@ def _pair(secret: str) -> tuple[str, str]:
         held = json.loads(secret) if secret.startswith("{") else dict(zip(_NAMES, secret.split(":"), strict=True))
         access_key, secret_key = (held[name] for name in _NAMES)
     except (ValueError, KeyError):
-        access_key = secret_key = ""
+        access_key, secret_key = "", ""
     if not all(isinstance(one, str) and one.strip() for one in (access_key, secret_key)):
         raise SettingsError('the provider\'s secret is no "access_key:secret_key": store it with `make provider-key`')
     return access_key.strip(), secret_key.strip()

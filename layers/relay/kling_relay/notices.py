@@ -86,7 +86,7 @@ def tried(notice: Notice, now: int) -> Notice:
     tries = notice.tries + 1
     slot = SLOTS[tries] if tries < len(SLOTS) else 0
     # Later, never sooner: whoever is back after three days still gets the last one.
-    pause = slot * (1 + random.uniform(0, _JITTER))  # noqa: S311  (jitter, no secret)
+    pause = slot * (1 + random.uniform(0, _JITTER))  # nosec B311 # noqa: S311  (jitter, no secret)
     return replace(notice, tries=tries, next_at=now + int(pause * 1000))
 
 

@@ -155,5 +155,5 @@ def _patiently(write: Callable[[], T]) -> T:
         except ClientError as exc:
             if not conflicted(exc):
                 raise
-            time.sleep(random.uniform(0, pause))  # noqa: S311  (jitter, no secret)
+            time.sleep(random.uniform(0, pause))  # nosec B311 # noqa: S311  (jitter, no secret)
     return write()

@@ -26,4 +26,4 @@ def backoff(tries: int, *, first: float, most: float) -> float:
     """Seconds before try number `tries + 1`: doubling from `first` up to `most`, half of it by chance, so that tasks
     which failed together do not come back together."""
     full = min(most, first * 2.0 ** max(0, min(tries, 30) - 1))
-    return full / 2 + random.random() * full / 2  # noqa: S311  (jitter, no secret)
+    return full / 2 + random.random() * full / 2  # nosec B311 # noqa: S311  (jitter, no secret)
