@@ -1,0 +1,79 @@
+"""When a render is over, or is said to be: what the row holds then, how long a copy may take, and who is woken."""
+
+from typing import Any
+
+import pytest
+from kling_relay import workflow
+from kling_relay.advance import advance
+from kling_relay.facts import Facts
+from kling_relay.task import Phase, Task
+
+from tests.unit.world import Cloud, World
+
+
+def asked_at(world: World, seconds: float) -> Task:
+    """A task as it is after a look `seconds` after its submission."""
+    task = world.create()
+    world.clock.tick(seconds)
+    advance(world.relay, task.id)
+    return world.task(task.id)
+
+
+def test_the_row_says_when_and_what_it_waits_for(world: World) -> None:
+    task, now = asked_at(world, 100), world.clock.now
+    assert (task.phase, task.rendered_at, task.updated_at) == (Phase.RENDERED, now, now)
+    assert (task.retry_at, task.copies, task.units) == (None, 0, "1.5")
+    assert (task.due_at, task.waits_for) == (now + 90_000, "its copy to S3")
+
+
+def test_the_time_for_a_copy_begins_with_the_end_of_the_render(cloud: Cloud) -> None:
+    world = World(cloud, deadline_seconds=600)
+    world.provider.seconds = 500
+    task = asked_at(world, 590)
+    world.clock.tick(590)
+    waiting = advance(world.relay, task.id, Facts(copy_failed="storage")).task
+    assert (waiting.phase, waiting.waits_for) == (Phase.RENDERED, "its copy to S3 (storage)")
+    world.clock.tick(10)
+    ended = advance(world.relay, task.id).task
+    assert ended.phase is Phase.EXPIRED
+    assert ended.reason.startswith("rendered, but the copy to S3 (storage) did not succeed within 0.166667 h; still")
+
+
+def test_a_wait_for_the_next_copy_is_as_long_as_the_row_says(cloud: Cloud) -> None:
+    world = World(cloud, wait_scale=0.1)
+    task = asked_at(world, 100)
+    world.relay.table.move(task, None, retry_at=world.clock.now + 20_000, updated_at=world.clock.now)
+    assert advance(world.relay, task.id).wait_seconds == 20
+
+
+def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Cloud) -> None:
+    world = World(cloud, deadline_seconds=600)
+    task = asked_at(world, 100)
+    world.relay.table.move(task, None, copies=7, retry_at=world.clock.now + 1_800_000, updated_at=world.clock.now)
+    world.clock.tick(601)
+    assert advance(world.relay, task.id).task.phase is Phase.EXPIRED
+    step = advance(world.relay, task.id)
+    assert (step.next, step.task.phase, step.task.copies) == ("archive", Phase.RENDERED, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"), [("submitted", 0), ("processing", 1), ("succeed", 1), ("odd", 1), (None, 1)]
+)
+def test_only_a_claim_that_tells_less_than_the_row_is_not_worth_a_question(
+    world: World, said: str | None, asked: int
+) -> None:
+    task = world.create()
+    world.clock.tick(10)
+    world.callback(task, {"task_id": "up-1", "task_status": said})
+    assert len(world.provider.queries) == asked
+
+
+@pytest.mark.parametrize(("seconds", "woken"), [(10, []), (100, ["archive"])])
+def test_nobody_is_woken_for_a_claim_that_is_not_true(
+    world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, woken: list[str]
+) -> None:
+    task, steps = world.create(), list[Any]()
+    world.clock.tick(seconds)
+    monkeypatch.setattr(workflow, "wake", lambda relay, step: steps.append(step.next))
+    world.callback(task, {"task_id": "up-1", "task_status": "succeed"})
+    assert steps == woken
