@@ -56,6 +56,16 @@ def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Clou
     assert (step.next, step.task.phase, step.task.copies) == ("archive", Phase.RENDERED, 0)
 
 
+@pytest.mark.parametrize("odd", ["odd", "no_url", "foreign", "trouble", "unknown"])
+def test_a_second_copy_goes_on_with_the_old_address_where_there_is_no_fresh_one(world: World, odd: str) -> None:
+    task = asked_at(world, 100)
+    task = world.relay.table.move(task, None, copies=1, updated_at=world.clock.now)
+    world.provider.query_faults = [odd]
+    step = advance(world.relay, task.id)
+    assert (step.next, step.task.outputs, step.task.units) == ("archive", task.outputs, "1.5")
+    assert len(world.provider.queries) == 2
+
+
 @pytest.mark.parametrize(
     ("said", "asked"), [("submitted", 0), ("processing", 1), ("succeed", 1), ("odd", 1), (None, 1)]
 )
