@@ -56,6 +56,16 @@ def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Clou
     assert (step.next, step.task.phase, step.task.copies) == ("archive", Phase.RENDERED, 0)
 
 
+def test_a_second_copy_takes_what_the_provider_says_then(world: World) -> None:
+    task = asked_at(world, 100)
+    stale = [{**task.outputs[0], "url": "https://old.example/"}]
+    world.relay.table.move(task, None, copies=1, outputs=stale, units=None, updated_at=world.clock.now)
+    world.clock.tick(5)
+    step = advance(world.relay, task.id)
+    assert (step.next, step.task.outputs, step.task.units) == ("archive", task.outputs, "1.5")
+    assert step.task.updated_at == world.clock.now
+
+
 @pytest.mark.parametrize("odd", ["odd", "no_url", "foreign", "trouble", "unknown"])
 def test_a_second_copy_goes_on_with_the_old_address_where_there_is_no_fresh_one(world: World, odd: str) -> None:
     task = asked_at(world, 100)
