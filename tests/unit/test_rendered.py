@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from kling_relay import workflow
-from kling_relay.advance import advance
+from kling_relay.advance import advance, begin_copy
 from kling_relay.facts import Facts
 from kling_relay.task import Phase, Task
 
@@ -54,6 +54,21 @@ def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Clou
     assert advance(world.relay, task.id).task.phase is Phase.EXPIRED
     step = advance(world.relay, task.id)
     assert (step.next, step.task.phase, step.task.copies) == ("archive", Phase.RENDERED, 0)
+
+
+@pytest.mark.parametrize(
+    ("copies", "expired", "most"), [(0, False, 5), (1, False, 10), (40, False, 1800), (40, True, 21_600)]
+)
+def test_each_copy_waits_longer_up_to_half_an_hour_or_a_watch(
+    world: World, monkeypatch: pytest.MonkeyPatch, copies: int, expired: bool, most: int
+) -> None:
+    monkeypatch.setattr("kling_relay.schedule.random.random", lambda: 1.0)  # the longest that chance allows
+    task, now = asked_at(world, 100), world.clock.now
+    at = now if expired else None
+    task = world.relay.table.move(task, None, copies=copies, expired_at=at, updated_at=now)
+    begun = begin_copy(world.relay, task, now + 7000)
+    assert (begun.copies, begun.due_at, begun.updated_at) == (copies + 1, now + 97_000, now)
+    assert begun.retry_at == now + most * 1000
 
 
 def test_a_second_copy_takes_what_the_provider_says_then(world: World) -> None:
