@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay import recording, rows
+from kling_relay import notices, recording, rows
 from kling_relay.errors import KlingError
+from kling_relay.rows import plain
 from kling_relay.table import TaskTable
 from kling_relay.task import Phase
 
@@ -52,6 +53,16 @@ def test_a_record_that_never_gets_through_is_too_many_requests(world: World, mon
     assert (refused.value.http, refused.value.code, refused.value.retry_after) == (429, 1302, 1)
     assert busy.calls == 8 and len(set(pauses)) == 7, "jitter: those that met once do not meet again"
     assert sum(pauses) < 4, "a client waits for this"
+
+
+def test_a_new_row_lies_in_every_index(table: TaskTable) -> None:
+    told = notices.new((), "submitted", START, webhook=False)
+    task = recorded(table, notices=(told,), created_at=999)
+    row = {name: plain(stored) for name, stored in (table.rows.get(f"task#{task.id}") or {}).items()}
+    assert (row["queue"], row["due_at"], row["standing"]) == ("open", START + 1, "open")
+    assert (row["owner"], row["birth"]) == ("acme#image2video", f"0000000000999#{task.id}")
+    assert (row["notify"], row["notify_at"], row[told.attribute]) == ("due", START, told.text())
+    assert table.get(task.id) == task
 
 
 @pytest.mark.parametrize("pointer", ["external", "idempotency", "both"])
