@@ -42,8 +42,8 @@ def test_the_time_for_a_copy_begins_with_the_end_of_the_render(cloud: Cloud) -> 
 def test_a_wait_for_the_next_copy_is_as_long_as_the_row_says(cloud: Cloud) -> None:
     world = World(cloud, wait_scale=0.1)
     task = asked_at(world, 100)
-    world.relay.table.move(task, None, retry_at=world.clock.now + 20_000, updated_at=world.clock.now)
-    assert advance(world.relay, task.id).wait_seconds == 20
+    world.relay.table.move(task, None, retry_at=world.clock.now + 1_800_000, updated_at=world.clock.now)
+    assert advance(world.relay, task.id).wait_seconds == 1800
 
 
 def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Cloud) -> None:
@@ -79,6 +79,19 @@ def test_a_second_copy_takes_what_the_provider_says_then(world: World) -> None:
     step = advance(world.relay, task.id)
     assert (step.next, step.task.outputs, step.task.units) == ("archive", task.outputs, "1.5")
     assert step.task.updated_at == world.clock.now
+
+
+@pytest.mark.parametrize(("early", "asked"), [(1, 1), (0, 0)])
+def test_the_watch_ends_after_30_days_to_the_millisecond(cloud: Cloud, early: int, asked: int) -> None:
+    world = World(cloud, deadline_seconds=600)
+    world.provider.seconds = 10**7
+    task = asked_at(world, 601)
+    assert task.phase is Phase.EXPIRED
+    world.clock.now, before = task.created_at + 30 * 86_400_000 - early, len(world.provider.queries)
+    step = advance(world.relay, task.id)
+    assert (step.next, step.task.phase, step.task.due_at is None) == ("done", Phase.EXPIRED, not asked)
+    assert len(world.provider.queries) == before + asked
+    assert advance(world.relay, task.id).next == "done"
 
 
 @pytest.mark.parametrize("odd", ["odd", "no_url", "foreign", "trouble", "unknown"])
