@@ -43,8 +43,8 @@ LIBRARIES = (
 LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdist pytest_timeout pytest_socket"
 TESTS = {
     "task": "client_view sizes submission advance handlers table delete spending",
-    "advance": "advance rendered callback submission sweeper delete spending account_trouble money",
-    "table": "table recording handlers delete listing sweeper callback spending money notifying",
+    "advance": "advance rendered callback submission sweeper delete spending account_trouble money told_metrics",
+    "table": "table recording handlers delete listing sweeper callback spending money notifying told_metrics",
     "recording": "recording intake handlers refused_again spending money",
     "rows": "rows table recording keys spending listing reconcile",
     "webhooks": "webhooks signatures signed_callbacks callback",

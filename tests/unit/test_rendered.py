@@ -125,3 +125,17 @@ def test_nobody_is_woken_for_a_claim_that_is_not_true(
     monkeypatch.setattr(workflow, "wake", lambda relay, step: steps.append(step.next))
     world.callback(task, {"task_id": "up-1", "task_status": "succeed"})
     assert steps == woken
+
+
+@pytest.mark.parametrize(("said", "sooner"), [("processing", False), ("succeed", True), (None, True)])
+def test_inside_the_gap_only_a_claim_of_an_end_brings_the_next_look_forward(
+    world: World, said: str | None, sooner: bool
+) -> None:
+    task = world.create()
+    world.clock.tick(1)
+    world.provider.query_faults = ["odd"]
+    world.callback(task, {"task_id": "up-1", "task_status": "processing"})
+    world.callback(task, {"task_id": "up-1", "task_status": said})
+    after = world.task(task.id)
+    assert after.phase is Phase.SUBMITTED and len(world.provider.queries) == 1
+    assert after.due_at == (world.clock.now + 5000 if sooner else task.due_at)
