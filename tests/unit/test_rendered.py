@@ -139,3 +139,20 @@ def test_inside_the_gap_only_a_claim_of_an_end_brings_the_next_look_forward(
     after = world.task(task.id)
     assert after.phase is Phase.SUBMITTED and len(world.provider.queries) == 1
     assert after.due_at == (world.clock.now + 5000 if sooner else task.due_at)
+
+
+def test_what_a_running_task_is_said_to_have_been_is_not_worth_a_question(world: World) -> None:
+    task = asked_at(world, 10)
+    assert task.phase is Phase.PROCESSING and len(world.provider.queries) == 1
+    world.clock.tick(10)
+    world.callback(task, {"task_id": "up-1", "task_status": "submitted"})
+    assert len(world.provider.queries) == 1
+
+
+@pytest.mark.parametrize(("early", "phase"), [(1, Phase.PROCESSING), (0, Phase.EXPIRED)])
+def test_the_deadline_is_kept_to_the_millisecond(cloud: Cloud, early: int, phase: Phase) -> None:
+    world = World(cloud, deadline_seconds=600)
+    world.provider.seconds = 10**7
+    task = world.create()
+    world.clock.now = task.created_at + 600_000 - early
+    assert advance(world.relay, task.id).task.phase is phase
