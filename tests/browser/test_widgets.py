@@ -27,7 +27,6 @@ from tests.workflow.driver import SAMPLE
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
-    pytest.mark.xdist_group("browser"),
     pytest.mark.timeout(300),  # a browser on a busy machine
 ]
 VIEWS = ("account", "open_tasks", "failures", "videos", "dead_letters", "task", "task")

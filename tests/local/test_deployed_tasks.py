@@ -13,7 +13,6 @@ from tests.local.test_deployed import STAGE, aws, run, running  # noqa: F401  (t
 from tests.local.test_deployed_money import client
 from tests.workflow.driver import BODY, until
 
-pytestmark = pytest.mark.xdist_group("deployed")
 Out = pytest.CaptureFixture[str]
 
 

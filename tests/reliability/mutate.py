@@ -43,8 +43,8 @@ LIBRARIES = (
 LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdist pytest_timeout pytest_socket"
 TESTS = {
     "task": "client_view sizes submission advance handlers table delete spending",
-    "advance": "advance callback submission sweeper delete spending account_trouble",
-    "table": "table handlers delete listing sweeper callback spending money",
+    "advance": "advance rendered callback submission sweeper delete spending account_trouble money told_metrics",
+    "table": "table recording handlers delete listing sweeper callback spending money notifying told_metrics",
     "recording": "recording intake handlers refused_again spending money",
     "rows": "rows table recording keys spending listing reconcile",
     "webhooks": "webhooks signatures signed_callbacks callback",
@@ -52,6 +52,7 @@ TESTS = {
     "fetch": "fetch fetch_wire look",
 }
 LEAST = 0.85
+_NEAREST = 20
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--timeout=300", "--hypothesis-seed=0"]
 Tests = dict[str, tuple[float, list[int]]]  # name -> seconds, lines of the statements that it enters
 
@@ -197,27 +198,28 @@ def pytest_quietly(quick: bool, tests: Sequence[str], *plugins: Any) -> int:
     return int(pytest.main([*OPTIONS, *tests], plugins=plugins))
 
 
-def tried(module: str, numbers: Sequence[int], quick: bool) -> tuple[Tests, list[int]]:
-    """The tests that pass without any mutant, and those of `numbers` that none of them notices."""
+def tried(module: str, numbers: Sequence[int], given: list[str], quick: bool) -> tuple[list[str], Tests, list[int]]:
+    """All tests of `given`, those that pass without any mutant, and the `numbers` that none of them notices."""
 
     def loaded() -> Any:
         trials = Trials(module, numbers)
-        pytest_quietly(quick, files(module), trials)
-        return trials.tests, list(trials.verdicts.items())
+        pytest_quietly(quick, given, trials)
+        return list(trials.items), trials.tests, list(trials.verdicts.items())
 
     def anew(tree: ast.Module) -> bool:
         sys.meta_path.insert(0, Instead(module, tree))
         return pytest_quietly(quick, by_file(list(tests), tests)) == 0
 
-    tests, verdicts = forked(loaded, 24 * 3600)
+    every, tests, verdicts = forked(loaded, 24 * 3600)
     at_import = 120 + 5 * sum(seconds for seconds, _ in tests.values())
-    if not tests or not forked(lambda: anew(ast.parse(source_of(module))), at_import):
-        sys.exit(f"the tests of {module} fail without any mutant")
     alive = [number for number, noticed in verdicts if noticed is False]
-    for number in (number for number, noticed in verdicts if noticed is None):
+    unfit = [number for number, noticed in verdicts if noticed is None]
+    if not tests or (unfit and not forked(lambda: anew(ast.parse(source_of(module))), at_import)):
+        sys.exit(f"the tests of {module} fail without any mutant")
+    for number in unfit:
         if forked(lambda: anew(mutant(source_of(module), number).module), at_import) is True:  # noqa: B023
             alive.append(number)
-    return tests, sorted(alive)
+    return every, tests, sorted(alive)
 
 
 def source_of(module: str) -> str:
@@ -231,16 +233,23 @@ def files(module: str) -> list[str]:
     ]
 
 
+def nearest(tests: Tests, line: int) -> list[str]:
+    """The quickest tests that enter `line`, or of all if none does, since it runs at import."""
+    entering = [name for name, (_, lines) in tests.items() if line in lines] or list(tests)
+    return sorted(entering, key=lambda name: tests[name][0])[:_NEAREST]
+
+
 def survivors(module: str, sample: int, seed: int) -> tuple[int, list[dict[str, str]]]:
     """How many mutants were tried, and those that nobody noticed."""
     source = source_of(module)
     numbers: Sequence[int] = range(len(described(source)))
     if sample:
         numbers = sorted(random.Random(seed).sample(numbers, min(sample, len(numbers))))
-    in_memory, left = tried(module, numbers, True)
+    every, in_memory, left = tried(module, numbers, files(module), True)
     print(f"{module}: {len(in_memory)} tests in memory, {len(left)} mutants survive them", flush=True)
-    if left:  # tests that pass in moto alone, or pass in memory because it lacks a trouble
-        _, left = tried(module, left, False)
+    if left:  # what does not pass in memory, and what only passes there because it lacks a trouble
+        near = {name for number in left for name in nearest(in_memory, mutant(source, number).line)}
+        _, _, left = tried(module, left, [name for name in every if name in near or name not in in_memory], False)
     alive = [mutant(source, number) for number in left]
     for one in alive:
         print(f"  {module}.py:{one.line}  {one.function}: {one.change}", flush=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from botocore.endpoint import Endpoint
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from kling_relay import recording
 from kling_relay.table import TaskTable
 from kling_relay.task import Phase, Task, new_task_id
@@ -45,6 +45,19 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def recorded(table: TaskTable, **fields: Any) -> Task:
     return recording.record(table, fresh(**fields), body_hash="h")
+
+
+class Failing:
+    """A DynamoDB client whose `operation` raises `errors`, the last first, and works when there are none left."""
+
+    def __init__(self, real: Any, operation: str, errors: list[ClientError]) -> None:
+        self._real, self._operation, self._errors = real, operation, errors
+
+    def __getattr__(self, name: str) -> Any:
+        return self._fail if name == self._operation and self._errors else getattr(self._real, name)
+
+    def _fail(self, **_: Any) -> None:
+        raise self._errors.pop()
 
 
 def before_a_write(

@@ -1,4 +1,4 @@
-"""What of a task is copied, under which keys, and into whose bucket; archive.py has tests of its own."""
+"""What of a task is copied, and under which keys; archive.py has tests of its own."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ from kling_relay import copying
 from kling_relay.archive import ArchiveError, StoredVideo
 from kling_relay.task import Phase, Task
 
-from tests.unit.world import Cloud, World
+from tests.unit.world import World
 
 
 def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,20 +43,3 @@ def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs[1]["url"] = "bad"
     with pytest.raises(ArchiveError):
         copying.copy_outputs(world.relay, task, seconds=5)
-
-
-@pytest.mark.parametrize(("account_id", "owner"), [("123456789012", "123456789012"), ("", None)])
-def test_the_bucket_has_to_be_the_accounts_own(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, account_id: str, owner: str | None
-) -> None:
-    asked: list[Any] = []
-
-    def archive(_: Any, *, key: str, bucket_owner: str | None, **__: Any) -> StoredVideo:
-        asked.append(bucket_owner)
-        return StoredVideo(key, 7, "md5")
-
-    monkeypatch.setattr(copying.archive, "archive", archive)
-    outputs = [{"id": "a", "url": "u0", "duration": "5"}]
-    task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
-    copying.copy_outputs(World(cloud, account_id=account_id).relay, task, seconds=5)
-    assert asked == [owner]

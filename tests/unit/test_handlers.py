@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kling_relay import recording, webhooks
 from kling_relay import relay as relay_module
-from kling_relay import webhooks
 from kling_relay.observability import logger
 from kling_relay.settings import SettingsError
 from kling_relay.task import Phase, Task
@@ -154,7 +154,7 @@ def test_trouble_before_the_record_is_a_503_that_says_when_to_come_back(
     def broken(*_: Any, **__: Any) -> Any:
         raise ConnectionError("aws is away")
 
-    monkeypatch.setattr(world.table, "record", broken)
+    monkeypatch.setattr(recording, "record", broken)
     headers = {"authorization": key}
     sent = {"httpMethod": "POST", "path": "/v1/videos/image2video", "headers": headers, "body": json.dumps(BODY)}
     answer = world.call("task_api", {**sent, "requestContext": {"requestId": "r"}})

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay import recording, rows
+from kling_relay import notices, recording, rows
 from kling_relay.errors import KlingError
+from kling_relay.rows import plain
 from kling_relay.table import TaskTable
 from kling_relay.task import Phase
 
-from tests.unit.tables import fresh, recorded
+from tests.unit.tables import Failing, fresh, recorded
 from tests.unit.world import START, World, client_error
 
 DAY = 86_400
@@ -28,18 +29,7 @@ def test_two_transactions_at_once_are_repeated(world: World, monkeypatch: pytest
     busy = [client_error("TransactionCanceledException", CancellationReasons=reasons) for _ in range(3)]
     pauses: list[float] = []
     monkeypatch.setattr(rows.time, "sleep", pauses.append)
-    real = world.cloud.dynamodb
-
-    class Busy:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def transact_write_items(self, **options: Any) -> Any:
-            if busy:
-                raise busy.pop()
-            return real.transact_write_items(**options)
-
-    table = TaskTable(Busy(), world.table.rows.name)
+    table = TaskTable(Failing(world.cloud.dynamodb, "transact_write_items", busy), world.table.rows.name)
     task = fresh(external_task_id="double-click")
     assert recording.record(table, task, body_hash="h") == task
     assert len(pauses) == 3
@@ -63,6 +53,16 @@ def test_a_record_that_never_gets_through_is_too_many_requests(world: World, mon
     assert (refused.value.http, refused.value.code, refused.value.retry_after) == (429, 1302, 1)
     assert busy.calls == 8 and len(set(pauses)) == 7, "jitter: those that met once do not meet again"
     assert sum(pauses) < 4, "a client waits for this"
+
+
+def test_a_new_row_lies_in_every_index(table: TaskTable) -> None:
+    told = notices.new((), "submitted", START, webhook=False)
+    task = recorded(table, notices=(told,), created_at=999)
+    row = {name: plain(stored) for name, stored in (table.rows.get(f"task#{task.id}") or {}).items()}
+    assert (row["queue"], row["due_at"], row["standing"]) == ("open", START + 1, "open")
+    assert (row["owner"], row["birth"]) == ("acme#image2video", f"0000000000999#{task.id}")
+    assert (row["notify"], row["notify_at"], row[told.attribute]) == ("due", START, told.text())
+    assert table.get(task.id) == task
 
 
 @pytest.mark.parametrize("pointer", ["external", "idempotency", "both"])
@@ -119,17 +119,6 @@ def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> Non
 def test_a_pointer_that_is_removed_meanwhile_is_in_nobodys_way(world: World) -> None:
     """DynamoDB ends rows when it likes: also between the write that met one and the look at it."""
     met = [client_error("TransactionCanceledException", CancellationReasons=[{"Code": "ConditionalCheckFailed"}])]
-    real = world.cloud.dynamodb
-
-    class Ending:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def transact_write_items(self, **options: Any) -> Any:
-            if met:
-                raise met.pop()
-            return real.transact_write_items(**options)
-
-    table = TaskTable(Ending(), world.table.rows.name)
+    table = TaskTable(Failing(world.cloud.dynamodb, "transact_write_items", met), world.table.rows.name)
     task = fresh(external_task_id="order-1")
     assert recording.record(table, task, body_hash="h") == task == table.find("acme", "order-1")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from kling_relay import recording, rows
@@ -12,7 +11,7 @@ from kling_relay.rows import LostRace
 from kling_relay.table import TaskTable
 from kling_relay.task import CLOSED, ENDED, MOVES, Phase, Task
 
-from tests.unit.tables import fresh, recorded
+from tests.unit.tables import Failing, fresh, recorded
 from tests.unit.world import START, Cloud, World, client_error
 
 
@@ -90,18 +89,7 @@ def test_the_lost_answer_to_a_new_key_is_success(world: World, lose_answers: Cal
 def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows.time, "sleep", lambda _: None)
     busy = [client_error("TransactionConflictException") for _ in range(3)]
-    real = world.cloud.dynamodb
-
-    class Busy:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def update_item(self, **options: Any) -> Any:
-            if busy:
-                raise busy.pop()
-            return real.update_item(**options)
-
-    table = TaskTable(Busy(), world.table.rows.name)
+    table = TaskTable(Failing(world.cloud.dynamodb, "update_item", busy), world.table.rows.name)
     task = recording.record(table, fresh(), body_hash="h")
     assert table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START).phase is Phase.SUBMITTING
     assert not busy

@@ -9,8 +9,6 @@ import pytest
 from tests.unit.widget_html import Widget
 from tests.workflow.driver import BODY, Driver, call, play, until
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 MODERATED = "Failure to pass the risk control system"
 
 

@@ -78,22 +78,18 @@ def archive(
     deadline_seconds: float,
     trusted_origin: str | None = None,
     check_host: Callable[[str], None] | None = None,
-    bucket_owner: str | None = None,
 ) -> StoredVideo:
     """Bring the video at `url` to `key`, or find that it is there already.
 
     `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB, and a source that does not announce its
     length is spooled to the temporary folder first, which needs as much room. `deadline_seconds` bounds the transfer
     from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`,
-    `check_host`: see `fetch.open_url`. `bucket_owner` is the AWS account id that has to own the bucket:
-    a bucket that was removed may have been made anew by somebody else.
+    `check_host`: see `fetch.open_url`.
     Safe to repeat and to run twice at once. Raises ArchiveError; ValueError for limits that cannot be.
     """
     if not 0 < max_bytes <= LARGEST_PUT:
         raise ValueError(f"max_bytes must be between 1 and {LARGEST_PUT}, the most that one PutObject takes")
     target = {"Bucket": bucket, "Key": key}
-    if bucket_owner is not None:
-        target["ExpectedBucketOwner"] = bucket_owner
     try:
         with open_url(
             url,

@@ -43,7 +43,6 @@ def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVid
         deadline_seconds=max(1.0, ends_at - time.monotonic()),
         trusted_origin=relay.provider.profile.base_url,
         check_host=lambda host: _check_host(relay, host),
-        bucket_owner=relay.settings.account_id or None,
     )
 
 

@@ -150,12 +150,20 @@ class Relay:
 
     @cached_property
     def s3(self) -> Any:
-        return self.client("s3", Config(signature_version="s3v4"))
+        return self._owned(self.client("s3", Config(signature_version="s3v4")))
 
     @cached_property
     def archive_s3(self) -> Any:
         """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
-        return self._boto_session().client("s3", config=archive.client_config())
+        return self._owned(self._boto_session().client("s3", config=archive.client_config()))
+
+    def _owned(self, client: Any) -> Any:
+        """Every call names the account that has to own the bucket: a name that was given up may be somebody else's now.
+        Presigned addresses, which are no calls, do not."""
+        if owner := self.settings.account_id:
+            name = {"x-amz-expected-bucket-owner": owner}
+            client.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(name))
+        return client
 
     @cached_property
     def queues(self) -> Any:
