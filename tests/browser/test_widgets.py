@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kling_relay import ended, recording
 from kling_relay.rows import new_token
-from kling_relay.task import Phase
+from kling_relay.task import Failure, Phase
 
 from tests.browser.test_player import CHROMIUM, FLAGS
 from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
@@ -119,9 +119,24 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
     now = world.clock.now
     refused = "image: at least 300 pixels are expected on each side; sent: 120 x 90"
     rows = [
-        fresh(phase=Phase.FAILED, refusal_code=1201, reason=refused, tenant="umbrella-corporation-europe"),
-        fresh(phase=Phase.FAILED, upstream_id="u-1", reason="Failure to pass the risk control system"),
-        fresh(phase=Phase.FAILED, reason="not sent within 86400 s: room at the provider (HTTP 429, code 1303)"),
+        fresh(
+            phase=Phase.FAILED,
+            failure=Failure.REFUSED,
+            refusal_code=1201,
+            reason=refused,
+            tenant="umbrella-corporation-europe",
+        ),
+        fresh(
+            phase=Phase.FAILED,
+            upstream_id="u-1",
+            failure=Failure.CONTENT,
+            reason="Failure to pass the risk control system",
+        ),
+        fresh(
+            phase=Phase.FAILED,
+            failure=Failure.EXPIRED,
+            reason="not sent within 86400 s: room at the provider (HTTP 429, code 1303)",
+        ),
     ]
     for row in rows:
         recording.record(world.table, row, body_hash=row.id)

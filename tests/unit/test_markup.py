@@ -11,7 +11,7 @@ from kling_relay import markup, notices, widgets
 from kling_relay.failure import ADVICE, Kind, kind_of
 from kling_relay.markup import Html, payload, style_sheet, tag, together
 from kling_relay.story import moments, story
-from kling_relay.task import Phase, Task
+from kling_relay.task import Failure, Phase, Task
 from kling_relay.widgets import Asked
 
 from tests.unit.widget_html import Widget
@@ -179,17 +179,15 @@ def test_lengths_of_time(ms: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
-        ({"refusal_code": 1301, "reason": "no"}, Kind.CONTENT),
-        ({"upstream_id": "u", "reason": "Failure to pass the risk control system"}, Kind.CONTENT),
-        ({"refusal_code": 1201, "reason": "prompt: too long"}, Kind.REFUSED),
-        ({"upstream_id": "u", "reason": "it broke"}, Kind.PROVIDER),
-        ({"reason": "not sent within 86400 s: no room"}, Kind.UNSENT),
-        ({"unsure_since": 5, "reason": "submission unconfirmed"}, Kind.UNCONFIRMED),
-        ({"phase": Phase.EXPIRED, "unsure_since": 5, "expired_at": 9}, Kind.UNCONFIRMED),
-        ({"phase": Phase.EXPIRED, "upstream_id": "u", "expired_at": 9}, Kind.SLOW),
-        ({"phase": Phase.EXPIRED, "upstream_id": "u", "expired_at": 9, "rendered_at": 8}, Kind.NOT_COPIED),
-        ({"upstream_id": "u", "expired_at": 9, "rendered_at": 8, "deleted_at": 10}, Kind.NOT_COPIED),
-        ({"reason": "cancelled by DELETE before it was sent to the provider; nothing was charged"}, Kind.CANCELLED),
+        ({"failure": Failure.CONTENT, "upstream_id": "u"}, Kind.CONTENT),
+        ({"failure": Failure.REFUSED, "refusal_code": 1201}, Kind.REFUSED),
+        ({"failure": Failure.PROVIDER, "upstream_id": "u"}, Kind.PROVIDER),
+        ({"failure": Failure.EXPIRED}, Kind.UNSENT),
+        ({"failure": Failure.EXPIRED, "unsure_since": 5}, Kind.UNCONFIRMED),
+        ({"failure": Failure.EXPIRED, "phase": Phase.EXPIRED, "unsure_since": 5, "expired_at": 9}, Kind.UNCONFIRMED),
+        ({"failure": Failure.EXPIRED, "phase": Phase.EXPIRED, "upstream_id": "u", "expired_at": 9}, Kind.SLOW),
+        ({"failure": Failure.EXPIRED, "upstream_id": "u", "rendered_at": 8, "deleted_at": 10}, Kind.NOT_COPIED),
+        ({"reason": "cancelled"}, Kind.CANCELLED),
         ({"phase": Phase.SUCCEEDED}, None),
         ({"phase": Phase.PROCESSING}, None),
     ],

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kling_relay.task import Phase, Task
-
-CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing was charged"
-_CONTENT_CODE = 1301
-_CONTENT_WORDS = ("risk control", "content security")  # of Kling's messages for what its moderation stopped
+from kling_relay.task import Failure, Phase, Task
 
 
 class Kind(StrEnum):
+    """`task.Failure`, where EXPIRED is told apart by what the time was over for; and what its owner has cancelled."""
+
     CONTENT = "content"
     REFUSED = "refused"
     PROVIDER = "provider"
@@ -73,14 +71,10 @@ def kind_of(task: Task) -> Kind | None:
     """Why `task` failed; None for one whose client sees no failure."""
     if task.phase is not Phase.FAILED and task.phase is not Phase.EXPIRED:
         return None
-    if task.reason == CANCELLED:
+    if task.failure is None:
         return Kind.CANCELLED
-    if task.refusal_code == _CONTENT_CODE or any(words in task.reason.lower() for words in _CONTENT_WORDS):
-        return Kind.CONTENT
-    if task.refusal_code is not None:
-        return Kind.REFUSED
+    if task.failure is not Failure.EXPIRED:
+        return Kind(task.failure)
     if task.upstream_id is None:
         return Kind.UNSENT if task.unsure_since is None else Kind.UNCONFIRMED
-    if task.expired_at is None:
-        return Kind.PROVIDER
     return Kind.SLOW if task.rendered_at is None else Kind.NOT_COPIED

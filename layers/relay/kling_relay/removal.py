@@ -5,12 +5,13 @@ from typing import Any
 
 from kling_relay import notifying, results
 from kling_relay.errors import KlingError
-from kling_relay.failure import CANCELLED
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
 from kling_relay.request import image_places
 from kling_relay.rows import LostRace
 from kling_relay.task import CLOSED, Phase, Task
+
+_CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing was charged"
 
 
 def remove(relay: Relay, task: Task) -> Task:
@@ -36,7 +37,7 @@ def _end(relay: Relay, task: Task) -> Task:
     now = relay.clock.now_ms()
     try:
         if task.phase is Phase.ACCEPTED and task.unsure_since is None:  # neither at the provider nor possibly there
-            return relay.table.move(task, Phase.FAILED, reason=CANCELLED, deleted_at=now, updated_at=now)
+            return relay.table.move(task, Phase.FAILED, reason=_CANCELLED, deleted_at=now, updated_at=now)
         if task.phase in CLOSED:
             return relay.table.mark_deleted(task, now)
     except LostRace:
