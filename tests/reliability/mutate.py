@@ -45,7 +45,7 @@ TESTS = {
     "task": "client_view sizes submission advance handlers table delete spending",
     "advance": "advance rendered callback submission sweeper delete spending account_trouble money told_metrics",
     "table": "table recording handlers delete listing sweeper callback spending money notifying told_metrics",
-    "recording": "recording intake handlers refused_again spending money",
+    "recording": "recording intake handlers refused_again spending money told_metrics",
     "rows": "rows table recording keys spending listing reconcile",
     "webhooks": "webhooks signatures signed_callbacks callback",
     "auth": "auth keys handlers",
@@ -247,8 +247,9 @@ def survivors(module: str, sample: int, seed: int) -> tuple[int, list[dict[str, 
         numbers = sorted(random.Random(seed).sample(numbers, min(sample, len(numbers))))
     every, in_memory, left = tried(module, numbers, files(module), True)
     print(f"{module}: {len(in_memory)} tests in memory, {len(left)} mutants survive them", flush=True)
-    if left:  # what does not pass in memory, and what only passes there because it lacks a trouble
+    if left:  # what does not pass in memory, or may only pass there because it lacks a trouble
         near = {name for number in left for name in nearest(in_memory, mutant(source, number).line)}
+        near |= {name for name in every if Path(files(module)[0]).name in name}  # its own tests
         _, _, left = tried(module, left, [name for name in every if name in near or name not in in_memory], False)
     alive = [mutant(source, number) for number in left]
     for one in alive:

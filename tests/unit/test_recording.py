@@ -99,8 +99,9 @@ def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
 def test_a_value_of_a_removed_task_stays_taken(table: TaskTable) -> None:
     task = recorded(table, external_task_id="order-1")
     table.rows.client.delete_item(TableName=table.rows.name, Key={"pk": {"S": f"task#{task.id}"}})
-    with pytest.raises(KlingError, match=r"external_task_id: .* removed task"):
+    with pytest.raises(KlingError, match=r"external_task_id: .* removed task") as refused:
         recorded(table, external_task_id="order-1")
+    assert refused.value.code == 1201
 
 
 def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> None:

@@ -156,3 +156,12 @@ def test_the_deadline_is_kept_to_the_millisecond(cloud: Cloud, early: int, phase
     task = world.create()
     world.clock.now = task.created_at + 600_000 - early
     assert advance(world.relay, task.id).task.phase is phase
+
+
+def test_an_expired_submission_in_doubt_is_looked_up_again_in_six_hours(cloud: Cloud) -> None:
+    world = World(cloud, deadline_seconds=600)
+    world.provider.submit_faults = ["dropped"]
+    task = world.until_closed(world.create().id)
+    assert task.phase is Phase.EXPIRED and task.upstream_id is None
+    step, now = advance(world.relay, task.id), world.clock.now
+    assert (step.next, step.task.phase, step.task.due_at) == ("done", Phase.EXPIRED, now + 6 * 3_600_000)

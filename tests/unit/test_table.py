@@ -49,6 +49,15 @@ def test_a_claimer_of_an_earlier_attempt_writes_nothing(table: TaskTable) -> Non
     assert table.owner("kling", "up-1") is None
 
 
+def test_a_move_that_tells_something_counts_its_notice(table: TaskTable) -> None:
+    task, counted = recorded(table), []
+    for to in (Phase.SUBMITTING, Phase.SUBMITTED, Phase.PROCESSING, None, Phase.RENDERED, Phase.SUCCEEDED):
+        moved = table.move(task, to, updated_at=START)
+        counted.append((len(moved.notices) - len(task.notices), moved.notice_seq - task.notice_seq))
+        task = moved
+    assert counted == [(1, 1), (0, 0), (1, 1), (0, 0), (0, 0), (1, 1)]
+
+
 def test_two_claimers_one_claim(table: TaskTable) -> None:
     task = recorded(table)
     table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)

@@ -46,6 +46,7 @@ def test_the_body_and_its_headers_arrive_once(world: World) -> None:
         "cdn.example.com",
     )
     assert (headers["accept-encoding"], headers["connection"]) == ("identity", "close")
+    assert (headers["user-agent"], headers["accept"]) == ("kling-relay", "*/*")
 
 
 @pytest.mark.parametrize("status", [200, 299, 301, 400, 410, 429, 500, 503])
