@@ -2,13 +2,9 @@
 
 import json
 
-import pytest
-
 from local.packaging import REPOSITORY
 from local.usage import measure
 from tests.workflow.driver import Driver
-
-pytestmark = pytest.mark.xdist_group("stack-1")
 
 
 def test_a_video_uses_what_the_cost_model_says(driver: Driver) -> None:

@@ -16,8 +16,6 @@ from tests.workflow.test_uploads import ask, listed, uploaded
 from tests.workflow.test_webhooks import Receiver, operate, receiver  # noqa: F401
 from tests.workflow.test_widgets import Console
 
-pytestmark = pytest.mark.xdist_group("stack-1")
-
 # What is granted and cannot be seen in use here: reason -> pattern of "role action resource". Five at most.
 EXCEPTIONS = {
     "Lambda writes logs and traces beside the functions' own calls": (
