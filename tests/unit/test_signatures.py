@@ -6,7 +6,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.webhooks import is_signed, signature
+from kling_relay.webhooks import is_signed, signature, signed
 from standardwebhooks import Webhook
 
 # The example of Kling's own page on webhook signatures.
@@ -25,6 +25,20 @@ RIGHT = HEADERS["webhook-signature"]
 def test_the_official_example() -> None:
     assert signature(SECRET, "9876543210", str(AT), BODY) == RIGHT
     assert is_signed([SECRET], HEADERS, BODY, AT)
+
+
+def test_each_secret_signs_what_we_send() -> None:
+    assert signed([SECRET], "9876543210", str(AT), BODY) == HEADERS
+    both = signed([OTHER, SECRET], "9876543210", str(AT), BODY)
+    assert both["webhook-signature"] == f"{signature(OTHER, '9876543210', str(AT), BODY)} {RIGHT}"
+    assert is_signed([SECRET], both, BODY, AT) and is_signed([OTHER], both, BODY, AT)
+
+
+@pytest.mark.parametrize("stands_for_it", ["X", "None", "webhook-id"])
+def test_nothing_stands_for_an_id_that_is_not_there(stands_for_it: str) -> None:
+    headers = signed([SECRET], stands_for_it, str(AT), BODY)
+    del headers["webhook-id"]
+    assert not is_signed([SECRET], headers, BODY, AT)
 
 
 @pytest.mark.parametrize("seconds", [-300, -1, 0, 299.9, 300])

@@ -174,6 +174,7 @@ def test_the_probe_answers_and_does_nothing(world: World, body: Any, capsys: pyt
 def test_the_probes_path_comes_from_the_operators_function(world: World) -> None:
     path = world.call("operate_tasks", {"action": "probe_path"})["path"]
     assert path == webhooks.callback_url("", world.relay.keyring, PROBE)
+    assert path.startswith("/hooks/kling/probe/"), "stands in consoles of providers"
     place = dict(zip(("task_id", "token"), path.split("/")[3:], strict=True))
     assert world.call("kling_callback", {"pathParameters": place, "body": "{}"})["statusCode"] == 200
     forged = {"task_id": PROBE, "token": "k1." + "A" * 32}
