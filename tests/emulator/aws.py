@@ -121,12 +121,16 @@ class Aws:
         item = self.dynamodb.get_item(TableName="tokens", Key={"id": {"S": key}}).get("Item", {})
         return int(item.get("calls", {"N": "0"})["N"])
 
-    def queue(self, name: str, admits: str | None = None) -> SimpleNamespace:
-        """`admits`: the rule whose events its policy lets in."""
+    def queue(self, name: str, admits: str | None = None, service: str = "events") -> SimpleNamespace:
+        """`admits`: the rule (or, with `service` "sns", the topic) from which its policy lets messages in."""
         url = self.sqs.create_queue(QueueName=name)["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         if admits is not None:
-            allow = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+            allow = {
+                "Effect": "Allow",
+                "Principal": {"Service": f"{service}.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+            }
             only = {"Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": admits}}}
             policy = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, **only}]})
             self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})

@@ -186,7 +186,7 @@ def test_alarms_of_a_template(aws: Aws) -> None:
     aws.cloudformation.get_waiter("stack_create_complete").wait(StackName="alarms", WaiterConfig={"Delay": 0.2})
     outputs = aws.cloudformation.describe_stacks(StackName="alarms")["Stacks"][0]["Outputs"]
     names = {output["OutputKey"]: output["OutputValue"] for output in outputs}
-    told = aws.queue("told")
+    told = aws.queue("told", admits=names["Topic"], service="sns")
     aws.sns.subscribe(TopicArn=names["Topic"], Protocol="sqs", Endpoint=told.arn)
 
     def states() -> dict[str, str]:

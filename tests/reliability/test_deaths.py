@@ -52,13 +52,13 @@ def at_every_effect(
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_deaths(campaign: Campaign, profile: str) -> None:
-    at_every_effect(campaign, profile, DEATHS, campaign.size(50, 400))
+    at_every_effect(campaign, profile, DEATHS, campaign.size(25, 400))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_lost_answers(campaign: Campaign, profile: str) -> None:
     """Of DynamoDB, S3 and Step Functions: the SDK repeats what was done already, or gives up on what was or was not."""
-    at_every_effect(campaign, profile, LOST, campaign.size(50, 400))
+    at_every_effect(campaign, profile, LOST, campaign.size(25, 400))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -68,4 +68,4 @@ def test_deaths_under_clocks_that_differ(campaign: Campaign, profile: str) -> No
     def prepare(life: Life, dice: random.Random) -> None:
         life.world.skew = lambda: dice.choice(SKEWS)
 
-    at_every_effect(campaign, profile, DEATHS, campaign.size(25, 200), prepare)
+    at_every_effect(campaign, profile, DEATHS, campaign.size(12, 200), prepare)

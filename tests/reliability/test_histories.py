@@ -126,7 +126,7 @@ class History(RuleBasedStateMachine):
 def play(campaign: Campaign, part: int, *phases: Phase) -> None:
     History.campaign = campaign
     wanted = settings(
-        max_examples=campaign.size(2_000, 10_000) // PARTS,
+        max_examples=campaign.size(600, 10_000) // PARTS,
         stateful_step_count=25,
         phases=phases or tuple(Phase),
         deadline=None,

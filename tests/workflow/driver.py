@@ -90,6 +90,7 @@ class Driver:
             self.emulator.client(name) for name in ("dynamodb", "s3", "lambda", "stepfunctions", "logs")
         )
         self._began = int(time.time() * 1000)
+        self.may_be_denied: list[str] = []
         self._calls_before = self.emulator.calls_path.stat().st_size
         names = [one["FunctionName"] for one in self.lambdas.list_functions()["Functions"]]
         (self._sweeper,) = [name for name in names if "SweepTasks" in name]
@@ -210,10 +211,12 @@ class Driver:
         return [event["message"] for group in told for page in group for event in page["events"]]
 
     def denied(self) -> list[str]:
-        """What a role has asked for in vain, for this driver: lines of the emulator's record."""
+        """What a role has asked for in vain, for this driver: lines of the emulator's record. `may_be_denied` has the
+        ends of resources that a test has made it ask for."""
         with self.emulator.calls_path.open() as calls:
             calls.seek(self._calls_before)
-            return [line for line in calls if not json.loads(line)["allowed"]]
+            refused = [line for line in calls if not json.loads(line)["allowed"]]
+        return [line for line in refused if not json.loads(line)["resource"].endswith(tuple(self.may_be_denied))]
 
     def open_gate(self) -> None:
         """Let the pause after a refusal for want of room, or for trouble with the account, be over."""

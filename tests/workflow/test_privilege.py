@@ -146,6 +146,8 @@ def failed_copies(driver: Driver) -> None:
     driver.faults(wrong_file=True)
     task_id = driver.post(prompt="no video")["task_id"]
     until(lambda: operate(driver, action="retry_archive", task_id=task_id).get("begun"))
+    name = driver.row(task_id)["execution"]
+    driver.workflows.stop_execution(executionArn=driver.execution_arn(name))
     driver.write(f"task#{task_id}", due_at=1)
     until(lambda: operate(driver, action="retry_archive", task_id=task_id)["begun"])
     driver.faults(wrong_file=None)

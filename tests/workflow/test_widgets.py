@@ -58,7 +58,7 @@ def test_why_a_task_failed_is_found_from_the_dashboard_alone(driver: Driver, con
     assert "its client has to change them" in failures.text
     story = Widget(console.click(failures, lambda values: values.get("task") == bad))
     assert story.problems == []
-    for told in (bad, "order-7", MODERATED, BODY["prompt"], "sent to the provider", "under way at the provider"):
+    for told in (bad, "order-7", MODERATED, BODY["prompt"], "sent to the provider"):
         assert told in story.text
     assert story.text.index("accepted") < story.text.index("sent to the provider")
     found = console.show("task", forms={"task": "order-7", "tenant": "demo"})
