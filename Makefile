@@ -35,6 +35,9 @@ costs: $(VENV)/run.done ## what a stack costs, into docs/costs.md (MEASURE=1 cou
 inbox: $(VENV)/test.done ## a dropped list of a thousand requests against three slots, on the stack here (LINES=1000; half an hour)
 	@INBOX_LINES=$(or $(LINES),1000) $(VENV)/bin/python -m pytest -s -n 0 --timeout=0 tests/workflow/test_inbox.py -k list
 
+faults: $(VENV)/test.done ## every way in which the simulator misbehaves against the alarms that it has to ring (`make test` tries half of them)
+	@FAULTS=all $(VENV)/bin/python -m pytest -n 0 tests/workflow/test_fault_profiles.py
+
 browser: $(VENV)/test.done ## a delivered video in a real player, and the widgets; needs a Chromium (`make test` leaves it out without one)
 	@$(VENV)/bin/python -m pytest -rs tests/browser
 

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
+from tests.reliability.memory import Memory
 from tests.unit.world import Cloud, World
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
+def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud | Memory]:
+    """moto; where the module says IN_MEMORY, because its tests live through days, what is held equal to moto
+    (tests/reliability/test_dynamo.py) and takes a twentieth of its time."""
+    if getattr(request.module, "IN_MEMORY", False):
+        yield Memory()
+        return
     with mock_aws():
         yield Cloud()
 
@@ -17,3 +23,10 @@ def cloud() -> Iterator[Cloud]:
 @pytest.fixture
 def world(cloud: Cloud) -> World:
     return World(cloud)
+
+
+@pytest.fixture
+def in_moto() -> Iterator[World]:
+    """For single tests of such a module that need more of AWS than there is in memory."""
+    with mock_aws():
+        yield World(Cloud())

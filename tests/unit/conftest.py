@@ -7,7 +7,7 @@ from kling_relay import address, look
 from kling_relay.fetch import FetchError
 from pytest_socket import disable_socket, enable_socket
 
-from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
+from tests.unit.cloud import cloud, in_moto, world  # noqa: F401  (fixtures)
 from tests.unit.inbox import queue  # noqa: F401  (fixture)
 from tests.unit.planted import garden  # noqa: F401  (fixture)
 from tests.unit.simulated import sim, simulator  # noqa: F401  (fixtures)

@@ -15,6 +15,8 @@ from kling_relay.task import Phase
 from tests.unit.printed import printed
 from tests.unit.world import Cloud, World
 
+IN_MEMORY = True
+
 HOUR = 3600.0
 
 
@@ -110,14 +112,14 @@ def test_the_end_of_a_task_is_no_room_in_an_account_in_trouble(world: World, mon
 
 
 def test_trouble_that_nobody_confirms_is_forgotten(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_moto: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    in_arrears(world, monkeypatch)
-    task = world.create()
-    assert world.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=world.key())[0] == 200
-    world.run(5 * 60)
+    in_arrears(in_moto, monkeypatch)
+    task = in_moto.create()
+    assert in_moto.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=in_moto.key())[0] == 200
+    in_moto.run(5 * 60)
     assert printed(capsys)["AccountTrouble"] == [1] * 5
-    world.run(20 * 60)
+    in_moto.run(20 * 60)
     assert printed(capsys)["AccountTrouble"][-1] == 0
 
 

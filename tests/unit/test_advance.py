@@ -11,6 +11,8 @@ from kling_relay.task import MOVES, Phase, Task
 
 from tests.unit.world import Cloud, World
 
+IN_MEMORY = True
+
 DAY = 86_400
 RANK = {Phase.SUBMITTED: 2, Phase.PROCESSING: 3, Phase.RENDERED: 4, Phase.EXPIRED: 5, Phase.SUCCEEDED: 5}
 

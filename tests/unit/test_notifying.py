@@ -15,6 +15,8 @@ from standardwebhooks import Webhook
 from tests.unit.printed import printed
 from tests.unit.world import BODY, World
 
+IN_MEMORY = True
+
 HOOK = "https://client.example/hook?canary=1"
 DAY = 86_400
 
@@ -272,14 +274,14 @@ def test_an_operator_sends_webhooks_again(world: World, receiver: Receiver) -> N
             world.call("operate_tasks", {"action": "replay_notice", **wrong})
 
 
-def test_a_deleted_task_is_not_told_of_to_its_client(world: World, receiver: Receiver) -> None:
+def test_a_deleted_task_is_not_told_of_to_its_client(in_moto: World, receiver: Receiver) -> None:
     receiver.answers = ["network"]
-    task = finished(world)
+    task = finished(in_moto)
     receiver.got.clear()
-    status, _ = world.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=world.key())
+    status, _ = in_moto.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=in_moto.key())
     assert status == 200
-    world.run(2 * DAY, step=1800)
-    assert receiver.got == [] and "notify" not in world.row(f"task#{task.id}")
+    in_moto.run(2 * DAY, step=1800)
+    assert receiver.got == [] and "notify" not in in_moto.row(f"task#{task.id}")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from tests.unit.printed import printed
 from tests.unit.test_submission import lost
 from tests.unit.world import Cloud, World
 
+IN_MEMORY = True
+
 
 def blind(cloud: Cloud, **settings: Any) -> World:
     """Before a relay that cannot be asked by our reference: what OnUnconfirmed=park is for."""

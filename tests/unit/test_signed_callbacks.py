@@ -14,6 +14,8 @@ from kling_relay.webhooks import PROBE, signature
 from tests.unit.printed import printed
 from tests.unit.world import BASE_URL, Cloud, World
 
+IN_MEMORY = True
+
 SECRET, OTHER = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI=", "whsec_b2xkLW9sZC1vbGQtb2xkLW9sZC1vbGQ="
 NOTICE = '{"task_id":"up-1","task_status":"succeed","task_status_msg":"ü"}'
 NOT_FOUND = (404, '{"code":1202,"message":"no such method or path","request_id":""}')

@@ -12,6 +12,8 @@ from kling_relay.task import Phase, Task
 from tests.unit.ledger import Sold
 from tests.unit.world import START, Cloud, World
 
+IN_MEMORY = True
+
 
 def lost(world: World, fault: str = "dropped") -> Task:
     """A task whose POST ended in doubt."""

@@ -22,7 +22,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["ALLOW_LOCAL_WEBHOOKS"] = "1"  # the emulator passes it on to the functions
     with Stack(Options(**FAST, state=state, parameters=parameters)) as running:
         _stop_the_clock(running)
-        _keep_quiet(running)
         yield running
 
 

@@ -25,7 +25,7 @@ BODY = {"image": IMAGE, "prompt": "canary-prompt: the sun goes down", "model_nam
 """kling-v2-5-turbo is the model that is asked for soonest where no callback comes."""
 
 QUIET = {"model_name": "kling-v2-master", "duration": "10"}
-"""Not asked for within a minute by the workflow itself (conftest.py): what happens before is a callback's doing."""
+"""Not asked for within seven seconds by the workflow itself: what happens before is a callback's doing."""
 
 ENDS = ("succeed", "failed")
 WAIT = 40.0

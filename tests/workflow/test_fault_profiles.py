@@ -1,6 +1,7 @@
 """Each way in which the simulated provider misbehaves rings exactly the alarms that docs/runbook.md says."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -24,6 +25,10 @@ def table() -> dict[str, tuple[str, ...]]:
 
 
 TABLE = table()
+SLOW = {"`slow_submit: 12`", "`query_slow: 12`"}
+# `make faults` tries every row. `make test` has no time for those that take long, nor for all that ring nothing.
+TRIED = {row: alarms for row, alarms in TABLE.items() if alarms and row not in SLOW} | {"`fail`": (), "`no_room`": ()}
+TRIED = TABLE if os.environ.get("FAULTS") == "all" else TRIED
 
 
 def switch(fault: str) -> tuple[str, object]:
@@ -73,7 +78,7 @@ UNTIL: dict[str, Callable[[AlarmWatch, list[str]], None]] = {
 """How long a fault goes on; without an entry, until every task has ended."""
 
 
-@pytest.mark.parametrize("fault", TABLE)
+@pytest.mark.parametrize("fault", TRIED)
 def test_each_fault_rings_its_alarms_and_no_others(watch: AlarmWatch, fault: str) -> None:
     name, value = switch(fault)
     watch.driver.faults(**{name: value})
