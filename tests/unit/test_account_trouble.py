@@ -15,8 +15,6 @@ from kling_relay.task import Phase
 from tests.unit.printed import printed
 from tests.unit.world import Cloud, World
 
-IN_MEMORY = True
-
 HOUR = 3600.0
 
 
