@@ -14,10 +14,10 @@ from typing import Any
 
 import urllib3
 
-from local import edge, operations
+from local import edge, operations_page
 from local.edge import Edge
 from local.gateway_figures import GatewayFigures
-from local.operations import Operations
+from local.operations_page import OperationsPage
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
@@ -50,7 +50,7 @@ class Front:
         self.api_base = ""
         self.edge: Edge | None = None
         self.figures: GatewayFigures | None = None
-        self.operations: Operations | None = None
+        self.operations: OperationsPage | None = None
         self.responses = responses
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
@@ -62,7 +62,7 @@ class Front:
         api_base: str,
         edge: Edge | None = None,
         figures: GatewayFigures | None = None,
-        operations: Operations | None = None,
+        operations: OperationsPage | None = None,
     ) -> None:
         """Begin to answer; `api_base` is the emulator's own address of the deployed stage. `edge` delivers videos,
         `operations` shows the dashboard, `figures` are told of every other request, and stopped with the front."""
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read(int(length))
         if self.server.front.edge is not None and self.path.startswith(edge.PREFIX):
             return self._deliver(self.server.front.edge.answer(self.command, self.path, dict(self.headers.items())))
-        if self.server.front.operations is not None and self.path.startswith(operations.PREFIX):
+        if self.server.front.operations is not None and self.path.startswith(operations_page.PREFIX):
             headers = dict(self.headers.items())
             return self._send(*self.server.front.operations.answer(self.command, self.path, headers, body))
         self._send(*self.server.front.answer(self.command, self.path, dict(self.headers.items()), body))

@@ -16,7 +16,7 @@ from local.edge import Edge
 from local.emulator import REGION, Emulator
 from local.front import Front
 from local.gateway_figures import GatewayFigures
-from local.operations import Operations
+from local.operations_page import OperationsPage
 
 TENANTS = ("demo", "second")
 SIMULATOR_KEY = "kling-simulator-key"
@@ -116,7 +116,7 @@ class Stack:
         api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
         figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
         edge = self._edge(self._front.url, outputs["VideoBucket"])
-        operations = Operations(self._front.url, self.emulator.client, outputs["OperateTasksFunction"])
+        operations = OperationsPage(self._front.url, self.emulator.client, outputs["OperateTasksFunction"])
         self._front.start(api_base, edge, figures, operations)
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True

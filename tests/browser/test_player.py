@@ -1,12 +1,7 @@
 """The delivered address in a real browser, on a page of another origin: `make browser`, where there is a Chromium."""
 
-import json
-import queue
-import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,47 +10,10 @@ import pytest
 
 from local.edge import Answer, Edge
 from local.stack import Options, Stack
+from tests.browser.chromium import CHROMIUM, FLAGS, MARKS, pages
 from tests.workflow.driver import Driver
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--autoplay-policy=no-user-gesture-required", "--no-proxy-server", "--disable-background-networking"),
-]
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
-    pytest.mark.timeout(300),  # a browser on a busy machine
-]
-
-
-class Page(BaseHTTPRequestHandler):
-    """Serves player.html, and takes its report."""
-
-    def do_GET(self) -> None:
-        body = Path(__file__).with_name("player.html").read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(204)
-        self.end_headers()
-        self.server.reports.put(said)  # type: ignore[attr-defined]
-
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
-
-
-@pytest.fixture
-def page() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        server.reports = queue.Queue()  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield server
-        server.shutdown()
+pytestmark = MARKS
 
 
 @pytest.fixture
@@ -65,19 +23,24 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
         yield Driver(stack)
 
 
-def test_a_player_plays_the_delivered_address(driver: Driver, page: Any, tmp_path: Path) -> None:
+def test_a_player_plays_the_delivered_address(driver: Driver, tmp_path: Path) -> None:
     task_id = driver.post()["task_id"]
     size = len(driver.delivered(task_id))
     url = driver.ended(task_id)["task_result"]["videos"][0]["url"]
     asked = watched(driver)
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
-    command.append(f"http://127.0.0.1:{page.server_address[1]}/?url={quote(url, safe='')}")
-    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        report = page.reports.get(timeout=150)
-    finally:
-        browser.terminate()
-        browser.wait(20)
+    with pages() as server:
+        server.files["*"] = ("text/html", Path(__file__).with_name("player.html").read_bytes())
+        browser = subprocess.Popen(
+            [*command, f"{server.origin}/?url={quote(url, safe='')}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            report = server.reports.get(timeout=150)
+        finally:
+            browser.terminate()
+            browser.wait(20)
     assert "error" not in report, report
     video, fetched = report["video"], report["fetched"]
     assert (video["width"], video["height"]) == (640, 360) and video["duration"] > 4

@@ -2,12 +2,9 @@
 dark. `make browser`, where there is a Chromium. Screenshots lie in pytest's temporary folder."""
 
 import json
-import queue
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from kling_relay import ended, recording
 from kling_relay.rows import new_token
 from kling_relay.task import Failure, Phase
 
-from tests.browser.test_player import CHROMIUM, FLAGS
+from tests.browser.chromium import CHROMIUM, FLAGS, MARKS, Pages, pages
 from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
 from tests.unit.tables import fresh
 from tests.unit.test_intake import b64, png
@@ -25,10 +22,7 @@ from tests.unit.widget_html import Widget
 from tests.unit.world import BODY, Cloud, World
 from tests.workflow.driver import SAMPLE
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
-    pytest.mark.timeout(300),  # a browser on a busy machine
-]
+pytestmark = MARKS
 VIEWS = ("account", "open_tasks", "failures", "videos", "dead_letters", "task", "task")
 HACKS = (
     *("<script>window.hacked = true</script>", "<img src=x onerror='window.hacked=true'>"),
@@ -38,53 +32,28 @@ HACKS = (
 GROUND = {"light": "#ffffff", "dark": "#0f1b2a"}  # of CloudWatch's dashboards
 
 
-class Page(BaseHTTPRequestHandler):
-    """Serves one page of widgets with the picture that they show, and takes its report."""
-
-    def do_GET(self) -> None:
-        served = {"/": self.server.page.encode(), "/widgets.js": Path(__file__).with_name("widgets.js").read_bytes()}  # type: ignore[attr-defined]
-        body = served.get(self.path, SAMPLE)
-        kind = (
-            "text/html; charset=utf-8"
-            if self.path == "/"
-            else "text/javascript"
-            if ".js" in self.path
-            else "image/jpeg"
-        )
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(204)
-        self.end_headers()
-        self.server.reports.put(said)  # type: ignore[attr-defined]
-
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
-
-
 @pytest.fixture
-def server() -> Iterator[Any]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as made:
-        made.reports = queue.Queue()  # type: ignore[attr-defined]
-        threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True).start()
+def server() -> Iterator[Pages]:
+    with pages() as made:
+        made.files["/widgets.js"] = ("text/javascript", Path(__file__).with_name("widgets.js").read_bytes())
+        made.files["*"] = ("image/jpeg", SAMPLE)
         yield made
-        made.shutdown()
 
 
-def looked_at(server: Any, widgets: list[str], theme: str, width: int, shot: Path) -> dict[str, Any]:
+def looked_at(server: Pages, widgets: list[str], theme: str, width: int, shot: Path) -> dict[str, Any]:
     """The report of a browser that shows `widgets` below each other; `shot` is what it saw."""
-    origin = f"http://127.0.0.1:{server.server_address[1]}"
     places = "".join(f"<div class=place style='width:{width}px'>{html}</div>" for html in widgets)
-    places = re.sub(r'src="https://inputs[^"]*"', f'src="{origin}/picture"', places)
+    places = re.sub(r'src="https://inputs[^"]*"', f'src="{server.origin}/picture"', places)
     style = f"body{{margin:0;background:{GROUND[theme]}}} .place{{padding:12px;margin:12px;outline:1px solid gray}}"
-    server.page = f"<!doctype html><style>{style}</style>{places}<script src=/widgets.js></script>"
+    html = f"<!doctype html><style>{style}</style>{places}<script src=/widgets.js></script>"
+    server.files["/"] = ("text/html; charset=utf-8", html.encode())
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={shot.with_suffix('.profile')}", "--hide-scrollbars"]
-    command += [f"--screenshot={shot}", f"--window-size={width + 60},2600", "--virtual-time-budget=4000", f"{origin}/"]
+    command += [
+        f"--screenshot={shot}",
+        f"--window-size={width + 60},2600",
+        "--virtual-time-budget=4000",
+        f"{server.origin}/",
+    ]
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=150, check=True)
     report: dict[str, Any] = server.reports.get(timeout=5)
     assert shot.stat().st_size > 10_000
@@ -173,7 +142,7 @@ def drawn(world: World, theme: str, width: int) -> list[str]:  # noqa: F811
 
 @pytest.mark.parametrize("width", [1140, 340])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_everything_can_be_read(busy: World, server: Any, tmp_path: Path, theme: str, width: int) -> None:
+def test_everything_can_be_read(busy: World, server: Pages, tmp_path: Path, theme: str, width: int) -> None:
     widgets = drawn(busy, theme, width)
     report = looked_at(server, widgets, theme, width, tmp_path / f"{theme}-{width}.png")
     for show, seen in zip(VIEWS, report["places"], strict=True):
@@ -183,7 +152,7 @@ def test_everything_can_be_read(busy: World, server: Any, tmp_path: Path, theme:
     assert [len(seen["pictures"]) for seen in report["places"]] == [0, 0, 0, 3, 0, 1, 0]
 
 
-def test_a_browser_makes_nothing_of_hostile_rows(world: World, server: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_a_browser_makes_nothing_of_hostile_rows(world: World, server: Pages, tmp_path: Path) -> None:  # noqa: F811
     for attack in (*HACKS, *ATTACKS):
         text = attack.encode(errors="replace").decode()
         row = fresh(

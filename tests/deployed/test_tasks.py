@@ -9,8 +9,7 @@ import requests
 
 from local.deployed_stack import DeployedStack
 from local.stack import Stack
-from tests.local.test_deployed import STAGE, aws, run, running  # noqa: F401  (two of them are fixtures)
-from tests.local.test_deployed_money import client
+from tests.deployed.operator import STAGE, client, run
 from tests.workflow.driver import BODY, until
 
 Out = pytest.CaptureFixture[str]
@@ -20,7 +19,7 @@ def faults(stack: Stack, **switches: object) -> None:
     assert requests.post(f"{stack.endpoint['simulator_url']}/_sim/faults", json=switches, timeout=5).ok
 
 
-def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:  # noqa: F811
+def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:
     faults(aws, wrong_file=True)
     api = client(aws, "copied")
     task_id = api.send("image2video", BODY)["task_id"]
@@ -36,7 +35,7 @@ def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:  # 
     assert f"task_id: {task_id} has no copy that failed; it is succeeded" in capsys.readouterr().err
 
 
-def test_dead_letters_go_back(aws: Stack, capsys: Out) -> None:  # noqa: F811
+def test_dead_letters_go_back(aws: Stack, capsys: Out) -> None:
     stack = DeployedStack(STAGE)
     assert run("redrive") == 0
     assert "0 messages go back from IntakeDeadLetters" in capsys.readouterr().out
@@ -56,7 +55,7 @@ def exported(path: Path, *more: str) -> list[dict[str, str]]:
 
 
 def test_tasks_are_exported_few_in_the_answer_and_many_through_the_bucket(
-    aws: Stack,  # noqa: F811
+    aws: Stack,
     capsys: Out,
     tmp_path: Path,
 ) -> None:
@@ -78,7 +77,7 @@ def test_tasks_are_exported_few_in_the_answer_and_many_through_the_bucket(
     assert stack.client("s3").list_objects_v2(**exports)["KeyCount"] == 1
 
 
-def test_an_export_that_cannot_be_made_is_explained(aws: Stack, capsys: Out, tmp_path: Path) -> None:  # noqa: F811
+def test_an_export_that_cannot_be_made_is_explained(aws: Stack, capsys: Out, tmp_path: Path) -> None:
     assert run("export", "--since", "yesterday") == 1
     assert "since: a date or time such as 2026-11-01 is expected" in capsys.readouterr().err
     assert run("export", "--out", str(tmp_path / "no" / "folder.csv")) == 1

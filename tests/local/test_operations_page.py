@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local import graphs
-from local.operations import Operations
+from local.operations_page import OperationsPage
 
 URL = "http://127.0.0.1:8080"
 STACK = "kling-relay-local"
@@ -83,7 +83,7 @@ def aws() -> Aws:
 
 
 def ask(aws: Aws, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    page = Operations(URL, lambda _: aws, "OperateTasks")
+    page = OperationsPage(URL, lambda _: aws, "OperateTasks")
     given = {"Host": "127.0.0.1:8080", "Content-Type": "application/json", **headers}
     status, told, answer = page.answer(method, path, given, b"" if body is None else json.dumps(body).encode())
     assert told["X-Content-Type-Options"] == "nosniff" and "script-src 'self';" in told["Content-Security-Policy"]
@@ -127,6 +127,16 @@ class TestWhoMayAsk:
     def test_pages_of_others_move_nothing(self, aws: Aws, headers: dict[str, str]) -> None:
         call = {"endpoint": FUNCTION, "payload": {}}
         assert ask(aws, "POST", "/operations/call", call, **headers)[0] in (403, 405)
+        assert aws.called == []
+
+    @pytest.mark.parametrize("minutes", ["", "7", "-15", "many", "15.5"])
+    def test_other_ranges_are_refused(self, aws: Aws, minutes: str) -> None:
+        status, told = ask(aws, "GET", f"/operations/board?minutes={minutes}")
+        assert status == 400 and "15, 60, 180, 720" in told["error"]
+
+    @pytest.mark.parametrize("body", [[], {}, {"endpoint": FUNCTION}, "text", None])
+    def test_what_is_no_call_is_refused(self, aws: Aws, body: Any) -> None:
+        assert ask(aws, "POST", "/operations/call", body)[0] == 400
         assert aws.called == []
 
     def test_other_functions_are_not_called(self, aws: Aws) -> None:

@@ -32,7 +32,7 @@ _MOST_ERRORS = 30
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Operations:
+class OperationsPage:
     """Answers below PREFIX of `url`. `client` makes boto3 clients; the dashboard is the only one that the stack has."""
 
     def __init__(self, url: str, client: Callable[[str], Any], operate_function: str) -> None:
@@ -49,12 +49,14 @@ class Operations:
             return _json(403, {"error": "for this page only"})
         name = asked.path.removeprefix(PREFIX).strip("/")
         if method == "POST" and name == "call" and given.get("content-type") == "application/json":
-            return self._call(json.loads(body))
+            return self._call(body)
         if method != "GET":
             return _json(405, {"error": "GET, or POST of a call as JSON"})
         if name == "board":
-            minutes = int(parse_qs(asked.query).get("minutes", ["15"])[0])
-            return _json(200, self.board(minutes, int(time.time() * 1000)))
+            (minutes,) = parse_qs(asked.query, keep_blank_values=True).get("minutes", ["15"])[:1]
+            if minutes not in map(str, RANGES):
+                return _json(400, {"error": f"minutes: one of {', '.join(map(str, RANGES))}; sent: {minutes[:20]!r}"})
+            return _json(200, self.board(int(minutes), int(time.time() * 1000)))
         return _file(name or "operations.html")
 
     def board(self, minutes: int, now_ms: int) -> dict[str, Any]:
@@ -105,13 +107,17 @@ class Operations:
             found += [{"at": event["timestamp"], **line} for event in events if (line := _error(event["message"]))]
         return sorted(found, key=lambda one: -int(one["at"]))[:_MOST_ERRORS]
 
-    def _call(self, call: dict[str, Any]) -> Answer:
+    def _call(self, body: bytes) -> Answer:
         """Invoke a function as CloudWatch does for a custom widget, or for a button in it."""
+        try:
+            call = json.loads(body)
+            endpoint, payload = str(call["endpoint"]), json.dumps(call["payload"])
+        except (ValueError, TypeError, KeyError):
+            return _json(400, {"error": "a call is an object with endpoint and payload"})
         drawing = {one["properties"]["endpoint"] for one in self._dashboard()[1] if one["type"] == "custom"}
-        endpoint = str(call["endpoint"])
         if endpoint not in drawing and endpoint.rpartition(":")[2] != self._operate_function.rpartition(":")[2]:
             return _json(403, {"error": f"the dashboard does not call {endpoint}"})
-        answer = self._lambda.invoke(FunctionName=endpoint, Payload=json.dumps(call["payload"]))
+        answer = self._lambda.invoke(FunctionName=endpoint, Payload=payload)
         told = json.loads(answer["Payload"].read())
         return _json(
             200, {"error": told.get("errorMessage", "failed")} if "FunctionError" in answer else {"told": told}

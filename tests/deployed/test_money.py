@@ -4,11 +4,10 @@ import re
 
 import pytest
 
-from local.client import Client
 from local.client import ClientError as ApiError
 from local.deployed_stack import DeployedStack
 from local.stack import Stack
-from tests.local.test_deployed import STAGE, aws, problems, run, running  # noqa: F401  (two of them are fixtures)
+from tests.deployed.operator import STAGE, client, problems, run
 from tests.workflow.driver import BODY, until
 
 Out = pytest.CaptureFixture[str]
@@ -18,11 +17,7 @@ def said(capsys: Out) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
 
 
-def client(stack: Stack, tenant: str) -> Client:
-    return Client(stack.endpoint["api_url"], DeployedStack(STAGE).operate("create_key", tenant=tenant)["api_key"])
-
-
-def test_a_cap_is_set_shown_and_holds(aws: Stack, capsys: Out) -> None:  # noqa: F811
+def test_a_cap_is_set_shown_and_holds(aws: Stack, capsys: Out) -> None:
     assert run("cap", "--tenant", "capped") == 0
     assert said(capsys)["cap"] == "none, by the stack (MonthlyCapUnits)"
     assert run("cap", "--tenant", "capped", "--units", "2") == 0
@@ -41,14 +36,14 @@ def test_a_cap_is_set_shown_and_holds(aws: Stack, capsys: Out) -> None:  # noqa:
 
 
 @pytest.mark.parametrize("units", ["-1", "1.5", "much", "1000001"])
-def test_no_cap_at_all(aws: Stack, capsys: Out, units: str) -> None:  # noqa: F811
+def test_no_cap_at_all(aws: Stack, capsys: Out, units: str) -> None:
     assert run("cap", "--tenant", "odd", f"--units={units}") == 1
     assert units in capsys.readouterr().err
     assert run("cap", "--tenant", "odd") == 0
     assert said(capsys)["cap"].startswith("none")
 
 
-def test_a_pause_holds_tasks_back_and_the_doctor_knows(aws: Stack, capsys: Out) -> None:  # noqa: F811
+def test_a_pause_holds_tasks_back_and_the_doctor_knows(aws: Stack, capsys: Out) -> None:
     assert run("pause", "--reason", "the bill is too high") == 0
     assert run("pause", "--reason", "another") == 0
     first, *_ = capsys.readouterr().out.splitlines()

@@ -4,8 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.browser.test_player import CHROMIUM, FLAGS, driver, pytestmark  # noqa: F401  (fixture, marks)
+from tests.browser.chromium import CHROMIUM, FLAGS, MARKS
+from tests.browser.test_player import driver  # noqa: F401  (fixture)
 from tests.workflow.driver import Driver
+
+pytestmark = MARKS
 
 
 def test_the_page_draws_graphs_alarms_and_widgets(driver: Driver, tmp_path: Path) -> None:  # noqa: F811
