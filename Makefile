@@ -70,7 +70,7 @@ format: $(VENV)/test.done ## write the code as `make check` wants it
 
 # ------------------------------------------------------------------------------------------------------------------ on AWS
 build: $(VENV)/sam.done ## sam build, and sam validate --lint
-	@find functions -name __pycache__ -type d -prune -exec rm -rf {} + # folders are packed as they are
+	@$(MAKE) --no-print-directory -C layers/relay bytecode FOLDERS="$(wildcard $(CURDIR)/functions/*)"
 	$(VENV)/sam/bin/sam validate --lint
 	$(VENV)/sam/bin/sam build
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STATE = REPOSITORY / ".local"
-_LOCK = REPOSITORY / "layers/dependencies/requirements.txt"
+_RECIPE = REPOSITORY / "layers/dependencies"
 
 
 class PackagingError(Exception):
@@ -36,8 +36,10 @@ def relay_layer() -> bytes:
 
 
 def dependencies_layer() -> bytes:
-    """The pinned dependencies as wheels of this machine (AWS gets those of arm64); installed once per lock file."""
-    mark = hashlib.sha256(_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    """The pinned dependencies as wheels of this machine (AWS gets those of arm64), made by the layer's own makefile, so
+    that what is left out on AWS is missing here too; installed once, until one of the recipe's files changes."""
+    recipe = b"".join(path.read_bytes() for path in sorted(_RECIPE.iterdir()) if path.is_file())
+    mark = hashlib.sha256(recipe + sys.version.encode()).hexdigest()[:16]
     cached = STATE / f"dependencies-{mark}.zip"
     with _alone():
         if not cached.exists():
@@ -46,7 +48,7 @@ def dependencies_layer() -> bytes:
             folder = STATE / f"dependencies-{mark}"
             _install(folder)
             fresh = cached.with_suffix(".part")
-            fresh.write_bytes(zip_folder(folder, "python/"))
+            fresh.write_bytes(zip_folder(folder))
             fresh.replace(cached)
         return cached.read_bytes()
 
@@ -63,15 +65,15 @@ def _alone() -> Iterator[None]:
 def dependencies_folder() -> Path:
     """Where `dependencies_layer` has unpacked them."""
     dependencies_layer()
-    return next(path for path in STATE.glob("dependencies-*") if path.is_dir())
+    return next(path for path in STATE.glob("dependencies-*") if path.is_dir()) / "python"
 
 
 def _install(folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--require-hashes", "--requirement", str(_LOCK), "--target", str(folder)]
+    command = ["make", "-C", str(_RECIPE), "build-DependenciesLayer", f"ARTIFACTS_DIR={folder}"]
+    command += [f"PYTHON={sys.executable}", "WHEELS=", "BYTECODE="]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        said = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no reason"])[-1]
         raise PackagingError(
             f"The packages of layers/dependencies could not be installed: {said}\n"
             "They are downloaded once: check the connection to your package index, then try again."

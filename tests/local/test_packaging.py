@@ -1,7 +1,10 @@
 """local/packaging.py: zips that depend on their files alone, and dependencies that are installed once."""
 
 import io
+import json
 import os
+import re
+import ssl
 import subprocess
 import threading
 import zipfile
@@ -50,22 +53,22 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
 
     def install(folder: Path) -> None:
-        tree(folder, ["requests/__init__.py"])
+        tree(folder, ["python/urllib3/__init__.py"])
         seen.append(folder)
 
     monkeypatch.setattr(packaging, "STATE", tmp_path / "state")
-    monkeypatch.setattr(packaging, "_LOCK", tmp_path / "requirements.txt")
+    monkeypatch.setattr(packaging, "_RECIPE", tmp_path)
     monkeypatch.setattr(packaging, "_install", install)
-    (tmp_path / "requirements.txt").write_text("requests==1 --hash=sha256:0\n")
+    (tmp_path / "requirements.txt").write_text("urllib3==1 --hash=sha256:0\n")
     return seen
 
 
-def test_dependencies_are_installed_once_per_lock_file(tmp_path: Path, installs: list[Path]) -> None:
+def test_dependencies_are_installed_once_per_recipe(tmp_path: Path, installs: list[Path]) -> None:
     first = packaging.dependencies_layer()
-    assert names(first) == ["python/requests/__init__.py"]
+    assert names(first) == ["python/urllib3/__init__.py"]
     assert packaging.dependencies_layer() == first and len(installs) == 1
-    assert (packaging.dependencies_folder() / "requests/__init__.py").is_file()
-    (tmp_path / "requirements.txt").write_text("requests==2 --hash=sha256:0\n")
+    assert (packaging.dependencies_folder() / "urllib3/__init__.py").is_file()
+    (tmp_path / "requirements.txt").write_text("urllib3==2 --hash=sha256:0\n")
     packaging.dependencies_layer()
     assert len(installs) == 2 and not installs[0].exists()
     assert len(list((tmp_path / "state").glob("dependencies-*"))) == 2  # one folder, its zip; the old ones are gone
@@ -88,8 +91,33 @@ def test_stacks_that_start_together_install_once(installs: list[Path]) -> None:
 
 
 def test_a_failed_installation_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = subprocess.CompletedProcess([], 1, "", "WARNING: one\nERROR: No matching distribution found for x\n")
+    failed = subprocess.CompletedProcess(
+        [], 1, "", "WARNING: one\nERROR: No matching distribution found for x\nmake: *** Error 1\n"
+    )
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(packaging.PackagingError, match="No matching distribution found for x") as caught:
         packaging._install(tmp_path / "folder")
     assert "connection" in str(caught.value) and "WARNING" not in str(caught.value)
+
+
+def test_of_botocore_there_is_what_the_functions_call_and_no_more() -> None:
+    """What else is missing, the stack's own tests find: they run on this layer."""
+    packages = packaging.dependencies_folder()
+    kept = {path.name for path in (packages / "botocore/data").iterdir() if path.is_dir()}
+    sources = "".join(path.read_text() for path in (packaging.REPOSITORY / "layers/relay/kling_relay").glob("*.py"))
+    assert kept == set(re.findall(r'client\("(\w+)"', sources))
+    endpoints = json.loads((packages / "botocore/data/endpoints.json").read_text())
+    assert endpoints["partitions"][0]["partition"] == "aws"
+    for partition in endpoints["partitions"][:2]:  # AWS, and AWS in China
+        assert set(partition["services"]) == {*kept - {"stepfunctions"}, "states"}
+
+
+def test_for_aws_the_roots_of_aws_are_trusted() -> None:
+    packages = packaging.dependencies_folder()
+    trusted = [
+        ssl.create_default_context(cafile=packages / path) for path in ("botocore/cacert.pem", "certifi/cacert.pem")
+    ]
+    names = {dict(pair[0] for pair in root["subject"])["organizationName"] for root in trusted[0].get_ca_certs()}
+    assert {"Amazon", "Starfield Technologies, Inc.", "DigiCert Inc"} <= names
+    assert all(name.startswith(("Amazon", "Starfield", "DigiCert")) for name in names)
+    assert len(trusted[0].get_ca_certs()) * 5 < len(trusted[1].get_ca_certs())

@@ -41,7 +41,7 @@ def build(tmp_path: Path) -> tuple[Path, str]:
 
 
 def flags(folder: Path) -> list[int]:
-    """The field of each .pyc that says how it is kept valid: 1 = by hash, never compared with a source."""
+    """The field of each .pyc that says how it is kept valid: 1: by hash, never compared with a source."""
     return [struct.unpack("<I", path.read_bytes()[4:8])[0] for path in folder.rglob("*.pyc")]
 
 
@@ -81,10 +81,29 @@ def test_without_one_the_layer_is_whole_and_says_so(tmp_path: Path) -> None:
     assert {path.name for path in (built / "kling_relay").iterdir()} == sources
 
 
+def test_functions_get_bytecode_that_is_compared_with_its_source(tmp_path: Path) -> None:
+    """They are packed from the folder that they are edited in: an edit must not be answered by what it was before."""
+    program(tmp_path / "bin/python3.13", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    app = tmp_path / "functions/one/app.py"
+    program(app, "print('first')")
+    program(app.parent / "__pycache__/left.pyc", "of another Python")
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = ["make", "-C", str(REPOSITORY / "layers/relay"), "bytecode", f"FOLDERS={app.parent}"]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert flags(app.parent) == [3]  # by hash, compared
+    os.utime(app, (0, 0))
+    load = [sys.executable, "-c", LOAD_ONLY.replace("import kling_relay.task", "import app").partition("print(")[0]]
+    done = subprocess.run(load, cwd=app.parent, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("first\n", "")
+    app.write_text("print('other')")
+    done = subprocess.run(load, cwd=app.parent, capture_output=True, text=True, check=False)
+    assert "compiled from source" in done.stderr
+
+
 def test_both_layers_look_for_it_in_the_same_way() -> None:
     layers = [(REPOSITORY / f"layers/{name}/Makefile").read_text() for name in ("relay", "dependencies")]
-    search = [text[text.index("PYTHON_3_13 :=") : text.index("done)")] for text in layers]
+    search = [text[text.index("BYTECODE :=") : text.index("done)")] for text in layers]
     assert search[0] == search[1]
-    compiling = [[line for line in text.splitlines() if "compileall" in line] for text in layers]
+    compiling = [[line for line in text.splitlines() if "unchecked-hash" in line] for text in layers]
     assert compiling[0] == compiling[1]
-    assert "--invalidation-mode unchecked-hash" in compiling[0][0]
+    assert "compileall -q --invalidation-mode unchecked-hash" in compiling[0][0]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kling_relay import fetch, wire
 from kling_relay import provider as module
-from kling_relay import wire
 from kling_relay.provider import Accepted, AccountTrouble, NoRoom, NotSent, Refused, Trouble, Unsure
 
 from tests.unit.loopback import Authority, Handler, drip, respond
@@ -144,15 +144,23 @@ def says_nothing(connection: socket.socket, *_: Any) -> None:
     connection.recv(1)
 
 
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """An authority that calls of the provider trust, instead of the world's."""
+    authority = Authority(tmp_path)
+    monkeypatch.setattr(fetch.certifi, "where", lambda: str(authority.pem))
+    context = fetch.tls_context.__wrapped__()
+    monkeypatch.setattr(fetch, "tls_context", lambda: context)
+    return authority
+
+
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("handler", [header_drip, body_drip, goes_on_for_ever, says_nothing])
 def test_a_server_that_takes_its_time(
     handler: Handler, tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = Authority(tmp_path)
+    authority = trusted(tmp_path, monkeypatch)
     monkeypatch.setattr(module, "QUERY_SECONDS", 0.4)
     monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.4)
-    monkeypatch.setattr(wire, "CA_FILE", str(authority.pem))
     with answering(handler, authority.server_context("127.0.0.1") if tls else None) as (provider, seen):
         for ask, kind in ((lambda: post(provider, 0.4), Unsure), (lambda: provider.query("image2video", "1"), Trouble)):
             started = time.monotonic()
@@ -209,6 +217,21 @@ def test_a_certificate_that_nobody_vouches_for_was_not_sent(tmp_path: Path) -> N
         outcome = post(provider)
     assert isinstance(outcome, NotSent)
     assert "SSLCertVerificationError" in outcome.reason
+    assert seen == []
+
+
+def refuses(connection: socket.socket, *_: Any) -> None:
+    respond(connection, b'{"code":1201,"message":"no"}', status=400)
+
+
+def test_a_certificate_of_another_name_was_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor after calls that went well: all connections share one context."""
+    authority = trusted(tmp_path, monkeypatch)
+    with answering(refuses, authority.server_context("127.0.0.1")) as (provider, _):
+        assert [type(post(provider)) for _ in range(2)] == [Refused, Refused]
+    with answering(refuses, authority.server_context("evil.example.com")) as (provider, seen):
+        outcome = post(provider)
+    assert isinstance(outcome, NotSent) and "SSLCertVerificationError" in outcome.reason
     assert seen == []
 
 

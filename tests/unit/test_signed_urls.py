@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import boto3
 import pytest
 from botocore.signers import CloudFrontSigner
 from cryptography.exceptions import InvalidSignature
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 from kling_relay.delivery import task_object
+from kling_relay.relay import Relay
 from kling_relay.settings import SettingsError
 from kling_relay.signed_urls import LIFE_SECONDS, DeliveryKey
 from kling_relay.task import Phase
@@ -107,14 +107,14 @@ def test_the_key_is_not_shown() -> None:
 @pytest.fixture
 def delivering(cloud: Cloud) -> World:
     """A relay whose stack has a distribution; its secret is empty."""
-    secrets = cloud.session.client("secretsmanager")
+    secrets = cloud.session.create_client("secretsmanager")
     name = secrets.create_secret(Name=f"delivery-{len(secrets.list_secrets()['SecretList'])}")["ARN"]
     return World(cloud, delivery_key_secret_id=name)
 
 
 def put(world: World, text: str) -> None:
     secret = world.relay.settings.delivery_key_secret_id
-    world.cloud.session.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
+    world.cloud.session.create_client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
     world.relay.__dict__.pop("_delivery_key", None)  # five minutes later
 
 
@@ -162,5 +162,5 @@ def test_a_task_without_a_video_asks_for_no_key(delivering: World) -> None:
 
 def test_a_stack_without_a_distribution_asks_nobody(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(cloud)
-    monkeypatch.setattr(boto3.session.Session, "client", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(Relay, "client", lambda *_, **__: pytest.fail("asked"))
     assert world.relay.delivery_key is None

@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
-import boto3
+import botocore.session
 import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -215,9 +215,10 @@ class Cloud:
     """What all worlds of a test module share: moto's clients and buckets. Made inside `mock_aws`."""
 
     def __init__(self) -> None:
-        self.session = boto3.session.Session(region_name="us-east-1")
-        self.dynamodb = self.session.client("dynamodb")
-        self.s3 = self.session.client("s3", config=Config(signature_version="s3v4"))
+        self.session = botocore.session.get_session()
+        self.session.set_config_variable("region", "us-east-1")
+        self.dynamodb = self.session.create_client("dynamodb")
+        self.s3 = self.session.create_client("s3", config=Config(signature_version="s3v4"))
         for bucket in ("inputs", "videos"):
             self.s3.create_bucket(Bucket=bucket)
         self.s3.put_bucket_versioning(Bucket="inputs", VersioningConfiguration={"Status": "Enabled"})
@@ -395,4 +396,4 @@ class World:
         return [{"id": task.outputs[0]["id"], "duration": "5", "key": key, "size": 5, "md5": _MD5}]
 
 
-logging.getLogger("boto3").setLevel(logging.WARNING)
+logging.getLogger("botocore").setLevel(logging.WARNING)

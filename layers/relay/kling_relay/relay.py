@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
-import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import DEFAULT_CA_BUNDLE
 
 from kling_relay import archive, catalogue, measures, observability
 from kling_relay.backlog import Backlog
@@ -80,12 +81,13 @@ class Relay:
         self._session = session
 
     def client(self, service: str, config: Config | None = None) -> Any:
-        """A boto3 client; all of them share one session, which spares the second one most of its start."""
-        return self._boto_session().client(service, config=_CONFIG.merge(config) if config else _CONFIG)
+        """A client of botocore's; all of them share one session, which spares the second one most of its start."""
+        return self._create_client(service, _CONFIG.merge(config) if config else _CONFIG)
 
-    def _boto_session(self) -> Any:
-        self._session = self._session or boto3.session.Session()
-        return self._session
+    def _create_client(self, service: str, config: Config) -> Any:
+        self._session = self._session or botocore.session.get_session()
+        # botocore's own roots: in the layer these are AWS's alone, because they are loaded for every connection.
+        return self._session.create_client(service, config=config, verify=DEFAULT_CA_BUNDLE)
 
     @cached_property
     def table(self) -> TaskTable:
@@ -155,7 +157,7 @@ class Relay:
     @cached_property
     def archive_s3(self) -> Any:
         """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
-        return self._owned(self._boto_session().client("s3", config=archive.client_config()))
+        return self._owned(self._create_client("s3", archive.client_config()))
 
     def _owned(self, client: Any) -> Any:
         """Every call names the account that has to own the bucket: a name that was given up may be somebody else's now.

@@ -6,18 +6,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import certifi
-import requests
-from requests.adapters import HTTPAdapter
+from urllib3 import PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from kling_relay import fetch
 from kling_relay.deadline import Deadline
+
 
 CONNECT_SECONDS = 3.05  # for the connection with its TLS handshake
 MAX_ANSWER_BYTES = 2_000_000
-CA_FILE = certifi.where()
 
 
 class NotConnectedError(Exception):
@@ -66,36 +65,33 @@ class _Watched:
         super().request(*args, **kwargs)  # type: ignore[misc]
 
 
+class _Https(_Watched, HTTPSConnection):
+    def connect(self) -> None:
+        self.ssl_context = fetch.tls_context()  # urllib3 would load the roots anew for every connection
+        super().connect()
+
+
 class _HttpPool(HTTPConnectionPool):
     ConnectionCls = type("_Http", (_Watched, HTTPConnection), {})
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = type("_Https", (_Watched, HTTPSConnection), {})
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    ConnectionCls = _Https
 
 
 class Wire:
-    """Calls over one `requests` session. No retry, redirect, proxy, cookie or netrc: the key goes where the profile
-    says, once, and nowhere else."""
+    """Calls over one urllib3 pool, which knows neither proxy, cookie nor netrc. No retry and no redirect: the key goes
+    where the profile says, once, and nowhere else."""
 
     def __init__(self) -> None:
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.headers.update({"User-Agent": "kling-relay", "Accept": "application/json"})
-        self._session.headers["Accept-Encoding"] = "identity"
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(max_retries=0))
+        headers = {"User-Agent": "kling-relay", "Accept": "application/json", "Accept-Encoding": "identity"}
+        self._pools = PoolManager(headers=headers, retries=False)
+        self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
     def post(self, url: str, key: str, seconds: float, body: dict[str, Any]) -> tuple[int, Any]:
         """Over a connection of its own: one that has lain idle, or was frozen with its Lambda, may be dead without our
         knowing, and a paid POST into it would be in doubt."""
-        self._session.close()
+        self._pools.clear()
         return self._call("POST", url, key, seconds, body)
 
     def get(self, url: str, key: str, seconds: float) -> tuple[int, Any]:
@@ -108,28 +104,34 @@ class Wire:
             mark = _CALL.set(call)
             try:
                 return self._exchange(method, url, key, seconds, body)
-            except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
+            except (HTTPError, OSError, ValueError) as exc:
                 raise (BrokenError if call.connected else NotConnectedError)(_cause(exc)) from exc
             finally:
                 _CALL.reset(mark)
 
     def _exchange(self, method: str, url: str, key: str, seconds: float, body: Any) -> tuple[int, Any]:
-        with self._session.request(
-            method,
-            url,
-            json=body,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=(CONNECT_SECONDS, seconds),
-            allow_redirects=False,
-            stream=True,
-            verify=CA_FILE,
+        headers = {**self._pools.headers, "Authorization": f"Bearer {key}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(body, allow_nan=False).encode()
+        with closing(
+            self._pools.urlopen(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=Timeout(connect=CONNECT_SECONDS, read=seconds),
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
         ) as response:
-            raw = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
+            raw = response.read(MAX_ANSWER_BYTES + 1)
             try:
                 payload = json.loads(raw)
             except (ValueError, RecursionError):
                 payload = None
-            return response.status_code, payload
+            return response.status, payload
 
 
 def _cause(exc: BaseException) -> str:

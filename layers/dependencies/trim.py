@@ -1,0 +1,73 @@
+"""Leaves of botocore what our functions need, so that a cold start does not look through the rest.
+
+    python trim.py FOLDER    where the layer's packages are installed
+
+Of 400 services those of SERVICES stay, without their documentation, which is most of what a client reads at its start. Of
+the root certificates, which the SDK loads anew for every connection, botocore's own file keeps those that vouch for AWS: Amazon's,
+Starfield's (their bridge to older ones), and DigiCert's, which the regions in China use. Everything else that we connect to
+is checked against certifi's, which stay as they are.
+"""
+
+import gzip
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+# As botocore calls a service -> as its endpoints are listed.
+SERVICES = {
+    "dynamodb": "dynamodb",
+    "events": "events",
+    "lambda": "lambda",
+    "s3": "s3",
+    "secretsmanager": "secretsmanager",
+    "sqs": "sqs",
+    "ssm": "ssm",
+    "stepfunctions": "states",
+}
+ORGANISATIONS = ("O=Amazon", "O=Starfield", "O=DigiCert")
+_BEGIN = "# Issuer: "  # of the comment before each certificate of certifi's
+
+
+def trim(packages: Path) -> None:
+    """Removes what is not needed; raises OSError, KeyError or ValueError where the packages are not as they were."""
+    botocore = packages / "botocore"
+    for service in (botocore / "data").iterdir():
+        if service.is_dir() and service.name not in SERVICES:
+            shutil.rmtree(service)
+    for path in (botocore / "data").rglob("*.json.gz"):
+        described = undocumented(json.loads(gzip.decompress(path.read_bytes())))
+        path.write_bytes(gzip.compress(json.dumps(described, separators=(",", ":")).encode(), mtime=0))
+    _keep_endpoints(botocore / "data/endpoints.json")
+    (botocore / "cacert.pem").write_text(roots_of_aws((packages / "certifi/cacert.pem").read_text()))
+
+
+def _keep_endpoints(path: Path) -> None:
+    endpoints = json.loads(path.read_text())
+    for partition in endpoints["partitions"]:
+        found = partition["services"]
+        partition["services"] = {name: found[name] for name in SERVICES.values() if name in found}
+    path.write_text(json.dumps(endpoints, separators=(",", ":")))
+
+
+def undocumented(value: Any) -> Any:
+    """`value` without the texts that are for readers; a field that happens to be called so is an object, and stays."""
+    if isinstance(value, dict):
+        kept = ((name, one) for name, one in value.items() if name != "documentation" or not isinstance(one, str))
+        return {name: undocumented(one) for name, one in kept}
+    return [undocumented(one) for one in value] if isinstance(value, list) else value
+
+
+def roots_of_aws(bundle: str) -> str:
+    kept = []
+    for organisation in ORGANISATIONS:
+        its = [one for one in bundle.split(_BEGIN)[1:] if organisation in one.partition("\n")[0]]
+        if not its:
+            raise ValueError(f"no root certificate of {organisation} among certifi's")
+        kept += its
+    return "".join(_BEGIN + one.rstrip() + "\n\n" for one in kept)
+
+
+if __name__ == "__main__":
+    trim(Path(sys.argv[1]))
