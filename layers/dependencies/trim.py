@@ -52,10 +52,12 @@ def _keep_endpoints(path: Path) -> None:
 
 
 def undocumented(value: Any) -> Any:
-    """`value` without the texts that are for readers; a field that happens to be called so is an object, and stays."""
+    """`value` with empty texts for its readers; a field that happens to be called so is an object, and stays."""
     if isinstance(value, dict):
-        kept = ((name, one) for name, one in value.items() if name != "documentation" or not isinstance(one, str))
-        return {name: undocumented(one) for name, one in kept}
+        return {
+            name: "" if name == "documentation" and isinstance(one, str) else undocumented(one)
+            for name, one in value.items()
+        }
     return [undocumented(one) for one in value] if isinstance(value, list) else value
 
 
