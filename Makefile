@@ -29,6 +29,9 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
+bench: $(VENV)/bench.done $(VENV)/run.done ## what this costs against the floor and against the usual way, as ratios (NAME=cold; a quarter of an hour)
+	@$(VENV)/bin/python -m local.bench $(NAME)
+
 costs: $(VENV)/run.done ## what a stack costs, into docs/costs.md (MEASURE=1 counts anew on the local stack)
 	@$(VENV)/bin/python -m local.costs $(if $(MEASURE),--measure)
 
@@ -136,7 +139,7 @@ smoke: $(VENV)/run.done ## send one real task, which costs money, through a depl
 # ------------------------------------------------------------------------------------------------------------------- tools
 lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
 	@$(VENV)/bin/python -m pip install --quiet uv
-	@for list in layers/dependencies/requirements requirements/run requirements/test requirements/sam requirements/scan; do \
+	@for list in layers/dependencies/requirements requirements/run requirements/test requirements/sam requirements/scan requirements/bench; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header $$list.in --output-file $$list.txt || exit 1; done
 
@@ -178,11 +181,17 @@ $(VENV)/test.done: requirements/test.txt | $(VENV)/run.done
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/test.txt
 	@touch $@
 
-# The SAM CLI and checkov pin what the rest of us use in other versions: an environment of their own each.
+# The SAM CLI, checkov and the AWS CLI pin what the rest of us use in other versions: an environment of their own each.
 $(VENV)/sam.done: requirements/sam.txt | $(VENV)/made
 	@echo "installing the SAM CLI (once; about a minute)"
 	@$(PYTHON) -m venv $(VENV)/sam
 	@$(VENV)/sam/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sam.txt
+	@touch $@
+
+$(VENV)/bench.done: requirements/bench.txt | $(VENV)/made
+	@echo "installing what we are compared with: the AWS CLI, the usual packages (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)/bench
+	@$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
 
 $(VENV)/scan.done: requirements/scan.txt | $(VENV)/made

@@ -26,6 +26,7 @@ SERVICES = {
     "ssm": "ssm",
     "stepfunctions": "states",
 }
+READ = ("clientContextParams",)  # whose documentation botocore reads
 ORGANISATIONS = ("O=Amazon", "O=Starfield", "O=DigiCert")
 _BEGIN = "# Issuer: "  # of the comment before each certificate of certifi's
 
@@ -37,7 +38,8 @@ def trim(packages: Path) -> None:
         if service.is_dir() and service.name not in SERVICES:
             shutil.rmtree(service)
     for path in (botocore / "data").rglob("*.json.gz"):
-        described = undocumented(json.loads(gzip.decompress(path.read_bytes())))
+        described = json.loads(gzip.decompress(path.read_bytes()))
+        described = undocumented(described) | {one: described[one] for one in READ if one in described}
         path.write_bytes(gzip.compress(json.dumps(described, separators=(",", ":")).encode(), mtime=0))
     _keep_endpoints(botocore / "data/endpoints.json")
     (botocore / "cacert.pem").write_text(roots_of_aws((packages / "certifi/cacert.pem").read_text()))
@@ -52,12 +54,10 @@ def _keep_endpoints(path: Path) -> None:
 
 
 def undocumented(value: Any) -> Any:
-    """`value` with empty texts for its readers; a field that happens to be called so is an object, and stays."""
+    """`value` without the texts that are for people; a field that happens to be called so is an object, and stays."""
     if isinstance(value, dict):
-        return {
-            name: "" if name == "documentation" and isinstance(one, str) else undocumented(one)
-            for name, one in value.items()
-        }
+        kept = ((name, one) for name, one in value.items() if name != "documentation" or not isinstance(one, str))
+        return {name: undocumented(one) for name, one in kept}
     return [undocumented(one) for one in value] if isinstance(value, list) else value
 
 

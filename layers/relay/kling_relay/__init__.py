@@ -3,4 +3,4 @@
 import gc
 
 # Nearly all that a start makes stays for good: looking through it for garbage takes a tenth of a cold start.
-gc.set_threshold(50_000, 20, 100)
+gc.set_threshold(100_000)

@@ -1,0 +1,58 @@
+"""Runs the benchmarks, prints a table, and writes `.local/bench.json`.
+
+python -m local.bench [PART ...]    cold, warm, archive, transitions, polling, scale; all without one
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from local import packaging
+from local.bench.ratio import Ratio
+
+PARTS = ("cold", "warm", "archive", "transitions", "polling", "scale")
+RESULTS = packaging.STATE / "bench.json"
+_GOALS = json.loads(Path(__file__).with_name("goals.json").read_text())
+_HEADS = ("benchmark", "ours", "reference", "unit", "ratio", "95 % within", "goal")
+
+
+def row(one: Ratio) -> tuple[str, ...]:
+    goal = ""
+    if one.name in _GOALS:
+        sign, bound = _GOALS[one.name]
+        met = one.ratio <= bound if sign == "<=" else one.ratio >= bound
+        goal = f"{sign} {bound}{'' if met else ', missed'}"
+    spread = f"{one.low:.2f} to {one.high:.2f}" if one.low != one.high else "counted"
+    return (one.name, f"{one.ours:,.4g}", f"{one.reference:,.4g}", one.unit, f"{one.ratio:.2f}", spread, goal)
+
+
+def table(ratios: list[Ratio]) -> str:
+    """In Markdown, as docs/performance.md has it."""
+    lines = [_HEADS, *map(row, ratios)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADS))]
+    written = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([written[0], " | ".join("-" * width for width in widths), *written[1:]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=" ".join(PARTS))
+    ratios: list[Ratio] = []
+    began = time.monotonic()
+    for part in parser.parse_args().parts or PARTS:
+        print(f"{part} ...", file=sys.stderr, flush=True)
+        for one in importlib.import_module(f"local.bench.{part}").measure():
+            print(f"  {' | '.join(row(one))}", file=sys.stderr, flush=True)
+            ratios.append(one)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(known | {one.name: one.as_json() for one in ratios}, indent=2) + "\n")
+    print(table(ratios))
+    print(f"{time.monotonic() - began:.0f} s; written to {RESULTS.relative_to(packaging.REPOSITORY)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
