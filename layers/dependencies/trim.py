@@ -2,10 +2,10 @@
 
     python trim.py FOLDER    where the layer's packages are installed
 
-Of 400 services those of SERVICES stay, without their documentation, which is most of what a client reads at its start. Of
-the root certificates, which the SDK loads anew for every connection, botocore's own file keeps those that vouch for AWS: Amazon's,
-Starfield's (their bridge to older ones), and DigiCert's, which the regions in China use. Everything else that we connect to
-is checked against certifi's, which stay as they are.
+Of 400 services those of SERVICES stay, without their documentation, which is most of what a client reads at its start.
+Of the root certificates, which the SDK loads anew for every connection, botocore's own file keeps those that vouch for
+AWS: Amazon's, Starfield's (their bridge to older ones), and DigiCert's, which the regions in China use. Everything else
+that we connect to is checked against certifi's, which stay as they are.
 """
 
 import gzip

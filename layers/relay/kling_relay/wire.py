@@ -14,7 +14,6 @@ from urllib3.exceptions import HTTPError
 from kling_relay import fetch
 from kling_relay.deadline import Deadline
 
-
 CONNECT_SECONDS = 3.05  # for the connection with its TLS handshake
 MAX_ANSWER_BYTES = 2_000_000
 
