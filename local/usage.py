@@ -34,11 +34,8 @@ def measure(stack: Stack, queries: int) -> dict[str, dict[str, Any]]:
     if stack.emulator is None:
         raise deployment.DeploymentError("the emulator is not running")
     emulator, table = stack.emulator, stack.endpoint["task_table"]
-    specification = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
-    emulator.client("dynamodb").update_table(TableName=table, StreamSpecification=specification)
-    for rule in emulator.client("events").list_rules()["Rules"]:
-        if "ScheduleExpression" in rule:
-            emulator.client("events").disable_rule(Name=rule["Name"])
+    watch_table(emulator, table)
+    stop_schedules(emulator)
     api = Client(stack.endpoint["api_url"], stack.endpoint["api_key"], direct=True)
     sweeper = deployment.physical_id(emulator, "SweepTasksFunction")
     for _ in range(2):
@@ -46,8 +43,20 @@ def measure(stack: Stack, queries: int) -> dict[str, dict[str, Any]]:
     for _ in range(2):
         sweep = _counted(emulator, lambda: emulator.client("lambda").invoke(FunctionName=sweeper, Payload=b"{}"))
     video["transitions"] = _transitions(emulator, stack.endpoint["state_machine_arn"])
-    video["write_units"] = _write_units(emulator, table) / 2  # of two videos
+    video["write_units"] = units_written(emulator, table) / 2  # of two videos
     return {"video": video, "sweep": sweep}
+
+
+def watch_table(emulator: Emulator, table: str) -> None:
+    """Have the table tell what is written to it from now on."""
+    specification = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    emulator.client("dynamodb").update_table(TableName=table, StreamSpecification=specification)
+
+
+def stop_schedules(emulator: Emulator) -> None:
+    for rule in emulator.client("events").list_rules()["Rules"]:
+        if "ScheduleExpression" in rule:
+            emulator.client("events").disable_rule(Name=rule["Name"])
 
 
 def _one_video(emulator: Emulator, table: str, api: Client, queries: int) -> None:
@@ -103,7 +112,8 @@ def _transitions(emulator: Emulator, machine: str) -> int:
     return sum("stateEnteredEventDetails" in event for event in history)
 
 
-def _write_units(emulator: Emulator, table: str) -> int:
+def units_written(emulator: Emulator, table: str) -> int:
+    """Write units of all that happened to the table since `watch_table`."""
     described = emulator.client("dynamodb").describe_table(TableName=table)["Table"]
     indexes = [
         (
@@ -115,10 +125,13 @@ def _write_units(emulator: Emulator, table: str) -> int:
     streams = emulator.client("dynamodbstreams")
     arn, units = described["LatestStreamArn"], 0
     for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
-        found = streams.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")
-        for record in streams.get_records(ShardIterator=found["ShardIterator"])["Records"]:
-            images = record["dynamodb"]
-            units += write_units(images.get("OldImage"), images.get("NewImage"), indexes)
+        at = streams.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")
+        iterator = at["ShardIterator"]
+        while iterator and (found := streams.get_records(ShardIterator=iterator))["Records"]:
+            for record in found["Records"]:
+                images = record["dynamodb"]
+                units += write_units(images.get("OldImage"), images.get("NewImage"), indexes)
+            iterator = found.get("NextShardIterator")
     return units
 
 

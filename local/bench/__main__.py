@@ -22,9 +22,10 @@ _HEADS = ("benchmark", "ours", "reference", "unit", "ratio", "95 % within", "goa
 def row(one: Ratio) -> tuple[str, ...]:
     goal = ""
     if one.name in _GOALS:
-        sign, bound = _GOALS[one.name]
-        met = one.ratio <= bound if sign == "<=" else one.ratio >= bound
-        goal = f"{sign} {bound}{'' if met else ', missed'}"
+        what, sign, bound = _GOALS[one.name]
+        value = getattr(one, what)
+        met = value <= bound if sign == "<=" else value >= bound
+        goal = f"{what} {sign} {bound}{'' if met else ', missed'}"
     spread = f"{one.low:.2f} to {one.high:.2f}" if one.low != one.high else "counted"
     return (one.name, f"{one.ours:,.4g}", f"{one.reference:,.4g}", one.unit, f"{one.ratio:.2f}", spread, goal)
 

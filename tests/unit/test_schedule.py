@@ -26,6 +26,8 @@ def test_polling_is_even_and_a_day_costs_a_few_hundred_polls() -> None:
     first_minutes = polls(900, 45)
     assert {later - sooner for sooner, later in pairwise(first_minutes)} == {10}
     assert len(polls(86_400, 45)) < 400
+    slow = polls(900, 160)
+    assert {later - sooner for sooner, later in pairwise(slow)} == {20}  # an eighth of p5
 
 
 @settings(deadline=None)

@@ -2,7 +2,8 @@
 
 import random
 
-POLL_SECONDS = 10.0  # even from the moment when a model usually finishes ...
+POLL_SECONDS = 10.0  # even from the moment when a model usually finishes (p5) ...
+POLL_SHARE = 1 / 8  # ... and this much of p5 where that is more: who waits for minutes feels no seconds ...
 POLL_EVEN_UNTIL = 900.0  # ... to here; after that a sixtieth of the age, so that a day costs a few hundred polls
 CALLBACK_GAP_SECONDS = 5.0  # a callback makes us ask the provider at most once in this time
 LOOKUP_SECONDS = 5.0  # the first look for a POST whose outcome is unknown
@@ -19,7 +20,7 @@ def poll_wait(age: float, p5: float) -> float:
     soonest."""
     if age < p5:
         return p5 - age
-    return max(POLL_SECONDS, age / 60 if age > POLL_EVEN_UNTIL else 0)
+    return max(POLL_SECONDS, p5 * POLL_SHARE, age / 60 if age > POLL_EVEN_UNTIL else 0)
 
 
 def backoff(tries: int, *, first: float, most: float) -> float:
