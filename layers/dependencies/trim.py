@@ -27,7 +27,7 @@ SERVICES = {
     "stepfunctions": "states",
 }
 READ = ("clientContextParams",)  # whose documentation botocore reads
-ORGANISATIONS = ("O=Amazon", "O=Starfield", "O=DigiCert")
+ROOTS = ("Amazon Root CA", "Starfield", "DigiCert Global Root")
 _BEGIN = "# Issuer: "  # of the comment before each certificate of certifi's
 
 
@@ -63,10 +63,10 @@ def undocumented(value: Any) -> Any:
 
 def roots_of_aws(bundle: str) -> str:
     kept = []
-    for organisation in ORGANISATIONS:
-        its = [one for one in bundle.split(_BEGIN)[1:] if organisation in one.partition("\n")[0]]
+    for name in ROOTS:
+        its = [one for one in bundle.split(_BEGIN)[1:] if one.startswith(f"CN={name}")]
         if not its:
-            raise ValueError(f"no root certificate of {organisation} among certifi's")
+            raise ValueError(f"no root certificate {name} among certifi's")
         kept += its
     return "".join(_BEGIN + one.rstrip() + "\n\n" for one in kept)
 

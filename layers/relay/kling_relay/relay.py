@@ -1,5 +1,6 @@
 """The one place where settings, clients and clock come from, each built at its first use and then kept."""
 
+import encodings.idna  # noqa: F401  (every connection needs it; loaded here, the first one is quicker)
 import json
 import os
 import time
