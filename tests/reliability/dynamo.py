@@ -40,7 +40,7 @@ class Dynamo:
         found = [self.tables[table].get(key["pk"]["S"]) for key in asked["Keys"]]
         return {"Responses": {table: [dict(item) for item in found if item is not None]}, "UnprocessedKeys": {}}
 
-    def scan(self, *, TableName: str, ConsistentRead: bool) -> dict[str, Any]:
+    def scan(self, *, TableName: str, ConsistentRead: bool = False) -> dict[str, Any]:
         found = [dict(item) for item in self.tables[TableName].values()]
         return {"Items": found, "Count": len(found)}
 

@@ -111,6 +111,19 @@ def test_caps_and_months(both: Both) -> None:
     assert world.relay.spending.committed("acme", "2026-09") == 3000
 
 
+def test_tallies_of_lines(both: Both) -> None:
+    """Sets of numbers, and conditions on how large they are."""
+    tallies = World(in_memory(both)).relay.tallies
+    tallies.begin("t", lines=30, last=600, expires_at=1)
+    for line in (*range(1, 25), 3, 600):
+        tallies.tell("t", line, "rejected", f"reason {line}")
+        tallies.tell("t", line, "accepted" if line % 2 else "failed")
+    tallies.handed_out("t", 1)
+    told = tallies.read("t")
+    assert told is not None and tallies.begin("t", lines=30, last=600, expires_at=1)
+    assert (told.accepted, told.rejected, told.failed, len(told.reasons)) == (12, 13, 13, 11)
+
+
 def test_words_that_the_relay_does_not_use_are_refused() -> None:
     for text in ("contains(#a, :b)", "#a.#b = :c"):
         with pytest.raises(AssertionError):
