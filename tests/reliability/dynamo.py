@@ -11,6 +11,9 @@ from tests.reliability import expressions
 from tests.reliability.expressions import Item
 from tests.unit.world import client_error
 
+MOST_KEY_BYTES = 2048
+MOST_ITEM_BYTES = 400 * 1024
+
 
 class Dynamo:
     """A client. Tables have one key, `pk`."""
@@ -124,8 +127,10 @@ class Dynamo:
 
     def _commit(self, table: str, after: Item) -> None:
         for name, kind in self.kinds.items():
-            if name in after and kind not in after[name]:
-                raise client_error("ValidationException", f"type of {name}")
+            if name in after and not after[name].get(kind):
+                raise client_error("ValidationException", f"type of {name}, or nothing in it")
         pk = after["pk"]["S"]
+        if len(pk.encode()) > MOST_KEY_BYTES or len(repr(after)) > MOST_ITEM_BYTES:
+            raise client_error("ValidationException", "size")
         self.history.append((self.tables[table].get(pk), after))
         self.tables[table][pk] = after

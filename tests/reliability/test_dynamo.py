@@ -124,6 +124,20 @@ def test_tallies_of_lines(both: Both) -> None:
     assert (told.accepted, told.rejected, told.failed, len(told.reasons)) == (12, 13, 13, 11)
 
 
+@pytest.mark.parametrize(("pk", "queue"), [("", "q"), ("k" * 2049, "q"), ("k", ""), ("k", "q" * 410_000)])
+def test_keys_that_are_empty_and_what_is_too_large_are_refused(pk: str, queue: str) -> None:
+    """As DynamoDB does, and moto not always."""
+    world = World(Memory())
+    with pytest.raises(ClientError, match="ValidationException"):
+        world.dynamodb.update_item(
+            TableName=world.table.rows.name,
+            Key={"pk": {"S": pk}},
+            UpdateExpression="SET #queue = :queue",
+            ExpressionAttributeNames={"#queue": "queue"},
+            ExpressionAttributeValues={":queue": {"S": queue}},
+        )
+
+
 def test_words_that_the_relay_does_not_use_are_refused() -> None:
     for text in ("contains(#a, :b)", "#a.#b = :c"):
         with pytest.raises(AssertionError):
