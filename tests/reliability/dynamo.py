@@ -76,6 +76,10 @@ class Dynamo:
 
     # -- writes
 
+    def put_item(self, *, TableName: str, Item: Item) -> dict[str, Any]:
+        self._commit(TableName, dict(Item))
+        return {}
+
     def update_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:
         before = self.tables[TableName].get(Key["pk"]["S"])
         after = self._after(before, {"TableName": TableName, "Key": Key, **options})

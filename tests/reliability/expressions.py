@@ -63,7 +63,12 @@ class Reader:
         return self.comparison()
 
     def comparison(self) -> Condition:
-        left, sign = self.operand(), self.take("=", "<>", "<", "<=", ">", ">=", "IN")
+        left, sign = self.operand(), self.take("=", "<>", "<", "<=", ">", ">=", "IN", "BETWEEN")
+        if sign == "BETWEEN":
+            low, _, high = self.operand(), self.take("AND"), self.operand()
+            return lambda *given: (
+                _compare(left(*given), ">=", low(*given)) and _compare(left(*given), "<=", high(*given))
+            )
         if sign == "IN":
             self.take("(")
             among = [self.operand()]

@@ -39,8 +39,7 @@ def envelope(answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return answer["statusCode"], body
 
 
-def test_the_samples_in_the_order_of_a_life(cloud: Cloud) -> None:
-    world = World(Cloud())  # all in moto: reports read by ranges of keys
+def test_the_samples_in_the_order_of_a_life(world: World) -> None:
     api_key = world.key()[7:]
     status, body = envelope(world.call("task_api", event("task_api_create", API_KEY=api_key)))
     assert (status, body["code"], body["data"]["task_status"]) == (200, 0, "submitted")
