@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import cache
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
@@ -23,8 +24,14 @@ class DeploymentError(Exception):
 
 def load_template() -> dict[str, Any]:
     """template.yaml with CloudFormation's short forms (!Ref ...) spelled out."""
-    template: dict[str, Any] = yaml_parse((packaging.REPOSITORY / "template.yaml").read_text())
+    template: dict[str, Any] = json.loads(_template())
     return template
+
+
+@cache
+def _template() -> str:
+    """As JSON: to read it as YAML takes half a second, and whoever loads it may change it."""
+    return json.dumps(yaml_parse((packaging.REPOSITORY / "template.yaml").read_text()))
 
 
 def without_dropped(template: dict[str, Any]) -> dict[str, Any]:

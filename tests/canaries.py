@@ -31,12 +31,27 @@ FORMS: dict[str, str] = {
 }
 _FORMS = re.compile("|".join(f"(?P<k{number}>{form})" for number, form in enumerate(FORMS.values())))
 _KINDS = list(FORMS)
+# What has none of these has no secret of any form: the campaigns write so much that looking for all forms at once, at
+# every character, was a quarter of their time.
+_SIGNS = (
+    *("kr_", "eyj", "bearer", "whsec_", "x-amz-", "ivborw0kggo", "/9j/", "canary", "kling-simulator-", "sk-"),
+    *("signature=", "key-pair-id=", "kssecret=", "kstime=", "cachekey="),
+)
+_RUNS = (re.compile(r"\.[A-Za-z0-9_-]{32}"), re.compile(r"[0-9A-Za-z]{43}"))
 _HOLDS: dict[str, Callable[[str], bool]] = {}
 _issued: set[str] = set()
 
 
+def may_hold(text: str) -> bool:
+    """Whether a secret in `text` is possible at all."""
+    small = text.lower()
+    return any(sign in small for sign in _SIGNS) or any(run.search(text) for run in _RUNS)
+
+
 def found(text: str) -> list[tuple[str, str]]:
     """Every secret in `text`: its kind, and the line around it without it."""
+    if not may_hold(text):
+        return []
     hits = []
     for match in _FORMS.finditer(text):
         kind = _KINDS[int((match.lastgroup or "k0")[1:])]

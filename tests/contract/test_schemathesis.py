@@ -7,7 +7,6 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import jwt
@@ -19,7 +18,6 @@ from kling_relay import auth, look, webhooks
 from kling_relay.errors import _table
 from kling_relay.fetch import FetchError
 from kling_relay.task import Task
-from moto import mock_aws
 from schemathesis import checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
@@ -28,6 +26,7 @@ from tests.contract.forgiveness import Forgiveness
 from tests.contract.gateway import Gateway
 from tests.unit.world import BASE_URL, Cloud, World
 
+TABLE_IN_MEMORY = True
 CASES = int(os.environ.get("FUZZ_CASES", "40"))
 DOCUMENT = yaml.safe_load(openapi.SOURCE.read_text())
 LOCAL = {**DOCUMENT, "servers": [{"url": "http://localhost"}]}
@@ -92,15 +91,9 @@ def _pictured(value: Any) -> Any:
     return {**pictured, **{name: "https://images.example/a.png" for name in texts}}
 
 
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with mock_aws():
-        yield Cloud()
-
-
 @pytest.fixture
 def gateway(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Gateway:
-    """One for each operation, because moto copies a whole table in every transaction."""
+    """One for each operation."""
 
     def refuse(url: str, **_: object) -> tuple[bytes, int | None]:
         raise FetchError("network")

@@ -11,6 +11,9 @@ from tests.reliability import expressions
 from tests.reliability.expressions import Item
 from tests.unit.world import client_error
 
+MOST_KEY_BYTES = 2048
+MOST_ITEM_BYTES = 400 * 1024
+
 
 class Dynamo:
     """A client. Tables have one key, `pk`."""
@@ -40,7 +43,7 @@ class Dynamo:
         found = [self.tables[table].get(key["pk"]["S"]) for key in asked["Keys"]]
         return {"Responses": {table: [dict(item) for item in found if item is not None]}, "UnprocessedKeys": {}}
 
-    def scan(self, *, TableName: str, ConsistentRead: bool) -> dict[str, Any]:
+    def scan(self, *, TableName: str, ConsistentRead: bool = False) -> dict[str, Any]:
         found = [dict(item) for item in self.tables[TableName].values()]
         return {"Items": found, "Count": len(found)}
 
@@ -72,6 +75,10 @@ class Dynamo:
         return answer
 
     # -- writes
+
+    def put_item(self, *, TableName: str, Item: Item) -> dict[str, Any]:
+        self._commit(TableName, dict(Item))
+        return {}
 
     def update_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:
         before = self.tables[TableName].get(Key["pk"]["S"])
@@ -124,8 +131,10 @@ class Dynamo:
 
     def _commit(self, table: str, after: Item) -> None:
         for name, kind in self.kinds.items():
-            if name in after and kind not in after[name]:
-                raise client_error("ValidationException", f"type of {name}")
+            if name in after and not after[name].get(kind):
+                raise client_error("ValidationException", f"type of {name}, or nothing in it")
         pk = after["pk"]["S"]
+        if len(pk.encode()) > MOST_KEY_BYTES or len(repr(after)) > MOST_ITEM_BYTES:
+            raise client_error("ValidationException", "size")
         self.history.append((self.tables[table].get(pk), after))
         self.tables[table][pk] = after

@@ -63,7 +63,12 @@ class Reader:
         return self.comparison()
 
     def comparison(self) -> Condition:
-        left, sign = self.operand(), self.take("=", "<>", "<", "<=", ">", ">=", "IN")
+        left, sign = self.operand(), self.take("=", "<>", "<", "<=", ">", ">=", "IN", "BETWEEN")
+        if sign == "BETWEEN":
+            low, _, high = self.operand(), self.take("AND"), self.operand()
+            return lambda *given: (
+                _compare(left(*given), ">=", low(*given)) and _compare(left(*given), "<=", high(*given))
+            )
         if sign == "IN":
             self.take("(")
             among = [self.operand()]
@@ -87,6 +92,11 @@ class Reader:
             first, _, second = self.operand(), self.take(","), self.operand()
             self.take(")")
             return lambda *given: {"L": [*first(*given)["L"], *second(*given)["L"]]}
+        if word == "size":
+            self.take("(")
+            path = self.operand()
+            self.take(")")
+            return lambda *given: None if path(*given) is None else {"N": str(len(next(iter(path(*given).values()))))}
         if word[0] == "#":
             return lambda item, names, values: item.get(names[word])
         assert self.peek() != "(", f"{word}() is not known here"
@@ -110,8 +120,8 @@ def _compare(left: Any, sign: str, right: Any) -> bool:
 
 
 def _add(left: Any, right: Any, sign: int) -> Any:
-    if "SS" in right:
-        return {"SS": [*(left or right)["SS"], *(one for one in right["SS"] if left and one not in left["SS"])]}
+    for kind in {"SS", "NS"} & right.keys():
+        return {kind: [*(left or right)[kind], *(one for one in right[kind] if left and one not in left[kind])]}
     return {"N": str(Decimal(left["N"] if left else 0) + sign * Decimal(right["N"]))}
 
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kling_relay import auth
 from kling_relay.keys import Keys
 
@@ -73,6 +76,15 @@ def test_every_secret_is_seen_by_every_way(tmp_path: Path) -> None:
     assert failed == set(written) - {"innocent"}, said[-3000:]
     for kind in SECRETS:
         assert f"{kind}: the line: " in said
+
+
+@pytest.mark.parametrize("kind", canaries.FORMS)
+def test_no_form_is_passed_over(kind: str) -> None:
+    @given(st.from_regex(canaries.FORMS[kind]))
+    def look(text: str) -> None:
+        assert canaries.may_hold(text)
+
+    look()
 
 
 def test_keys_are_known_by_their_checksum_and_by_being_issued(world: World) -> None:

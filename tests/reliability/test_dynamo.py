@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from kling_relay.ended import Ended
 from kling_relay.rows import LostRace
 
 from tests.reliability import expressions
@@ -13,7 +14,7 @@ from tests.reliability.dynamo import Dynamo
 from tests.reliability.life import PROFILES, Life, Story
 from tests.reliability.memory import Memory
 from tests.unit.effects import DEATHS, LOST
-from tests.unit.world import BODY, Cloud, World
+from tests.unit.world import BODY, START, Cloud, World
 
 
 class Both:
@@ -109,6 +110,45 @@ def test_caps_and_months(both: Both) -> None:
     assert statuses == [200, 200, 429]
     world.run(600)
     assert world.relay.spending.committed("acme", "2026-09") == 3000
+
+
+def test_tallies_of_lines(both: Both) -> None:
+    """Sets of numbers, and conditions on how large they are."""
+    tallies = World(in_memory(both)).relay.tallies
+    tallies.begin("t", lines=30, last=600, expires_at=1)
+    for line in (*range(1, 25), 3, 600):
+        tallies.tell("t", line, "rejected", f"reason {line}")
+        tallies.tell("t", line, "accepted" if line % 2 else "failed")
+    tallies.handed_out("t", 1)
+    told = tallies.read("t")
+    assert told is not None and tallies.begin("t", lines=30, last=600, expires_at=1)
+    assert (told.accepted, told.rejected, told.failed, len(told.reasons)) == (12, 13, 13, 11)
+
+
+def test_ends_within_a_window(both: Both) -> None:
+    world = World(in_memory(both))
+    for _ in range(4):
+        world.create()
+        world.run(600)
+    both.put_item(TableName=world.table.rows.name, Item={"pk": {"S": "other"}, "end": {"S": "succeed"}})
+    ended = Ended(world.table.rows)
+    assert len(ended.newest("succeed", START, world.clock.now, 3)) == 3
+    assert 0 < ended.count("succeed", START + 600_000, START + 1_800_000)[0] < 4
+    assert ended.spent(START, world.clock.now).tasks == {"acme": 4}
+
+
+@pytest.mark.parametrize(("pk", "queue"), [("", "q"), ("k" * 2049, "q"), ("k", ""), ("k", "q" * 410_000)])
+def test_keys_that_are_empty_and_what_is_too_large_are_refused(pk: str, queue: str) -> None:
+    """As DynamoDB does, and moto not always."""
+    world = World(Memory())
+    with pytest.raises(ClientError, match="ValidationException"):
+        world.dynamodb.update_item(
+            TableName=world.table.rows.name,
+            Key={"pk": {"S": pk}},
+            UpdateExpression="SET #queue = :queue",
+            ExpressionAttributeNames={"#queue": "queue"},
+            ExpressionAttributeValues={":queue": {"S": queue}},
+        )
 
 
 def test_words_that_the_relay_does_not_use_are_refused() -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
     Follows the code from the handler: names that a module defines or imports, `module.name`, `self.name`, and what
     hangs on a Relay. It does not know which branch is taken, so it may find too many.
     """
-    modules = {path.stem: _Module(path) for path in _PACKAGE.glob("*.py")}
+    modules = _package()
     reads, needs = set(), set()
     handler = _Module(folder / "app.py")
     open_nodes: list[tuple[_Module, ast.AST]] = [(handler, handler.tree)]
@@ -190,6 +191,11 @@ class _Module:
         if owner in self.imported and self.imported[owner][1] == "":
             return self.imported[owner][0], node.attr
         return (_ON_A_RELAY[owner], node.attr) if owner in _ON_A_RELAY else None
+
+
+@cache
+def _package() -> dict[str, _Module]:
+    return {path.stem: _Module(path) for path in _PACKAGE.glob("*.py")}
 
 
 def _name_of(node: ast.AST) -> str:

@@ -5,19 +5,24 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
+from tests.reliability.dynamo import Dynamo
 from tests.reliability.memory import Memory
 from tests.unit.world import Cloud, World
 
 
 @pytest.fixture(scope="module")
 def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud | Memory]:
-    """moto; where the module says IN_MEMORY, because its tests live through days, what is held equal to moto
-    (tests/reliability/test_dynamo.py) and takes a twentieth of its time."""
+    """moto; where the module says IN_MEMORY, because its tests prove what the relay does and not what DynamoDB does,
+    what is held equal to moto (tests/reliability/test_dynamo.py) and takes a twentieth of its time. TABLE_IN_MEMORY
+    leaves the buckets in moto, for what needs their versions and pages."""
     if getattr(request.module, "IN_MEMORY", False):
         yield Memory()
         return
     with mock_aws():
-        yield Cloud()
+        made = Cloud()
+        if getattr(request.module, "TABLE_IN_MEMORY", False):
+            made.dynamodb = Dynamo()
+        yield made
 
 
 @pytest.fixture

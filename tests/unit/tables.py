@@ -1,6 +1,6 @@
 """What tests of the table share: new tasks, recorded or not, and answers of AWS that get lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ def table(world: World) -> TaskTable:
 
 
 @pytest.fixture
-def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """The next call of that operation is carried out, its answer is lost, and the SDK repeats it."""
     to_lose: list[str] = []
     real = Endpoint._do_get_response
@@ -40,7 +40,8 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     monkeypatch.setattr(Endpoint, "_do_get_response", lossy)
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    return to_lose.append
+    yield to_lose.append
+    assert to_lose == [], "no answer was lost"
 
 
 def recorded(table: TaskTable, **fields: Any) -> Task:

@@ -13,6 +13,8 @@ from tests.unit.effects import Crash
 from tests.unit.ledger import Sold
 from tests.unit.world import BASE_URL, START, Cloud, World
 
+IN_MEMORY = True
+
 
 def test_a_callback_wakes_the_workflow_at_once(world: World) -> None:
     task = world.create()

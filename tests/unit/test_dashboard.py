@@ -14,6 +14,7 @@ from tests.unit.test_markup import ATTACKS
 from tests.unit.widget_html import Widget
 from tests.unit.world import BODY, Cloud, World
 
+TABLE_IN_MEMORY = True
 HERE = "arn:aws:lambda:us-east-1:123456789012:function:x"  # as world.call names it
 OPERATE = "arn:aws:lambda:us-east-1:123456789012:function:operate"
 

@@ -14,6 +14,7 @@ from tests.unit.test_intake import b64, png
 from tests.unit.test_uploads import upload
 from tests.unit.world import BODY, Cloud, World
 
+TABLE_IN_MEMORY = True
 RUNNING = set(Phase) - CLOSED - {Phase.ACCEPTED}
 
 

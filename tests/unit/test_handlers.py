@@ -15,6 +15,7 @@ from moto import mock_aws
 from tests.unit.test_intake import b64, png
 from tests.unit.world import BASE_URL, BODY, ROOT, Cloud, World, create_table
 
+TABLE_IN_MEMORY = True
 PREFIXES = ("/kling/v1", "/v1")
 
 

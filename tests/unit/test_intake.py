@@ -13,6 +13,8 @@ from kling_relay.task import Phase
 
 from tests.unit.world import BODY, Cloud, World
 
+IN_MEMORY = True
+
 
 def png(width: int = 512, tail: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II", width, 512) + b"\x08" + tail

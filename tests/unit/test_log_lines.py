@@ -17,6 +17,7 @@ from kling_relay.task import Phase, Task
 from tests.reliability.life import PROFILES, SHORT
 from tests.unit.world import BODY, ROOT, Cloud, World
 
+TABLE_IN_MEMORY = True
 HOOK = "https://client.example/canary-path?canary-query"
 OF_NO_TASK = {"swept", "room_not_given", "refused"}
 DOCUMENT = ROOT / "docs" / "architecture.md"

@@ -12,6 +12,8 @@ from kling_relay.task import Phase
 from tests.unit.printed import printed
 from tests.unit.world import ROOT, Cloud, World
 
+IN_MEMORY = True
+
 
 def test_the_catalogue() -> None:
     """A series costs $0.30 a month: forty are the house's limit, and names stay the same for dashboards."""

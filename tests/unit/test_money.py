@@ -16,6 +16,7 @@ from tests.unit.books import balanced
 from tests.unit.tables import fresh
 from tests.unit.world import BODY, CLOSED, START, Cloud, Crash, World, client_error
 
+TABLE_IN_MEMORY = True
 MONTH = ("acme", "2026-09")
 SHORT = {"deadline_seconds": 500, "settle_seconds": 30, "monthly_cap_units": 100}
 BLIND = {"profile": {"ask_by_reference": False}}

@@ -8,6 +8,8 @@ from kling_relay.task import Phase
 
 from tests.unit.world import BODY, START, Cloud, World
 
+TABLE_IN_MEMORY = True
+
 
 def operate(world: World, action: str, **more: Any) -> dict[str, Any]:
     answer: dict[str, Any] = world.call("operate_tasks", {"action": action, **more})

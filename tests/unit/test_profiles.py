@@ -27,6 +27,7 @@ from tests.unit.provider_calls import Keys, post
 from tests.unit.test_intake import b64
 from tests.unit.world import ROOT, Cloud, World
 
+TABLE_IN_MEMORY = True
 pytestmark = pytest.mark.enable_socket
 ROWS: dict[str, dict[str, Any]] = json.loads((Path(profiles.__file__).parent / "providers.json").read_text())
 KINDS = {"image2video", "multi-image2video", "text2video", "omni-video"}

@@ -12,6 +12,7 @@ from kling_relay.task import Phase, Task
 from tests.unit.tables import before_a_write, fresh
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
+IN_MEMORY = True
 WAYS = ["external", "header", "both"]
 MUST = "must be unique, and this value came before with another request body"
 

@@ -10,6 +10,8 @@ from kling_relay.task import Phase, Task
 
 from tests.unit.world import Cloud, World
 
+IN_MEMORY = True
+
 
 def asked_at(world: World, seconds: float) -> Task:
     """A task as it is after a look `seconds` after its submission."""

@@ -13,6 +13,7 @@ from kling_relay.task import Phase, Task
 from tests.unit.loopback import mp4, respond, serve
 from tests.unit.world import Cloud, World
 
+IN_MEMORY = True
 LISTED = ["klingai.com", "kling.ai"]
 
 

@@ -10,6 +10,7 @@ from tests.unit.inbox import Queue, drop, empty, result, results, task_of
 from tests.unit.pictures import jpeg
 from tests.unit.world import Cloud, World, client_error
 
+TABLE_IN_MEMORY = True
 MODEL = {"default_model_image2video": "kling-v1-6"}
 
 

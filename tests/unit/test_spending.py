@@ -18,6 +18,7 @@ from tests.unit.tables import before_a_write, fresh
 from tests.unit.test_intake import b64, png
 from tests.unit.world import BODY, START, Cloud, World, client_error
 
+TABLE_IN_MEMORY = True
 MONTH = "2026-09"
 HALF_MONTH = 15 * 86_400
 
@@ -26,6 +27,12 @@ HALF_MONTH = 15 * 86_400
 def capped(cloud: Cloud) -> World:
     """BODY reserves 1.5 units: three tasks fit."""
     return World(cloud, monthly_cap_units=5)
+
+
+@pytest.fixture
+def capped_in_moto(cloud: Cloud) -> World:
+    """With its table there, too: the SDK's repetitions reach no table in memory."""
+    return World(Cloud(), monthly_cap_units=5)
 
 
 def operate(world: World, action: str, **more: Any) -> dict[str, Any]:
@@ -274,26 +281,26 @@ def test_a_price_that_nobody_can_read_leaves_the_reservation(capped: World, unit
 
 @pytest.mark.parametrize("units", ["1.2", "0"])
 def test_the_lost_answer_to_a_settlement_is_success(
-    capped: World,
+    capped_in_moto: World,
     units: str,
     lose_answers: Callable[[str], None],
 ) -> None:
-    (task,) = fill(capped, 1)
+    (task,) = fill(capped_in_moto, 1)
     lose_answers("TransactWriteItems")  # moto carries a repeated transaction out again: the conditions have to hold
-    settled = capped.table.move(task, Phase.RENDERED, units=units, outputs=[], updated_at=START)
-    assert settled == capped.task(task.id) and settled.phase is Phase.RENDERED
-    assert balanced(capped) == {("acme", MONTH): int(float(units) * 1000)}
+    settled = capped_in_moto.table.move(task, Phase.RENDERED, units=units, outputs=[], updated_at=START)
+    assert settled == capped_in_moto.task(task.id) and settled.phase is Phase.RENDERED
+    assert balanced(capped_in_moto) == {("acme", MONTH): int(float(units) * 1000)}
 
 
 def test_the_lost_answer_to_a_reservation_is_success(
-    capped: World,
+    capped_in_moto: World,
     lose_answers: Callable[[str], None],
 ) -> None:
-    capped.key()
+    capped_in_moto.key()
     for key in (None, "key-1"):
         lose_answers("TransactWriteItems")
-        assert capped.post(**({} if key is None else {"Idempotency-Key": key}))[0] == 200
-    assert len(capped.tasks()) == 2 and balanced(capped) == {("acme", MONTH): 3000}
+        assert capped_in_moto.post(**({} if key is None else {"Idempotency-Key": key}))[0] == 200
+    assert len(capped_in_moto.tasks()) == 2 and balanced(capped_in_moto) == {("acme", MONTH): 3000}
 
 
 def test_the_lost_answer_to_the_reservation_that_fills_the_cap(
@@ -301,7 +308,7 @@ def test_the_lost_answer_to_the_reservation_that_fills_the_cap(
     lose_answers: Callable[[str], None],
 ) -> None:
     """Repeated, it does not fit any more; but it is on record."""
-    world = World(cloud, monthly_cap_units=2)
+    world = World(Cloud(), monthly_cap_units=2)
     world.key()
     lose_answers("TransactWriteItems")
     assert world.post()[0] == 200 and balanced(world) == {("acme", MONTH): 1500}

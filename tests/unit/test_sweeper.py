@@ -9,6 +9,8 @@ from kling_relay.task import Phase, Task
 
 from tests.unit.world import Cloud, World, client_error
 
+IN_MEMORY = True
+
 
 def waiting_tasks(world: World, *tenants: str) -> list[Task]:
     """One task of each tenant in this order, all of them waiting for room."""
@@ -50,18 +52,18 @@ def test_a_start_that_fails_comes_up_again(world: World) -> None:
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED
 
 
-def test_one_bad_row_stops_nobody(world: World) -> None:
-    world.dynamodb.put_item(
-        TableName=world.table.rows.name,
+def test_one_bad_row_stops_nobody(in_moto: World) -> None:
+    in_moto.dynamodb.put_item(
+        TableName=in_moto.table.rows.name,
         Item={"pk": {"S": "task#bad"}, "tenant": {"S": "x"}, "queue": {"S": "open"}, "due_at": {"N": "1"}},
     )
-    world.states.fail_starts = 1
-    task = world.create()
-    world.clock.tick(3600)
-    assert world.sweep()["overdue"] == 1
-    world.states.run()
-    assert world.task(task.id).phase is Phase.SUCCEEDED
-    world.dynamodb.delete_item(TableName=world.table.rows.name, Key={"pk": {"S": "task#bad"}})
+    in_moto.states.fail_starts = 1
+    task = in_moto.create()
+    in_moto.clock.tick(3600)
+    assert in_moto.sweep()["overdue"] == 1
+    in_moto.states.run()
+    assert in_moto.task(task.id).phase is Phase.SUCCEEDED
+    in_moto.dynamodb.delete_item(TableName=in_moto.table.rows.name, Key={"pk": {"S": "task#bad"}})
 
 
 def test_a_healthy_task_is_left_alone(world: World) -> None:
