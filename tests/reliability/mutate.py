@@ -91,6 +91,15 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
+class _NoWait:
+    """Stands for the `time` of the module, whose mutants may pause for minutes: nobody waits for them."""
+
+    sleep = staticmethod(lambda seconds: None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
 class Trials:
     """A pytest plugin, in place of its loop over the tests: learns, then tries the mutants `numbers` of a module.
     `verdicts`: by number whether a test noticed it; None for those that cannot be put into what is loaded."""
@@ -105,6 +114,9 @@ class Trials:
         self.items = {item.nodeid: item for item in session.items}
         of_module = (one for one in gc.get_objects() if type(one) is FunctionType)
         self.functions = [one for one in of_module if one.__code__.co_filename == self.path]
+        for function in self.functions:
+            if function.__globals__.get("time") is time:
+                function.__globals__["time"] = _NoWait()
         gc.freeze()  # so that the children share what they only read
         self.tests = forked(self._learn, 3600) or {}
         if self._noticed(ast.parse(self.source), list(self.tests)):
