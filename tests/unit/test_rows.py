@@ -98,7 +98,7 @@ def test_only_what_is_asked_for(world: World) -> None:
 
 
 def test_attributes_are_named_by_placeholders(slept: list[float]) -> None:
-    """DynamoDB takes no word of its own, such as `status`, and no placeholder without its `#`; moto is not so strict."""
+    """DynamoDB takes no word of its own, such as `status`, and no placeholder without a `#`: moto takes both."""
     client = Busy("", 0)
     Rows(client, "t").get_all(["a"], only=("pk", "status"))
     (asked,) = client.asked
