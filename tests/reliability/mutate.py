@@ -42,7 +42,7 @@ LIBRARIES = (
 )
 LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdist pytest_timeout pytest_socket"
 TESTS = {
-    "task": "client_view sizes submission advance handlers table delete spending",
+    "task": "task client_view sizes submission advance handlers table delete spending",
     "advance": "advance rendered callback submission sweeper delete spending account_trouble money told_metrics",
     "table": "table recording operator_actions delete listing sweeper callback spending notifying told_metrics",
     "recording": "recording intake handlers refused_again spending money told_metrics",
