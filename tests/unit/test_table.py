@@ -59,6 +59,16 @@ def test_a_move_that_tells_something_counts_its_notice(table: TaskTable) -> None
     assert counted == [(1, 1), (0, 0), (1, 1), (0, 0), (0, 0), (1, 1)]
 
 
+def test_a_stale_reader_does_not_tell_over_what_was_told_meanwhile(table: TaskTable) -> None:
+    """Its move is an allowed one, and its attempt the last: only the place of its notice is taken."""
+    stale = in_phase(table, Phase.SUBMITTED)
+    table.move(stale, Phase.PROCESSING, updated_at=START)
+    with pytest.raises(LostRace):
+        table.move(stale, Phase.FAILED, updated_at=START)
+    after = table.get(stale.id)
+    assert after is not None and after.notices[-1].status == "processing"
+
+
 def test_the_indexes_know_where_a_task_stands(table: TaskTable) -> None:
     task, ended = recorded(table), f"{START + 5:013}"
     for to, changes, expected in (
@@ -147,46 +157,6 @@ def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pyt
     task = recording.record(table, fresh(), body_hash="h")
     assert table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START).phase is Phase.SUBMITTING
     assert not busy
-
-
-def test_find_is_the_tenants_own_only(table: TaskTable) -> None:
-    ours = recorded(table, external_task_id="order-1")
-    assert table.find("acme", ours.id) == table.find("acme", "order-1") == ours
-    assert table.find("umbrella", ours.id) is None and table.find("umbrella", "order-1") is None
-    assert table.find("acme", "x" * 5000) is None
-    theirs = recorded(table, tenant="umbrella", external_task_id=ours.id)
-    assert table.find("umbrella", ours.id) == theirs
-
-
-def test_a_reference_is_as_long_as_the_schema_allows(table: TaskTable) -> None:
-    longest = "x" * 256
-    ours = recorded(table, external_task_id=longest)
-    recorded(table, external_task_id=longest + "x")
-    assert table.find("acme", longest) == ours and table.find("acme", longest + "x") is None
-
-
-def test_a_page_counts_what_it_skips_and_reads_what_it_shows(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index answers in parts of its own size: here one key each."""
-    tasks = [recorded(table, created_at=START + age) for age in range(6)]
-    recorded(table, created_at=START, tenant="umbrella")
-    client, asked = table.rows.client, list[dict[str, Any]]()
-    query = client.query
-
-    def in_parts(**options: Any) -> Any:
-        asked.append(options)
-        return query(**{**options, "Limit": 1})
-
-    monkeypatch.setattr(client, "query", in_parts)
-    assert table.page("acme", "image2video", 2, 2) == [tasks[3], tasks[2]]
-    assert [(one.get("Select"), one["Limit"]) for one in asked] == [("COUNT", 2), ("COUNT", 1), (None, 2), (None, 1)]
-    assert {one["ScanIndexForward"] for one in asked} == {False}
-    assert table.page("acme", "image2video", 4, 9) == [tasks[1], tasks[0]]
-    assert table.page("acme", "image2video", 9, 2) == []
-
-
-def test_tasks_are_read_in_the_order_of_their_ids(table: TaskTable) -> None:
-    first, second = recorded(table), recorded(table)
-    assert table.read([second.id, "gone", first.id]) == [second, first]
 
 
 def test_who_hears_of_moves_hears_what_the_write_has_changed(table: TaskTable) -> None:
@@ -314,19 +284,6 @@ def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:
 
 def test_what_points_to_a_task_is_kept_for_its_longest_life_and_its_retention(table: TaskTable) -> None:
     assert table.outliving(START + 999) == {"expires_at": {"N": str(START // 1000 + (31 + 400) * 86_400)}}
-
-
-def test_queues(table: TaskTable) -> None:
-    late, later = recorded(table, due_at=START + 2), recorded(table, due_at=START + 1)
-    recorded(table, due_at=START + 1000)
-    assert table.due(START + 2, 10) == [later.id, late.id]
-    assert table.due(START + 2, 1) == [later.id]
-    table.move(late, None, queue="waiting", updated_at=START)
-    assert table.due(START + 2, 10) == [later.id]
-    assert table.waiting(10) == [(late.id, "acme")]
-    assert table.waiting_since(START + 1, 10) == [] and table.waiting_since(START + 2, 10) == [late.id]
-    table.take_over(late, f"{late.id}-r1", START + 50)
-    assert table.waiting(10) == []
 
 
 def test_odd_texts_can_be_stored(table: TaskTable) -> None:
