@@ -30,6 +30,13 @@ def test_find_is_the_tenants_own_only(table: TaskTable) -> None:
     assert table.find("umbrella", ours.id) == theirs
 
 
+def test_a_pointer_that_leads_to_somebody_elses_task_finds_nothing(table: TaskTable) -> None:
+    """None does: but all isolation hangs on this place."""
+    theirs = recorded(table, tenant="umbrella")
+    assert table.rows.update_if("external#acme#x", "SET #task_id = :id", "attribute_not_exists(#pk)", id=theirs.id)
+    assert table.find("acme", "x") is None
+
+
 def test_a_reference_is_as_long_as_the_schema_allows(table: TaskTable) -> None:
     longest = "x" * 256
     ours = recorded(table, external_task_id=longest)
