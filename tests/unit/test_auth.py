@@ -163,6 +163,7 @@ def test_comparisons_take_constant_time(keys: Keys, key: auth.IssuedKey, monkeyp
     assert code(with_check(f"kr_{'0' * 12}_{'0' * 43}"), keys) == 1002
     assert len(compared) == 2  # an unknown key costs the same comparison
     assert len(compared[1][0]) == len(compared[1][1]) == len(stored)
+    assert compared[1][0] != compared[1][1]  # nor would it pass, were it the only check
 
 
 def test_a_revoked_key_ends_at_once(keys: Keys) -> None:

@@ -54,6 +54,17 @@ def test_a_large_head_passes() -> None:
     assert fetched(b"HTTP/1.1 200 OK\r\n" + head + b"Content-Length: 2\r\n\r\nok") == b"ok"
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_last_byte_of_the_limit_passes_and_one_more_does_not(more: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"x" * 1000 + b"\r\n") * 65
+    head += b"X: " + b"x" * (FRAME_BYTES + more - len(head) - 7) + b"\r\n\r\n"
+    if more:
+        with pytest.raises(FetchError, match="too_large"):
+            fetched(head + b"0123456789", max_bytes=10)
+    else:
+        assert fetched(head + b"0123456789", max_bytes=10) == b"0123456789"
+
+
 def test_each_hop_has_its_own_head() -> None:
     padding = "x" * 40_000
 

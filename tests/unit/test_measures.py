@@ -118,23 +118,6 @@ def test_the_last_line_of_a_task_tells_all_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "otherwise", "is_"),
-    [
-        ("Failure to pass the risk control system", None, Failure.PROVIDER, Failure.CONTENT),
-        ("FAILURE TO PASS THE RISK CONTROL SYSTEM", 1200, Failure.REFUSED, Failure.CONTENT),
-        ("anything", 1301, Failure.REFUSED, Failure.CONTENT),
-        ("anything", 1300, Failure.REFUSED, Failure.REFUSED),
-        ("Image pixel is invalid", None, Failure.PROVIDER, Failure.PROVIDER),
-        ("", None, Failure.PROVIDER, Failure.PROVIDER),
-    ],
-)
-def test_risk_control_is_known_by_its_code_and_its_words(
-    said: str, code: int | None, otherwise: Failure, is_: Failure
-) -> None:
-    assert Failure.of(said, code, otherwise=otherwise) is is_
-
-
-@pytest.mark.parametrize(
     ("code", "reason"),
     [
         *((code, "credentials") for code in range(1000, 1005)),

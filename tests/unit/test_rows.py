@@ -97,6 +97,15 @@ def test_only_what_is_asked_for(world: World) -> None:
     assert {name: plain(stored) for name, stored in row.items()} == {"pk": f"task#{task.id}", "phase": "submitted"}
 
 
+def test_attributes_are_named_by_placeholders(slept: list[float]) -> None:
+    """DynamoDB takes no word of its own, such as `status`, and no placeholder without a `#`: moto takes both."""
+    client = Busy("", 0)
+    Rows(client, "t").get_all(["a"], only=("pk", "status"))
+    (asked,) = client.asked
+    assert asked["t"]["ProjectionExpression"] == "#pk, #status"
+    assert asked["t"]["ExpressionAttributeNames"] == {"#pk": "pk", "#status": "status"}
+
+
 def test_a_row_is_read_as_it_is_now(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     client, name = world.table.rows.client, world.table.rows.name

@@ -1,11 +1,12 @@
 """Every condition of the table's writes, and what becomes of a write whose answer is lost on its way back."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from kling_relay import recording, rows
-from kling_relay.gate import Gate
 from kling_relay.keys import KeyRow, Keys
 from kling_relay.rows import LostRace
 from kling_relay.table import TaskTable
@@ -58,6 +59,60 @@ def test_a_move_that_tells_something_counts_its_notice(table: TaskTable) -> None
     assert counted == [(1, 1), (0, 0), (1, 1), (0, 0), (0, 0), (1, 1)]
 
 
+def test_a_stale_reader_does_not_tell_over_what_was_told_meanwhile(table: TaskTable) -> None:
+    """Its move is an allowed one, and its attempt the last: only the place of its notice is taken."""
+    stale = in_phase(table, Phase.SUBMITTED)
+    table.move(stale, Phase.PROCESSING, updated_at=START)
+    with pytest.raises(LostRace):
+        table.move(stale, Phase.FAILED, updated_at=START)
+    after = table.get(stale.id)
+    assert after is not None and after.notices[-1].status == "processing"
+
+
+def test_the_indexes_know_where_a_task_stands(table: TaskTable) -> None:
+    task, ended = recorded(table), f"{START + 5:013}"
+    for to, changes, expected in (
+        (Phase.SUBMITTING, {}, ("open", "open", None, None)),
+        (Phase.UNCONFIRMED, {}, ("open", "open", None, None)),
+        (None, {"parked_at": START}, ("open", "parked", None, None)),
+        (Phase.ACCEPTED, {}, ("open", "open", None, None)),
+        (Phase.SUBMITTING, {}, ("open", "open", None, None)),
+        (None, {"parked_at": START}, ("open", "parked", None, None)),
+        (Phase.SUBMITTED, {}, ("open", "open", None, None)),
+        (Phase.EXPIRED, {}, ("open", None, "failed", f"{ended}#{task.id}")),
+        (Phase.RENDERED, {}, ("open", None, None, None)),
+        (Phase.SUCCEEDED, {}, (None, None, "succeed", f"{ended}#{task.id}")),
+    ):
+        task = table.move(task, to, updated_at=START + 5, **changes)
+        row = table.rows.get(f"task#{task.id}") or {}
+        known = (row.get(name) for name in ("queue", "standing", "end", "ended"))
+        assert tuple(one and rows.plain(one) for one in known) == expected, to
+        assert task.parked_at == changes.get("parked_at")
+
+
+def test_attributes_are_named_by_placeholders(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DynamoDB refuses a bare word that is one of its own, such as `end`."""
+    update, texts = table.rows.update, list[str]()
+    monkeypatch.setattr(table.rows, "update", lambda one: (texts.append(one["UpdateExpression"]), update(one))[1])
+    table.move(recorded(table, phase=Phase.EXPIRED), Phase.RENDERED, updated_at=START)
+    assert re.findall(r"(?<![#:\w])[A-Za-z]\w*", texts[0]) == ["SET", "REMOVE", "ADD"]
+
+
+def test_nobody_comes_back_to_a_task_that_is_not_due_any_more(table: TaskTable) -> None:
+    watched = recorded(table, phase=Phase.EXPIRED, lease_until=1, waits_for="a late video")
+    over = table.move(watched, None, due_at=None, updated_at=START)
+    kept_until = START // 1000 + 400 * 86_400
+    assert over == replace(watched, due_at=None, lease_until=None, waits_for="", expires_at=kept_until)
+    assert "queue" not in (table.rows.get(f"task#{over.id}") or {})
+
+
+def test_a_copy_that_is_hurried_need_not_wait_and_wakes_who_sleeps(table: TaskTable) -> None:
+    task = recorded(table, phase=Phase.RENDERED, retry_at=START + 9, wake_seq=3)
+    assert table.hurry_copy(task) == table.get(task.id) == replace(task, retry_at=None, wake_seq=4)
+    with pytest.raises(LostRace):
+        table.hurry_copy(recorded(table, phase=Phase.EXPIRED))
+
+
 def test_two_claimers_one_claim(table: TaskTable) -> None:
     task = recorded(table)
     table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
@@ -104,13 +159,53 @@ def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pyt
     assert not busy
 
 
-def test_find_is_the_tenants_own_only(table: TaskTable) -> None:
-    ours = recorded(table, external_task_id="order-1")
-    assert table.find("acme", ours.id) == table.find("acme", "order-1") == ours
-    assert table.find("umbrella", ours.id) is None and table.find("umbrella", "order-1") is None
-    assert table.find("acme", "x" * 5000) is None
-    theirs = recorded(table, tenant="umbrella", external_task_id=ours.id)
-    assert table.find("umbrella", ours.id) == theirs
+def test_who_hears_of_moves_hears_what_the_write_has_changed(table: TaskTable) -> None:
+    heard: list[tuple[Task | None, Task]] = []
+    table.on_move = lambda before, after: heard.append((before, after))
+    task = in_phase(table, Phase.SUBMITTING)
+    adopted = table.adopt(task, Phase.SUBMITTED, "kling", "up-1", updated_at=START + 5)
+    moved = table.move(adopted, None, waits_for="a copy", updated_at=START + 6)
+    assert heard == [
+        (None, task),
+        (task, replace(task, phase=Phase.SUBMITTED, upstream_id="up-1", updated_at=START + 5)),
+        (adopted, replace(adopted, waits_for="a copy", updated_at=START + 6)),
+    ]
+    assert moved.phase is Phase.SUBMITTED
+
+
+def test_an_adoption_is_won_although_somebody_moved_the_row_on_since(
+    table: TaskTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, transact = in_phase(table, Phase.SUBMITTING), table.rows.transact
+
+    def then_taken_over(items: list[dict[str, Any]], token: str) -> None:
+        transact(items, token)
+        table.take_over(task, "a later one", START + 9)
+
+    monkeypatch.setattr(table.rows, "transact", then_taken_over)
+    adopted = table.adopt(task, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
+    assert (adopted.upstream_id, adopted.execution) == ("up-1", "a later one")
+
+
+def test_an_adoption_that_was_repeated_is_ours_and_one_that_failed_is_no_lost_race(
+    table: TaskTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, transact = in_phase(table, Phase.SUBMITTING), table.rows.transact
+    reasons = [{"Code": "ConditionalCheckFailed"}, {"Code": "None"}]
+
+    def repeated(items: list[dict[str, Any]], token: str) -> None:
+        transact(items, token)
+        raise client_error("TransactionCanceledException", CancellationReasons=reasons)
+
+    def broken(items: list[dict[str, Any]], token: str) -> None:
+        raise client_error("InternalServerError")
+
+    monkeypatch.setattr(table.rows, "transact", repeated)
+    adopted = table.adopt(task, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
+    assert adopted.upstream_id == "up-1"
+    monkeypatch.setattr(table.rows, "transact", broken)
+    with pytest.raises(Exception, match="InternalServerError"):
+        table.adopt(adopted, None, "kling", "up-1", updated_at=START)
 
 
 def test_an_upstream_task_has_one_owner(table: TaskTable) -> None:
@@ -131,6 +226,15 @@ def test_callbacks_pass_once_in_a_gap_and_the_rest_brings_due_at_forward(table: 
     assert not table.pass_callback(task, START + 4999, 5000)
     assert table.get(task.id) == after, "it comes nearer once, not at every callback"
     assert table.pass_callback(task, START + 5000, 5000)
+
+
+def test_a_callback_right_after_another_costs_no_write(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = recorded(table)
+    for at in (START, START + 5000):
+        assert table.pass_callback(task, at, 5000)
+        task = table.get(task.id) or task
+    monkeypatch.setattr(table.rows, "update_if", lambda *_, **__: pytest.fail("a write"))
+    assert not table.pass_callback(task, START + 9999, 5000, urgent=False)
 
 
 def test_a_callback_revives_no_ended_and_makes_no_new_row(table: TaskTable) -> None:
@@ -154,46 +258,32 @@ def test_take_over_needs_an_open_row_and_the_execution_that_was_read(table: Task
         table.take_over(ended, f"{task.id}-r2", START + 9)
 
 
-def test_queues(table: TaskTable) -> None:
-    late, later = recorded(table, due_at=START + 2), recorded(table, due_at=START + 1)
-    recorded(table, due_at=START + 1000)
-    assert table.due(START + 2, 10) == [later.id, late.id]
-    assert table.due(START + 2, 1) == [later.id]
-    table.move(late, None, queue="waiting", updated_at=START)
-    assert table.due(START + 2, 10) == [later.id]
-    assert table.waiting(10) == [(late.id, "acme")]
-    assert table.waiting_since(START + 1, 10) == [] and table.waiting_since(START + 2, 10) == [late.id]
-    table.take_over(late, f"{late.id}-r1", START + 50)
-    assert table.waiting(10) == []
+@pytest.mark.parametrize("at", sorted(CLOSED))
+def test_a_deleted_task_has_ended_and_is_watched_no_more(table: TaskTable, at: Phase) -> None:
+    task = recorded(table, phase=at)
+    for since in (replace(task, attempt=1), replace(task, phase=Phase.RENDERED)):
+        with pytest.raises(LostRace):
+            table.mark_deleted(since, START + 7)
+    deleted = table.mark_deleted(task, START + 7)
+    end = Phase.FAILED if at is Phase.EXPIRED else at
+    kept_until = START // 1000 + 400 * 86_400
+    assert deleted == replace(task, phase=end, deleted_at=START + 7, due_at=None, expires_at=kept_until)
+    assert deleted == table.get(task.id) and table.due(START + 9, 10) == []
+    assert table.mark_deleted(deleted, START + 86_400_000).expires_at == kept_until
 
 
-def test_gate(world: World) -> None:
-    gates = world.relay.gates
-    assert gates.get("kling") == Gate()
-    gates.open("kling", Gate())
-    assert gates.get("kling") == Gate()
-    gates.close("kling", Gate(), not_before=1000, reason="full")
-    closed = gates.get("kling")
-    assert closed == Gate(1000, 0, "full", crowded=1)
-    gates.close("kling", closed, not_before=900, reason="shorter")
-    assert gates.get("kling") == closed
-    for failures in (1, 2):
-        gates.close("kling", gates.get("kling"), not_before=1000 + failures, reason="poor", cause="account")
-        assert gates.get("kling") == Gate(1000 + failures, failures, "poor", cause="account", crowded=1)
-    gates.close("kling", gates.get("kling"), not_before=2000, reason="longer")
-    gates.open("kling", closed)
-    assert gates.get("kling") == Gate(2000, 0, "longer", crowded=1), "closed anew since it was read"
-    gates.doubt("kling", 2500)
-    assert gates.get("kling").not_before == 2000, "that pause says already that nobody knows of room"
-    gates.give_turn("kling", "acme")
-    gates.open("kling", gates.get("kling"), crowded=True)
-    assert gates.get("kling") == Gate(0, 0, "longer", crowded=1, turn="acme")
-    gates.open("kling", gates.get("kling"))
-    assert gates.get("kling") == Gate(0, 0, "longer", turn="acme")
-    gates.doubt("kling", 2500)
-    assert gates.get("kling") == Gate(2500, 0, "longer", crowded=1, turn="acme")
-    gates.give_turn("other", "acme")
-    assert gates.get("other") == Gate()
+def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:
+    said = {"outputs": [{"id": "1"}], "callback_url": "https://client.example", "waits_for": "its copy"}
+    task = recorded(table, phase=Phase.SUCCEEDED, reason="why", videos=[{"id": "1"}], task_token="token", **said)
+    with pytest.raises(LostRace):
+        table.scrub(task)
+    deleted = table.mark_deleted(task, START + 7)
+    gone = {"request": {}, "outputs": [], "videos": [], "callback_url": None, "task_token": None, "waits_for": ""}
+    assert table.scrub(deleted) == table.get(task.id) == replace(deleted, **gone)
+
+
+def test_what_points_to_a_task_is_kept_for_its_longest_life_and_its_retention(table: TaskTable) -> None:
+    assert table.outliving(START + 999) == {"expires_at": {"N": str(START // 1000 + (31 + 400) * 86_400)}}
 
 
 def test_odd_texts_can_be_stored(table: TaskTable) -> None:

@@ -120,13 +120,8 @@ def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, 
         response = _get(_Fetch(deadline, size, stack), url, False, {"Range": f"bytes=0-{size - 1}"})
         length = _announced_length(response) if response.status == 200 else _whole_length(response)
         _check_plain(response, 200, 206)
-        data = b""
-        while len(data) < size:
-            with _as_classes(deadline, broken="truncated"):
-                piece = response.read(size - len(data))
-            if not piece:
-                break
-            data += piece
+        with _as_classes(deadline, broken="truncated"):
+            data = response.read(size)  # less than `size` only at the end
         if length is not None and len(data) < min(size, length):
             raise FetchError("truncated")
         return data, length
@@ -148,7 +143,7 @@ def post(url: str, body: bytes, headers: dict[str, str], *, deadline_seconds: fl
     """
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
-        with _as_classes(deadline, broken="network"):
+        with _as_classes(deadline):
             trusted = local and address.origin(address.parse(url))[1] in address.LOOPBACK
         response = _send(_Fetch(deadline, 0, stack), "POST", url, trusted, headers, body)
         said = response.headers.get("Retry-After", "").strip()
@@ -231,7 +226,7 @@ def _follow(
     """The 200 answer at the end of the redirects."""
     trusted = trusted_origin is not None
     for _ in range(MAX_REDIRECTS + 1):
-        with _as_classes(fetch.deadline, broken="network"):
+        with _as_classes(fetch.deadline):
             # Trust does not come back: a stranger may not redirect us into the trusted origin.
             origin = address.origin(address.parse(url))
             trusted = trusted and origin == address.origin(address.parse(trusted_origin or ""))
@@ -253,7 +248,7 @@ def _send(
     fetch: _Fetch, method: str, url: str, trusted: bool, headers: dict[str, str], body: bytes | None
 ) -> http.client.HTTPResponse:
     """The answer to one request, whatever its status."""
-    with _as_classes(fetch.deadline, broken="network"):
+    with _as_classes(fetch.deadline):
         parsed = address.parse(url)
         ip_address = address.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
         connection = fetch.stack.enter_context(closing(_PinnedConnection(address.origin(parsed), ip_address, fetch)))
@@ -298,7 +293,7 @@ def _announced_length(response: http.client.HTTPResponse) -> int | None:
 
 
 @contextmanager
-def _as_classes(deadline: Deadline, *, broken: str) -> Iterator[None]:
+def _as_classes(deadline: Deadline, *, broken: str = "network") -> Iterator[None]:
     """Turns what the network raises into a FetchError that says nothing about the target."""
     reason = ""
     try:

@@ -20,7 +20,6 @@ from kling_relay.rows import LostRace, Rows, condition_failed, new_token, plain,
 from kling_relay.task import CLOSED, ENDED, MOVES, TASK_STATUS, Failure, Phase, Task, notice_of
 
 _JSON_FIELDS = {"request", "outputs", "videos", "source"}
-_SCRUBBED = ("outputs", "videos", "callback_url", "task_token", "waits_for")
 _TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
@@ -172,9 +171,12 @@ class TaskTable:
 
     def scrub(self, task: Task) -> Task:
         """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
-        update = "SET #request = :nothing, #write = :write REMOVE " + ", ".join(f"#{name}" for name in _SCRUBBED)
         scrubbed = self.rows.expression(
-            f"task#{task.id}", update, "attribute_exists(#deleted_at)", nothing="{}", write=new_token()
+            f"task#{task.id}",
+            "SET #request = :nothing, #write = :write REMOVE #outputs, #videos, #callback_url, #task_token, #waits_for",
+            "attribute_exists(#deleted_at)",
+            nothing="{}",
+            write=new_token(),
         )
         return _task(self.rows.update(scrubbed))
 

@@ -148,7 +148,7 @@ class Task:
 def notice_of(task: Task, to: Phase, at: int) -> Notice | None:
     """What a move of `task` to `to` has to tell, None where clients see no other word than was told last. The late move
     of an expired task tells its video only: its client has been told an end, and "processing" would take that back."""
-    word, told = TASK_STATUS[to], task.notices[-1].status if task.notices else ""
+    word, told = TASK_STATUS[to], task.notices[-1].status if task.notices else None
     if word == told or (told == "failed" and word == "processing"):
         return None
     return notices.new(task.notices, word, at, webhook=task.callback_url is not None)

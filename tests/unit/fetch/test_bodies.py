@@ -71,6 +71,11 @@ def test_a_body_of_exactly_the_limit_passes(world: World) -> None:
     assert len(get("https://cdn.example.com/none", limit=1000)) == 1000
 
 
+def test_the_smallest_limits_are_limits(world: World) -> None:
+    world.stand(lambda connection, path, headers: respond(connection, b"x"))
+    assert get("https://cdn.example.com/", limit=1, seconds=1) == b"x"
+
+
 def test_no_more_is_read_than_one_byte_over_the_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     real = http.client.HTTPResponse.read
@@ -79,8 +84,15 @@ def test_no_more_is_read_than_one_byte_over_the_limit(world: World, monkeypatch:
     with open_url("https://cdn.example.com/", max_bytes=1000, deadline_seconds=5) as download:
         assert len(download.read(600)) == 600
         with pytest.raises(FetchError, match="too_large"):
-            download.read()
+            download.read(-1)
     assert asked == [600, 401]
+
+
+@pytest.mark.parametrize(("size", "got"), [(1, b"a"), (0, b"abc"), (-1, b"abc")])
+def test_no_size_is_no_end(size: int, got: bytes, world: World) -> None:
+    world.stand(lambda connection, path, headers: respond(connection, b"abc"))
+    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=5) as download:
+        assert (download.content_type, download.read(size)) == ("", got)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "GZIP", "identity, gzip"])

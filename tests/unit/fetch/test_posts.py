@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from kling_relay.fetch import FetchError, Receipt, post
+from kling_relay.fetch import FRAME_BYTES, FetchError, Receipt, post
 
 from tests.unit.fetch.internet import World, silence, to
 from tests.unit.loopback import Handler, respond
@@ -85,6 +85,18 @@ def test_no_body_is_read(encoding: str, world: World) -> None:
     began = time.monotonic()
     assert post(URL, b"{}", HEADERS, deadline_seconds=20).status == 200
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_answer_weighs_64_kib_at_most(more: int, world: World) -> None:
+    line = b"X: " + b"x" * 1019 + b"\r\n"
+    head = b"HTTP/1.1 204 X\r\n" + line * 63
+    head += b"X: " + b"x" * (FRAME_BYTES + more - len(head) - 7) + b"\r\n\r\n"
+    world.stand(receiver([], lambda connection, path, headers: connection.sendall(head)))
+    if more:
+        assert refusal(URL) == "too_large"
+    else:
+        assert post(URL, b"{}", HEADERS, deadline_seconds=5).status == 204
 
 
 def test_a_receiver_that_says_nothing_is_left_at_the_deadline(world: World) -> None:

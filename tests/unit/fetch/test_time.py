@@ -66,6 +66,21 @@ def _ends_on_time(url: str, trusted: str | None = None) -> None:
     assert DEADLINE * 0.9 < time.monotonic() - started < DEADLINE + 1
 
 
+def test_three_seconds_to_connect_and_ten_of_silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = world.plain(lambda connection, path, headers: respond(connection, b"x"))
+    dial, dialled = fetch.dial, list[tuple[float, socket.socket]]()
+
+    def noting(ip_address: str, port: int, timeout: float) -> socket.socket:
+        dialled.append((timeout, dial(ip_address, port, timeout)))
+        return dialled[-1][1]
+
+    monkeypatch.setattr(fetch, "dial", noting)
+    for seconds in (60, 2):
+        with open_url(origin, max_bytes=10, deadline_seconds=seconds, trusted_origin=origin) as download:
+            assert dialled[-1][1].gettimeout() == 10 and download.read() == b"x"
+    assert dialled[0][0] == 3 and 1 < dialled[1][0] <= 2
+
+
 def test_slow_redirects_share_one_deadline(world: World) -> None:
     def handler(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
         threading.Event().wait(DEADLINE * 0.7)
