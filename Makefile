@@ -23,7 +23,7 @@ serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, KLING_
 	@exec $(VENV)/bin/python -m local.run --serve
 
 test: $(VENV)/test.done ## every test
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile $(ARGS) # three, because many wait for a stack: tests/order.py
 
 campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=7, NAME=crash, LIVES=10000)
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \

@@ -1,9 +1,16 @@
-"""For every test: no real AWS account within reach."""
+"""For every test: no real AWS account within reach, and the descriptions of AWS's services are read once a process."""
+
+from functools import cache
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from tests.canaries import pytest_configure, pytest_runtest_makereport  # noqa: F401  (no secret in any log)
+from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401  (the longest first)
 from tests.reliability.campaign import pytest_terminal_summary  # noqa: F401  (the table after a run)
+
+_read = cache(JSONFileLoader().load_file)
+JSONFileLoader.load_file = lambda _, path: _read(path)  # each session has a loader, and megabytes of JSON to parse
 
 
 @pytest.fixture(autouse=True)
