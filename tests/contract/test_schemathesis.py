@@ -72,7 +72,7 @@ met: Counter[str] = Counter()
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:
-    """It draws words from answers too, such as a provider's, which no log may have, for a model's name, which all have."""
+    """It draws words from answers too, such as a provider's, which no log may have, for the name of a model."""
     return "canary" not in str(body)
 
 
