@@ -34,8 +34,21 @@ def test_a_lying_body_changes_nothing(world: World, body: Any) -> None:
     assert world.task(task.id).phase is Phase.PROCESSING
 
 
+def uses(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What callbacks were good for, as the log has it."""
+    return [getattr(one, "use", "") for one in caplog.records if one.message == "callback_received"]
+
+
+def test_a_callback_before_the_post_is_good_for_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.provider.submit_faults = ["no_room"]
+    world.callback(world.create())
+    assert uses(caplog) == ["nothing"] and world.provider.queries == []
+
+
 @pytest.mark.parametrize(("early", "asked"), [(1, 0), (0, 1)])
-def test_a_sender_is_left_alone_as_long_as_its_lease_runs(world: World, early: int, asked: int) -> None:
+def test_a_sender_is_left_alone_as_long_as_its_lease_runs(
+    world: World, caplog: pytest.LogCaptureFixture, early: int, asked: int
+) -> None:
     world.key()
     world.effects.after(3, "dies after")  # record, claim, POST
     with pytest.raises(Crash):
@@ -44,6 +57,7 @@ def test_a_sender_is_left_alone_as_long_as_its_lease_runs(world: World, early: i
     assert task.phase is Phase.SUBMITTING and task.lease_until is not None
     world.clock.now = task.lease_until - early
     world.callback(task)
+    assert uses(caplog) == ["ask" if asked else "nothing"]
     assert len(world.provider.queries) == 2 * asked  # by our reference, then by the id that was found
     assert (world.task(task.id).phase is Phase.SUBMITTING) is not bool(asked)
 

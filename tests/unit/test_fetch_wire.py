@@ -1,10 +1,11 @@
 """The bytes of an answer that are not its body count too: a server cannot pour what http.client would take for ever."""
 
+import io
 import socket
 from typing import Any
 
 import pytest
-from kling_relay.fetch import FRAME_BYTES, FetchError, open_url
+from kling_relay.fetch import FRAME_BYTES, FetchError, _Metered, open_url
 
 from tests.unit.loopback import respond, serve
 
@@ -63,6 +64,13 @@ def test_the_last_byte_of_the_limit_passes_and_one_more_does_not(more: int) -> N
             fetched(head + b"0123456789", max_bytes=10)
     else:
         assert fetched(head + b"0123456789", max_bytes=10) == b"0123456789"
+
+
+def test_who_counts_a_connection_closes_it() -> None:
+    connection = io.BytesIO(b"x")
+    counted = _Metered(connection, 5)  # type: ignore[arg-type]
+    counted.close()
+    assert connection.closed and counted.closed
 
 
 def test_each_hop_has_its_own_head() -> None:

@@ -46,6 +46,8 @@ def test_a_wait_for_the_next_copy_is_as_long_as_the_row_says(cloud: Cloud) -> No
     task = asked_at(world, 100)
     world.relay.table.move(task, None, retry_at=world.clock.now + 1_800_000, updated_at=world.clock.now)
     assert advance(world.relay, task.id).wait_seconds == 1800
+    world.clock.tick(1800)
+    assert advance(world.relay, task.id).next == "archive"
 
 
 def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Cloud) -> None:
@@ -167,3 +169,52 @@ def test_an_expired_submission_in_doubt_is_looked_up_again_in_six_hours(cloud: C
     assert task.phase is Phase.EXPIRED and task.upstream_id is None
     step, now = advance(world.relay, task.id), world.clock.now
     assert (step.next, step.task.phase, step.task.due_at) == ("done", Phase.EXPIRED, now + 6 * 3_600_000)
+
+
+@pytest.mark.parametrize(("early", "phase"), [(1, Phase.RENDERED), (0, Phase.EXPIRED)])
+def test_a_late_copy_has_until_the_end_of_the_watch(world: World, early: int, phase: Phase) -> None:
+    task = asked_at(world, 100)
+    world.relay.table.move(task, None, expired_at=world.clock.now)
+    world.clock.now = task.created_at + 30 * 86_400_000 - early
+    assert advance(world.relay, task.id).task.phase is phase
+
+
+def test_a_video_that_comes_when_nobody_watched_any_more_is_looked_after(world: World) -> None:
+    task = world.create()
+    expired = world.relay.table.move(task, Phase.EXPIRED, updated_at=world.clock.now)
+    world.relay.table.move(expired, None, due_at=None, updated_at=world.clock.now)
+    world.clock.tick(100)
+    step = advance(world.relay, task.id)
+    assert step.task.phase is Phase.RENDERED and world.row(f"task#{task.id}")["queue"] == {"S": "open"}
+
+
+@pytest.mark.parametrize(
+    ("end", "fault", "found"),
+    [("succeed", "", 1), ("failed", "", 1), ("succeed", "no_url", 0), ("succeed", "odd", 0), ("succeed", "trouble", 0)],
+)
+def test_a_poll_that_finds_an_end_is_counted(world: World, end: Any, fault: str, found: int) -> None:
+    world.provider.end = end
+    task = world.create()
+    world.clock.tick(100)
+    world.provider.query_faults = [fault]
+    advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000))
+    assert (world.measured["PollsMade"], world.measured["PollsFoundEnd"]) == (1, found)
+
+
+@pytest.mark.parametrize("settings", [{}, {"monthly_cap_units": 100}])
+def test_what_costs_its_estimate_or_has_none_is_not_dear(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture, settings: dict[str, Any]
+) -> None:
+    world = World(cloud, **settings)
+    task = world.create()
+    assert (task.reserved is None) is not bool(settings)
+    world.provider.units = str((task.reserved or 9000) / 1000)
+    world.clock.tick(100)
+    rendered = advance(world.relay, task.id).task
+    assert rendered.phase is Phase.RENDERED and rendered.settled == task.reserved
+    assert "dearer_than_estimated" not in caplog.messages
+
+
+def test_a_failure_without_words(world: World) -> None:
+    world.provider.end, world.provider.words = "failed", ""
+    assert asked_at(world, 100).reason == "the provider gave no reason"

@@ -166,7 +166,6 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
             None,
             waits_for=f"its copy to S3 ({facts.copy_failed})",
             retry_at=_next_copy(relay, task, task.copies),
-            updated_at=task.updated_at,
         )
     if now >= _copied_by(relay, task):
         return _expire(relay, task, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed")
@@ -201,7 +200,6 @@ def begin_copy(relay: Relay, task: Task, must_end_by: int) -> Task:
         copies=task.copies + 1,
         retry_at=_next_copy(relay, task, task.copies + 1),
         due_at=must_end_by + int(schedule.GRACE_SECONDS * 1000),
-        updated_at=task.updated_at,
     )
 
 

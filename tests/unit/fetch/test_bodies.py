@@ -88,6 +88,15 @@ def test_no_more_is_read_than_one_byte_over_the_limit(world: World, monkeypatch:
     assert asked == [600, 401]
 
 
+def test_a_mebibyte_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(http.client.HTTPResponse, "read", lambda _, size: (asked.append(size), b"x" * size)[1])
+    world.stand(lambda connection, path, headers: respond(connection, length=False))
+    with open_url("https://cdn.example.com/", max_bytes=1 << 30, deadline_seconds=5) as download:
+        assert len(download.read()) == len(download.read(1 << 29)) == 1 << 20
+    assert asked == [1 << 20] * 2
+
+
 @pytest.mark.parametrize(("size", "got"), [(1, b"a"), (0, b"abc"), (-1, b"abc")])
 def test_no_size_is_no_end(size: int, got: bytes, world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"abc"))

@@ -1,10 +1,12 @@
 """Redirects, and the operator's own origin."""
 
 import socket
+from typing import Any
 
 import pytest
 from kling_relay import fetch
-from kling_relay.fetch import open_url
+from kling_relay.address import AddressError
+from kling_relay.fetch import FetchError, open_url
 
 from tests.unit.fetch.corpus import HOSTILE
 from tests.unit.fetch.internet import PUBLIC, World, get, refusal, to
@@ -66,6 +68,30 @@ def test_the_trusted_origin_is_taken_as_it_is(world: World) -> None:
     origin = world.plain(lambda connection, path, headers: respond(connection, headers["host"].encode()))
     assert get(origin + "/v.mp4", trusted=origin) == origin.removeprefix("http://").encode()
     assert get(origin + "/v.mp4", trusted=origin + "/v1/") == origin.removeprefix("http://").encode()
+
+
+def test_the_schemes_own_port_is_not_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = world.plain(lambda connection, path, headers: respond(connection, headers["host"].encode()))
+    port = int(origin.rsplit(":", 1)[1])
+    monkeypatch.setattr(fetch, "dial", lambda ip_address, _, timeout: world.dial(ip_address, port, timeout))
+    assert get("http://127.0.0.1/v.mp4", trusted="http://127.0.0.1") == b"127.0.0.1"
+
+
+def test_every_other_host_is_told_and_may_be_refused(world: World) -> None:
+    def check(host: str) -> None:
+        told.append(host)
+        if host == "other.example.com":
+            raise AddressError("refused_host")
+
+    world.stand(
+        lambda connection, path, headers: respond(connection, status=302, Location="https://other.example.com/")
+    )
+    start = world.plain(to("https://cdn.example.com/"))
+    told: list[str] = []
+    limits: Any = {"max_bytes": 9, "deadline_seconds": 5, "trusted_origin": start}
+    with pytest.raises(FetchError, match="refused_host"), open_url(start, **limits, check_host=check):
+        pass
+    assert told == ["cdn.example.com", "other.example.com"] and world.lookups == ["127.0.0.1", "cdn.example.com"]
 
 
 @pytest.mark.parametrize(

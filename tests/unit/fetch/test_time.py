@@ -81,6 +81,14 @@ def test_three_seconds_to_connect_and_ten_of_silence(world: World, monkeypatch: 
     assert dialled[0][0] == 3 and 1 < dialled[1][0] <= 2
 
 
+def test_a_server_that_falls_silent_is_left_before_the_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "READ_SECONDS", 0.2)
+    world.stand(silence)
+    started = time.monotonic()
+    assert refusal("https://cdn.example.com/", seconds=20).reason == "timeout"
+    assert time.monotonic() - started < 10
+
+
 def test_slow_redirects_share_one_deadline(world: World) -> None:
     def handler(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
         threading.Event().wait(DEADLINE * 0.7)
@@ -93,14 +101,17 @@ def test_slow_redirects_share_one_deadline(world: World) -> None:
 def test_no_thread_and_no_socket_stays(world: World) -> None:
     before = threading.active_count()
     world.stand(lambda connection, path, headers: respond(connection, b"x"))
+    urls = "https://cdn.example.com/", world.plain(lambda connection, path, headers: respond(connection, b"x"))
     running = threading.active_count()
     opened: list[socket.socket] = []
     dial = fetch.dial
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fetch, "dial", lambda *args: opened.append(dial(*args)) or opened[-1])
-        with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=60):
-            pass
-    assert [sock.fileno() for sock in opened] == [-1]
+        for url in urls:
+            with open_url(url, max_bytes=10, deadline_seconds=60, trusted_origin=url) as download:
+                pass
+    assert [sock.fileno() for sock in opened] == [-1, -1]
+    del download  # held until here: nothing was closed for want of a reader
     for _ in range(100):
         if threading.active_count() <= running:
             break
