@@ -26,7 +26,7 @@ _OTHERS = {"archive_raw_5mb": (_SMALL, 25), "archive_raw_50mb": (50 * _MB, 15), 
 _ROUNDS, _COMMAND_ROUNDS, _MEMORY_ROUNDS = 9, 7, 2
 _WAYS = ("relay", "pump", "checked")  # of copier.py
 _ALLOWED = 8.0  # MB that a copy of 2 GB may take more than one of 5 MB
-_AWS = packaging.REPOSITORY / ".venv/bench/bin/aws"
+_PYTHON = packaging.REPOSITORY / ".venv/bench/bin/python"
 # Told so, since the CLI signs a whole body over plain HTTP alone, which AWS never sees.
 _CLI_CONFIG = "[default]\ns3 =\n  payload_signing_enabled = false\n"
 
@@ -58,7 +58,7 @@ class _Ends:
 
     def pipeline(self, size: int) -> list[list[str]]:
         get = ["curl", "--silent", "--show-error", "--fail", "--cacert", self.authority]
-        put = [str(_AWS), "s3", "cp", "--only-show-errors", "-", f"s3://videos/{size}.mp4"]
+        put = [str(_PYTHON), "-m", "awscli", "s3", "cp", "--only-show-errors", "-", f"s3://videos/{size}.mp4"]
         return [[*get, f"https://127.0.0.1:{self.source}/{size}.mp4"], put]
 
     def with_layers(self) -> dict[str, str]:
@@ -146,7 +146,7 @@ def _against_the_pipeline(ends: _Ends) -> Iterator[Ratio]:
         return copy(way, _LARGE).peak - copy(way, _SMALL).peak
 
     ways: tuple[str, ...] = ("ours", "pipeline")
-    if not (shutil.which("curl") and _AWS.exists()):
+    if not (shutil.which("curl") and _PYTHON.exists()):
         ways = ("ours",)
         _say("archive_curl_aws is left out: it needs curl, and the AWS CLI that `make bench` puts into .venv/bench")
     for way in ways:
