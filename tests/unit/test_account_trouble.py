@@ -1,6 +1,7 @@
 """The provider's account refuses everything: sending pauses, an alarm can see it, it resumes by itself, and nothing
 that is under way is hurt."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_the_end_of_a_task_is_no_room_in_an_account_in_trouble(world: World, mon
     world.callback(first)
     world.states.run()
     assert world.task(first.id).phase is Phase.SUCCEEDED, "what the provider has is delivered"
-    assert len(world.provider.posts) == posts and world.relay.gates.get("kling") == gate
+    assert len(world.provider.posts) == posts and replace(world.relay.gates.get("kling"), calls_back=0) == gate
     account["trouble"] = False
 
 

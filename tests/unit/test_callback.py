@@ -7,6 +7,8 @@ import pytest
 from kling_relay import webhooks
 from kling_relay.advance import advance, on_callback
 from kling_relay.facts import Facts
+from kling_relay.relay import Cached
+from kling_relay.schedule import CALLED_BACK
 from kling_relay.task import Phase, Task
 
 from tests.unit.effects import Crash
@@ -24,6 +26,29 @@ def test_a_callback_wakes_the_workflow_at_once(world: World) -> None:
     world.states.run()
     assert world.task(task.id).phase is Phase.SUCCEEDED
     assert len(world.provider.queries) == 1, "the workflow got the answer and did not ask again"
+
+
+def slept(world: World) -> float:
+    """For how many seconds the workflow of a new task begins to sleep."""
+    task = world.create()
+    world.states.run()
+    return (world.states.executions[task.execution].wakes - world.clock.now) / 1000
+
+
+def test_where_callbacks_come_a_task_is_asked_after_when_nearly_all_have_ended(world: World) -> None:
+    p5 = slept(world)
+    (first,) = world.tasks()
+    world.clock.tick(61)
+    world.callback(first, {"task_status": "succeed"})
+    world.states.run()
+    assert world.task(first.id).phase is Phase.SUCCEEDED
+    assert slept(world) == CALLED_BACK * p5
+    world.relay._base_url = Cached(lambda: "http://127.0.0.1:8080")  # where nobody can call
+    assert slept(world) == p5
+    world.relay._base_url = Cached(lambda: BASE_URL)
+    world.run(CALLED_BACK * p5 + 60)  # the ends of both are found by polls: no callback came
+    assert {task.phase for task in world.tasks()} == {Phase.SUCCEEDED}
+    assert slept(world) == p5
 
 
 @pytest.mark.parametrize("body", [{"task_status": "succeed"}, {"task_status": "failed"}, {"task_id": "up-2"}, [], None])

@@ -75,6 +75,7 @@ def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
     step = advance(relay, task_id, Facts(hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
         workflow.wake(relay, step)
+        relay.gates.note_end(relay.settings.provider, called_back=True)
 
 
 def _use(relay: Relay, task: Task | None, claim: Snapshot | None) -> Literal["ask", "nothing"] | Metric:
@@ -102,6 +103,8 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if facts.polling:
         found = snap is not None and (snap.status == "failed" or (snap.status == "succeed" and bool(snap.videos)))
         relay.measure({Metric.POLLS_MADE: 1, **({Metric.POLLS_FOUND_END: 1} if found else {})})
+        if found:
+            relay.gates.note_end(relay.settings.provider, called_back=False)
     if snap is not None and snap.status == "succeed" and snap.videos:
         rendered = relay.table.move(
             task,

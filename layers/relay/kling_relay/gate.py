@@ -28,7 +28,7 @@ class Gate:
     `cause`: "room", or "account" where only an operator can help. `failures`: troubles of the account in a row, which
     make its pause longer; 0 where only room is wanting. `crowded`: 1 while tasks wait, or have just done so: who comes
     new looks whether to join them. `turn`: the tenant whose task the provider took last. `pause`: nothing is sent as
-    long as the operator has it so.
+    long as the operator has it so. `calls_back`: 1 where the last end that the provider had for us came by a callback.
     """
 
     not_before: int = 0
@@ -38,6 +38,7 @@ class Gate:
     cause: str = "room"
     crowded: int = 0
     turn: str = ""
+    calls_back: int = 0
 
     def closed(self, now: int) -> str:
         """Why nothing new may be sent at `now` (ms); empty if it may."""
@@ -64,10 +65,11 @@ class Gates:
         self._rows = rows
 
     def get(self, provider: str) -> Gate:
-        """The gate and the kill switch as they are now, in one read."""
-        pk = f"gate#{provider}"
-        rows = self._rows.get_all([pk, _CONTROL])
-        gate = {name: plain(stored) for name, stored in rows.get(pk, {}).items() if name in Gate.__slots__}
+        """The gate, the kill switch and whether callbacks come, as they are now, in one read."""
+        pk, calls = f"gate#{provider}", f"callbacks#{provider}"
+        rows = self._rows.get_all([pk, _CONTROL, calls])
+        both = {**rows.get(pk, {}), **rows.get(calls, {})}
+        gate = {name: plain(stored) for name, stored in both.items() if name in Gate.__slots__}
         return Gate(**gate, pause=_pause(rows.get(_CONTROL)))
 
     def stopped(self) -> Pause | None:
@@ -117,6 +119,11 @@ class Gates:
             one=1,
             zero=0,
         )
+
+    def note_end(self, provider: str, *, called_back: bool) -> None:
+        """An end was told by a callback, or found by a poll: it decides when the next task is asked after."""
+        condition = "attribute_not_exists(#calls_back) OR #calls_back <> :now"
+        self._rows.update_if(f"callbacks#{provider}", "SET #calls_back = :now", condition, now=int(called_back))
 
     def give_turn(self, provider: str, tenant: str) -> None:
         """The provider has taken a task of `tenant`: the others come first now."""

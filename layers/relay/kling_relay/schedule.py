@@ -4,7 +4,8 @@ import random
 
 POLL_SECONDS = 10.0  # even from the moment when a model usually finishes (p5) ...
 POLL_SHARE = 1 / 8  # ... and this much of p5 where that is more: who waits for minutes feels no seconds ...
-POLL_EVEN_UNTIL = 900.0  # ... to here; after that a sixtieth of the age, so that a day costs a few hundred polls
+CALLED_BACK = 4  # times p5 passes before the first poll where callbacks come: nineteen renders in twenty end before
+POLL_EVEN_UNTIL = 900.0  # ... until here; after that a sixtieth of the age, so that a day costs a few hundred polls
 CALLBACK_GAP_SECONDS = 5.0  # a callback makes us ask the provider at most once in this time
 LOOKUP_SECONDS = 5.0  # the first look for a POST whose outcome is unknown
 DENIAL_GAP_SECONDS = 30.0  # two answers "not known" count as two only this far apart

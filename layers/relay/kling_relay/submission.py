@@ -82,7 +82,7 @@ def _send(relay: Relay, claimed: Task, body: dict[str, Any], gate: Gate, facts: 
     bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found, whatever comes now
     told = {"task_id": claimed.id, "attempt": claimed.attempt}
     logger.info("submitted", extra={**told, "outcome": type(outcome).__name__, "upstream_id": bought})
-    step = _record(relay, claimed, outcome, facts)
+    step = _record(relay, claimed, outcome, facts, gate)
     if gate.crowded and isinstance(outcome, Accepted):
         sweeper.room_was_found(relay, claimed.tenant, gate)
     if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
@@ -101,11 +101,12 @@ def _can_be_called(relay: Relay) -> bool:
     return relay.base_url.startswith("https://") or relay.provider.profile.base_url.startswith("http://")
 
 
-def _record(relay: Relay, task: Task, outcome: Outcome, facts: Facts) -> Task | Step:
+def _record(relay: Relay, task: Task, outcome: Outcome, facts: Facts, gate: Gate) -> Task | Step:
     now = relay.clock.now_ms()
     if isinstance(outcome, Accepted):
         adopted = adopt(relay, task, outcome.snapshot)
-        return wait(relay, adopted, first_poll(relay, adopted) - age(relay, adopted))
+        times = schedule.CALLED_BACK if gate.calls_back and _can_be_called(relay) else 1
+        return wait(relay, adopted, times * first_poll(relay, adopted) - age(relay, adopted))
     if isinstance(outcome, Refused) and task.unsure_since is None:
         code, said = outcome.error.code, outcome.error.message
         failure = Failure.of(said, code, otherwise=Failure.REFUSED)
