@@ -38,6 +38,13 @@ def table(ratios: list[Ratio]) -> str:
     return "\n".join([written[0], " | ".join("-" * width for width in widths), *written[1:]])
 
 
+def keep(one: Ratio) -> None:
+    """At once: an hour's figures are not lost with the last one."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(known | {one.name: one.as_json()}, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=" ".join(PARTS))
@@ -48,9 +55,7 @@ def main() -> None:
         for one in importlib.import_module(f"local.bench.{part}").measure():
             print(f"  {' | '.join(row(one))}", file=sys.stderr, flush=True)
             ratios.append(one)
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(known | {one.name: one.as_json() for one in ratios}, indent=2) + "\n")
+            keep(one)
     print(table(ratios))
     print(f"{time.monotonic() - began:.0f} s; written to {RESULTS.relative_to(packaging.REPOSITORY)}", file=sys.stderr)
 

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from hypothesis import Phase as Generate
 from kling_relay import advance, submission, sweeper, table
 from kling_relay.facts import Facts
+from kling_relay.gate import Gate
 from kling_relay.provider import NotSent, Outcome, Unsure
 from kling_relay.relay import Relay
 from kling_relay.rows import LostRace, Rows
@@ -93,8 +94,8 @@ def no_doubt(patch: Patch) -> None:
     """A POST whose outcome is unknown counts as one that was not sent."""
     as_it_was = submission._record
 
-    def record(relay: Relay, task: Task, outcome: Outcome, facts: Facts) -> Any:
-        return as_it_was(relay, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome, facts)
+    def record(relay: Relay, task: Task, outcome: Outcome, facts: Facts, gate: Gate) -> Any:
+        return as_it_was(relay, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome, facts, gate)
 
     patch.setattr(submission, "_record", record)
 

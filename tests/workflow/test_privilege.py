@@ -148,8 +148,12 @@ def failed_copies(driver: Driver) -> None:
     until(lambda: operate(driver, action="retry_archive", task_id=task_id).get("begun"))
     name = driver.row(task_id)["execution"]
     driver.workflows.stop_execution(executionArn=driver.execution_arn(name))
-    driver.write(f"task#{task_id}", due_at=1)
-    until(lambda: operate(driver, action="retry_archive", task_id=task_id)["begun"])
+
+    def begun_anew() -> bool:
+        driver.write(f"task#{task_id}", due_at=1)  # each time: the copy that was under way has still said how it went
+        return bool(operate(driver, action="retry_archive", task_id=task_id)["begun"])
+
+    until(begun_anew)
     driver.faults(wrong_file=None)
     driver.phase(task_id, "succeeded")
 
