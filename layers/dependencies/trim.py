@@ -27,7 +27,7 @@ SERVICES = {
     "stepfunctions": "states",
 }
 READ = ("clientContextParams",)  # whose documentation botocore reads
-ROOTS = ("Amazon Root CA", "Starfield", "DigiCert Global Root")
+ROOTS = ("Amazon Root CA", "Starfield Services Root", "DigiCert Global Root G2")
 _BEGIN = "# Issuer: "  # of the comment before each certificate of certifi's
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from typing import Any
 import botocore.session
 import urllib3
 from botocore import xform_name
+from botocore.exceptions import ClientError
 
 _BLOCK = 25  # invocations
 _WARM_UP = 10
@@ -60,7 +62,8 @@ def bare(relay: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, dic
 
     def run() -> None:
         for call in calls:
-            call()
+            with suppress(ClientError):  # of a condition that does not hold: an answer like any other
+                call()
 
     return run
 
