@@ -29,7 +29,7 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
-bench: $(VENV)/bench.done $(VENV)/run.done ## what this costs against the floor and against the usual way, as ratios (NAME=cold; a quarter of an hour)
+bench: $(VENV)/bench.done $(VENV)/run.done ## what this costs against the floor and against the usual way, as ratios (NAME=cold; twenty minutes)
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/layers/relay" $(VENV)/bin/python -m local.bench $(NAME)
 
 costs: $(VENV)/run.done ## what a stack costs, into docs/costs.md (MEASURE=1 counts anew on the local stack)

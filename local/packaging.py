@@ -73,7 +73,10 @@ def _install(folder: Path) -> None:
     command += [f"PYTHON={sys.executable}", "WHEELS=", "BYTECODE="]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no reason"])[-1]
+        lines = done.stderr.strip().splitlines() or ["no reason was given"]
+        said = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1]
+        )  # pip's, before make's own
         raise PackagingError(
             f"The packages of layers/dependencies could not be installed: {said}\n"
             "They are downloaded once: check the connection to your package index, then try again."

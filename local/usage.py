@@ -18,7 +18,7 @@ from local.emulator import Emulator
 from local.packaging import REPOSITORY
 from local.stack import Stack
 
-_READS = {"dynamodb:GetItem": 1, "dynamodb:BatchGetItem": 2, "dynamodb:Query": 1}  # units: our rows have less than 4 KB
+_READS = {"dynamodb:GetItem": 1, "dynamodb:BatchGetItem": 3, "dynamodb:Query": 1}  # units: our rows have less than 4 KB
 _LOG_OVERHEAD = 26  # bytes that CloudWatch adds to an event
 _SETTLED_SECONDS = 2.0  # after which nothing more comes of a video
 _WAIT_SECONDS = 60.0

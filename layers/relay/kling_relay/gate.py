@@ -1,5 +1,6 @@
-"""Whether new tasks may be sent just now, and whose turn it is: the provider's gate, row `gate#{provider}`; and the
-operator's kill switch, row `control`, which holds for the whole stack."""
+"""Whether new tasks may be sent just now, and whose turn it is: the provider's gate, row `gate#{provider}`; the
+operator's kill switch, row `control`, which holds for the whole stack; and whether the provider's callbacks come, row
+`callbacks#{provider}`, which decides when a task that is sent is first asked after."""
 
 from dataclasses import dataclass
 from typing import Any
