@@ -10,6 +10,7 @@ from kling_relay.provider import (
     Accepted,
     AccountTrouble,
     Answer,
+    Exists,
     Found,
     NoRoom,
     NotSent,
@@ -91,7 +92,7 @@ class LedgerProvider:
         if self.slots and self.running() >= self.slots:
             return surely_not["no_room"]
         if self.profile.unique_reference and any(one.reference == reference for one in self.sold):
-            return Refused(KlingError(1201, "external_task_id: exists already"))
+            return Exists("HTTP 400, code 1201: canary-words")  # as a capture of the official host has it
         at = self.clock.now_ms() + int(float(seconds or 0) * 1000)
         sold = Sold(reference, f"up-{next(self._numbers)}", at, self.seconds, self.end)
         self.sold.append(sold)

@@ -8,7 +8,7 @@ import pytest
 from kling_relay.credential import key_in
 from kling_relay.errors import KlingError
 from kling_relay.profiles import profile
-from kling_relay.provider import AccountTrouble, Outcome, Provider, Trouble, _classify_submit
+from kling_relay.provider import AccountTrouble, Outcome, Provider, Refused, Trouble, _classify_submit
 from kling_relay.relay import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.task import Phase
@@ -35,17 +35,47 @@ def in_arrears(world: World, monkeypatch: pytest.MonkeyPatch, **refused: Any) ->
     return account
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1004, 1100, 1101, 1102, 1103, 1304])
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1004, 1100, 1101, 1102, 1304])
 def test_codes(code: int) -> None:
     outcome = _classify_submit(429, {"code": code, "message": "canary"})
     assert isinstance(outcome, AccountTrouble) and outcome.authentication == (code < 1100)
 
 
-@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize("status", [401, 402])
 @pytest.mark.parametrize("payload", [None, {}, {"error": {"message": "canary"}}, {"code": "denied"}])
 def test_statuses_without_a_code(status: int, payload: Any) -> None:
     outcome = _classify_submit(status, payload)
     assert isinstance(outcome, AccountTrouble) and outcome.authentication == (status == 401)
+
+
+@pytest.mark.parametrize(
+    ("status", "payload"),
+    [
+        (403, None),
+        (403, {}),
+        (403, {"error": {"message": "blocked by the firewall"}}),
+        (403, {"error": {"message": "this token has no access to model kling-v3"}}),
+        (403, {"code": 1103, "message": "no right to use this model"}),
+        (429, {"code": 1103, "message": "canary"}),
+    ],
+)
+def test_a_refusal_that_may_depend_on_the_request(status: int, payload: Any) -> None:
+    outcome = _classify_submit(status, payload)
+    assert isinstance(outcome, Refused) and outcome.unclear
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error": {"message": "insufficient quota"}},
+        {"code": "insufficient_user_quota", "message": "top up"},
+        {"message": "the balance is too low"},
+        {"error": {"message": "this API key has no permission"}},
+    ],
+)
+def test_a_403_that_names_the_account(payload: Any) -> None:
+    """Words of relays: a guess, for want of captures."""
+    assert isinstance(_classify_submit(403, payload), AccountTrouble)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
@@ -75,7 +105,7 @@ def test_what_it_waits_for_without_the_providers_words(
     in_arrears(world, monkeypatch)
     for task in (world.create(), world.create()):
         assert task.waits_for == "the provider's account to be put in order (HTTP 429, code 1102)"
-    gate = world.row("gate#kling")
+    gate = world.row(f"gate#{world.relay.account}")
     assert gate["reason"]["S"] == "HTTP 429, code 1102" and gate["cause"]["S"] == "account"
     assert "canary-words" not in str(world.tasks()) and "sk-canary" not in caplog.text
     assert "provider_account_trouble" in caplog.text
@@ -106,12 +136,14 @@ def test_the_end_of_a_task_is_no_room_in_an_account_in_trouble(world: World, mon
     first = world.create()
     account = in_arrears(world, monkeypatch)
     world.create()
-    posts, gate = len(world.provider.posts), world.relay.gates.get("kling")
+    posts, gate = len(world.provider.posts), world.relay.gates.get(world.relay.account)
     world.clock.tick(61)
     world.callback(first)
     world.states.run()
     assert world.task(first.id).phase is Phase.SUCCEEDED, "what the provider has is delivered"
-    assert len(world.provider.posts) == posts and replace(world.relay.gates.get("kling"), calls_back=0) == gate
+    assert (
+        len(world.provider.posts) == posts and replace(world.relay.gates.get(world.relay.account), calls_back=0) == gate
+    )
     account["trouble"] = False
 
 

@@ -264,7 +264,10 @@ def test_no_view_lets_anything_out_of_its_place(world: World) -> None:
             world.dynamodb.put_item(TableName=world.table.rows.name, Item=kept)
     hostile = "".join(ATTACKS)[:200].encode(errors="replace").decode()
     world.relay.gates.close(
-        "kling", world.relay.gates.get("kling"), not_before=world.clock.now + 60_000, reason=hostile
+        world.relay.account,
+        world.relay.gates.get(world.relay.account),
+        not_before=world.clock.now + 60_000,
+        reason=hostile,
     )
     world.clock.tick(1)
     for show in ("open_tasks", "failures", "videos", "account"):

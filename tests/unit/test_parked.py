@@ -101,7 +101,8 @@ def test_its_time_ends_with_words_and_it_is_not_counted_any_more(
     status, answer = world.http("GET", f"/v1/videos/image2video/{task.id}", authorization=world.key())
     assert (status, answer["data"]["task_status"]) == (200, "failed")
     assert answer["data"]["task_status_msg"] == (
-        "submission unconfirmed; it was not repeated, to avoid a double charge; still watched for a late video"
+        "submission unconfirmed; it was not repeated, to avoid a double charge; "
+        "still watched: a late video will be delivered"
     )
     found = measured(world, capsys)
     assert (found["ParkedTasks"], found["OldestOpenTask"]) == ([0], [0])

@@ -47,6 +47,9 @@ def test_a_record_that_never_gets_through_is_too_many_requests(world: World, mon
             self.calls += 1
             raise client_error("TransactionCanceledException", CancellationReasons=reasons)
 
+        def get_item(self, **_: Any) -> Any:
+            return {}
+
     busy = Busy()
     with pytest.raises(KlingError) as refused:
         recording.record(TaskTable(busy, "t"), fresh(), body_hash="h")

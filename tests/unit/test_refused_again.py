@@ -244,6 +244,9 @@ def test_trouble_while_recording_is_not_taken_for_a_repetition(world: World, mon
         raise client_error("InternalServerError")
 
     monkeypatch.setattr(world.table.rows, "transact", broken)
-    with pytest.raises(Exception, match="InternalServerError"):
-        recording.record(world.table, fresh(external_task_id="order-1"), body_hash="h")
+    second = fresh(external_task_id="order-1")
+    with pytest.raises(KlingError) as unknown:
+        recording.record(world.table, second, body_hash="h", clock=world.clock)
+    assert (unknown.value.http, unknown.value.code, unknown.value.retry_after) == (500, 5000, None)
+    assert second.id in unknown.value.message
     assert world.task(first.id) == first

@@ -189,7 +189,7 @@ def test_no_post_from_a_lookup_where_references_cannot_be_asked(cloud: Cloud) ->
 @pytest.mark.parametrize("owner", ["somebody", None])
 def test_an_answer_about_somebody_elses_task_is_not_ours(cloud: Cloud, owner: str | None) -> None:
     """A relay that hides references and answers any reference with its newest task."""
-    world = World(cloud, profile={"hides_reference": True}, deadline_seconds=900)
+    world = World(cloud, profile={"hides_reference": True}, deadline_seconds=900, on_unconfirmed="park")
     first = world.create()
     task = lost(world)
     world.provider.sold[0].reference = task.id if owner else first.id
@@ -288,15 +288,15 @@ def test_who_comes_new_joins_those_who_wait(world: World) -> None:
     world.sweep()
     world.states.run()
     assert {world.task(task.id).phase for task in (first, second)} == {Phase.SUBMITTED}
-    assert world.create().phase is Phase.SUBMITTED and world.relay.gates.get("kling").crowded == 0
+    assert world.create().phase is Phase.SUBMITTED and world.relay.gates.get(world.relay.account).crowded == 0
 
 
 def test_no_room_makes_no_pause_longer(world: World) -> None:
     world.provider.submit_faults = ["no_room"] * 4
     world.create()
     for _ in range(3):
-        assert world.relay.gates.get("kling").failures == 0
-        assert world.relay.gates.get("kling").not_before - world.clock.now == 30_000
+        assert world.relay.gates.get(world.relay.account).failures == 0
+        assert world.relay.gates.get(world.relay.account).not_before - world.clock.now == 30_000
         world.clock.tick(60)
         assert world.sweep()["waiting"] == 1
         world.states.run()
@@ -331,7 +331,7 @@ def test_arrears_for_an_hour(world: World) -> None:
     world.provider.submit_faults.clear()
     for task in tasks:
         assert world.until_closed(task.id).phase is Phase.SUCCEEDED
-    assert world.relay.gates.get("kling").failures == 0
+    assert world.relay.gates.get(world.relay.account).failures == 0
 
 
 def test_without_a_provider_key_tasks_wait(world: World) -> None:
@@ -351,9 +351,9 @@ def test_room_that_never_comes_ends_at_the_deadline(cloud: Cloud) -> None:
 
 
 def test_an_accepted_task_resets_the_gates_memory(world: World) -> None:
-    world.relay.gates.close("kling", Gate(failures=3), not_before=START - 1, reason="poor", cause="account")
+    world.relay.gates.close(world.relay.account, Gate(failures=3), not_before=START - 1, reason="poor", cause="account")
     world.create()
-    assert world.relay.gates.get("kling").failures == 0
+    assert world.relay.gates.get(world.relay.account).failures == 0
 
 
 def test_trouble_again_and_again_pauses_longer(world: World) -> None:
@@ -363,7 +363,7 @@ def test_trouble_again_and_again_pauses_longer(world: World) -> None:
         if failures == 1:
             world.create()
         world.states.run()
-        gate = world.relay.gates.get("kling")
+        gate = world.relay.gates.get(world.relay.account)
         assert gate.failures == failures
         pauses.append(gate.not_before - world.clock.now)
         world.clock.now = gate.not_before

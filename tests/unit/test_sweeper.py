@@ -169,14 +169,17 @@ def test_room_opens_no_gate_that_the_account_has_closed(world: World) -> None:
     running = world.create()
     world.provider.submit_faults = ["arrears"]
     waiting = world.create()
-    gate = world.relay.gates.get("kling")
+    gate = world.relay.gates.get(world.relay.account)
     world.clock.tick(29)
     world.provider.end = "failed"
     world.provider.sold[0].seconds = 1
     world.callback(running)
     world.states.run()
     assert world.task(running.id).phase is not Phase.SUBMITTED
-    assert replace(world.relay.gates.get("kling"), calls_back=0) == gate and world.task(waiting.id).attempt == 1
+    assert (
+        replace(world.relay.gates.get(world.relay.account), calls_back=0) == gate
+        and world.task(waiting.id).attempt == 1
+    )
 
 
 def test_who_leaves_the_provider_makes_room(world: World) -> None:
@@ -214,7 +217,7 @@ def test_tasks_past_their_deadline_go_even_without_room(cloud: Cloud) -> None:
     world = World(cloud, deadline_seconds=900)
     (task,) = waiting_tasks(world, "acme")
     world.clock.tick(901)
-    world.relay.gates.close("kling", Gate(), not_before=world.clock.now + 10**6, reason="full")
+    world.relay.gates.close(world.relay.account, Gate(), not_before=world.clock.now + 10**6, reason="full")
     assert world.sweep()["waiting"] == 1
     world.states.run()
     assert world.task(task.id).phase is Phase.FAILED and len(world.provider.posts) == 1

@@ -30,7 +30,7 @@ def test_only_allowed_moves_are_written(table: TaskTable, at: Phase, to: Phase) 
         assert (moved.due_at is None) == (to in ENDED)
         assert moved.wake_seq == (1 if to is Phase.RENDERED or to in CLOSED else 0)
     else:
-        with pytest.raises(LostRace):
+        with pytest.raises(ValueError, match=f"{to} may not follow {at}"):
             table.move(task, to, updated_at=START + 5)
         assert table.get(task.id) == task
 

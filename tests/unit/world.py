@@ -111,6 +111,8 @@ class VirtualClock(Clock):
     def tick(self, seconds: float) -> None:
         self.now += int(seconds * 1000)
 
+    sleep = tick
+
 
 class States:
     """Step Functions: one execution a name, each driven by what its steps answer.

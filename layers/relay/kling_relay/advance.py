@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from kling_relay import intake, notifying, schedule, submission, sweeper, workflow
+from kling_relay import confirm, evidence, intake, notifying, schedule, steps, submission, sweeper, workflow
 from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import Metric, logger
 from kling_relay.provider import Found
 from kling_relay.relay import Relay
 from kling_relay.rows import LostRace
 from kling_relay.snapshot import Snapshot
-from kling_relay.submission import deadline, wait, watch
-from kling_relay.task import ENDED, TASK_STATUS, Failure, Phase, Step, Task
+from kling_relay.steps import adopt, deadline, note_second_id, wait, watch
+from kling_relay.task import AT_THE_PROVIDER, ENDED, TASK_STATUS, Failure, Phase, Step, Task
 
 _MOST_MOVES = 20  # a task has nine phases: more than this in one call means that somebody is fighting with us
-
-_AT_THE_PROVIDER = {Phase.SUBMITTED, Phase.PROCESSING}
 
 
 class NoSuchTask(Exception):
@@ -51,7 +49,7 @@ def _advance(relay: Relay, task_id: str, facts: Facts, execution: str | None, ta
             task = None
             continue
         moved = after.task if isinstance(after, Step) else after
-        if task.phase in _AT_THE_PROVIDER and moved.phase not in _AT_THE_PROVIDER:
+        if task.phase in AT_THE_PROVIDER and moved.phase not in AT_THE_PROVIDER:
             sweeper.room_was_made(relay)
         if isinstance(after, Step):
             return after
@@ -67,6 +65,8 @@ def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
     comes sooner brings `due_at` forward; one of mere progress is not worth that.
     """
     task = relay.table.get(task_id)
+    if task is not None and claim is not None:
+        _keep_claim(relay, task, claim)
     use = _use(relay, task, claim)
     logger.info("callback_received", extra={"task_id": task_id, "use": use})
     relay.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
@@ -75,7 +75,23 @@ def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
     step = advance(relay, task_id, Facts(hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
         workflow.wake(relay, step)
-        relay.gates.note_end(relay.settings.provider, called_back=True)
+        relay.gates.note_end(relay.account_of(step.task), called_back=True)
+
+
+def _keep_claim(relay: Relay, task: Task, claim: Snapshot) -> None:
+    """A callback may hold the only copy of the provider's id: it is kept for the next look-up, and no more. One beside
+    the id that is known may be a second purchase: the provider is asked before the alarm rings."""
+    if task.upstream_id is None:
+        relay.table.keep_hint(task, claim.upstream_id)
+    elif claim.reference == task.id and not claim.is_about(task.upstream_id) and _may_ask(relay, task):
+        answer = relay.provider_of(task).query(task.kind, claim.upstream_id)
+        if isinstance(answer, Found) and answer.snapshot.reference == task.id:
+            note_second_id(relay, task, answer.snapshot)
+
+
+def _may_ask(relay: Relay, task: Task) -> bool:
+    gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
+    return relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms, urgent=False)
 
 
 def _use(relay: Relay, task: Task | None, claim: Snapshot | None) -> Literal["ask", "nothing"] | Metric:
@@ -88,7 +104,7 @@ def _use(relay: Relay, task: Task | None, claim: Snapshot | None) -> Literal["as
         return "nothing"  # nothing that the provider could tell us now
     if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > relay.clock.now_ms():
         return "nothing"  # the sender is still at it, and its workflow will ask
-    progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in _AT_THE_PROVIDER
+    progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in AT_THE_PROVIDER
     if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
         return Metric.CALLBACKS_DUPLICATE
     gap_ms = relay.settings.scaled_ms(schedule.CALLBACK_GAP_SECONDS)
@@ -104,11 +120,12 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         found = snap is not None and (snap.status == "failed" or (snap.status == "succeed" and bool(snap.videos)))
         relay.measure({Metric.POLLS_MADE: 1, **({Metric.POLLS_FOUND_END: 1} if found else {})})
         if found:
-            relay.gates.note_end(relay.settings.provider, called_back=False)
+            relay.gates.note_end(relay.account_of(task), called_back=False)
     if snap is not None and snap.status == "succeed" and snap.videos:
         rendered = relay.table.move(
             task,
             Phase.RENDERED,
+            also=AT_THE_PROVIDER | {Phase.EXPIRED},  # a video is a video, however far the task had come before
             outputs=list(snap.videos),
             units=snap.units or task.units,
             rendered_at=now,
@@ -130,12 +147,13 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     if snap is not None and snap.status == "failed":
         reason = snap.message or "the provider gave no reason"
         failure = Failure.of(reason, otherwise=Failure.PROVIDER)
-        return relay.table.move(task, Phase.FAILED, reason=reason, failure=failure, units=snap.units, updated_at=now)
+        told: dict[str, Any] = {"reason": reason, "failure": failure, "units": snap.units}
+        return relay.table.move(task, Phase.FAILED, also=AT_THE_PROVIDER, updated_at=now, **told)
     if now >= deadline(relay, task):
         return _expire(relay, task, "the provider did not finish")
     if snap is not None and snap.status == "processing" and task.phase is Phase.SUBMITTED:
         task = relay.table.move(task, Phase.PROCESSING, updated_at=now)
-    return wait(relay, task, schedule.poll_wait(submission.age(relay, task), submission.first_poll(relay, task)))
+    return wait(relay, task, schedule.poll_wait(steps.age(relay, task), steps.first_poll(relay, task)))
 
 
 def _query(relay: Relay, task: Task) -> Snapshot | None:
@@ -143,14 +161,16 @@ def _query(relay: Relay, task: Task) -> Snapshot | None:
     believed."""
     if task.upstream_id is None:
         return None
-    answer = relay.provider.query(task.kind, task.upstream_id)
+    answer = relay.provider_of(task).query(task.kind, task.upstream_id)
     if not isinstance(answer, Found):
         logger.warning("query_failed", extra={"answer": repr(answer)})
         return None
     snap = answer.snapshot
-    if snap.reference not in (None, task.id):
+    if snap.reference not in (None, task.id) or not (snap.is_about(task.upstream_id) or snap.reference == task.id):
         logger.error("foreign_answer", extra={"upstream_id": task.upstream_id})
         return None
+    note_second_id(relay, task, snap)
+    evidence.learn(relay, task)
     if snap.status is None or (snap.status == "succeed" and not snap.videos):
         logger.warning("odd_answer", extra={"word": snap.word, "videos": len(snap.videos)})
     return snap
@@ -161,7 +181,7 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     have run out; that never makes a new generation."""
     now = relay.clock.now_ms()
     if facts.copied:
-        over = {"outputs": None, "reason": "", "failure": None}
+        over: dict[str, Any] = {"outputs": None, "reason": "", "failure": None}
         return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, updated_at=now, **over)
     if facts.copy_failed is not None:
         task = relay.table.move(
@@ -208,7 +228,7 @@ def begin_copy(relay: Relay, task: Task, must_end_by: int) -> Task:
 
 def _expire(relay: Relay, task: Task, what: str) -> Step:
     hours = relay.settings.deadline_seconds / 3600
-    return submission.expire(relay, task, f"{what} within {hours:g} h; still watched: a late video will be delivered")
+    return steps.expire(relay, task, f"{what} within {hours:g} h; still watched: a late video will be delivered")
 
 
 def _watch(relay: Relay, task: Task, facts: Facts) -> Task | Step:
@@ -219,9 +239,9 @@ def _watch(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         return _keep_watching(relay, task, now, over=True)
     if task.upstream_id is not None:
         return _ask(relay, task, facts)
-    found = submission.ask_for(relay, task, facts)
+    found = confirm.ask_for(relay, task, facts)
     if isinstance(found, Snapshot):
-        return submission.adopt(relay, task, found)
+        return adopt(relay, task, found)
     return _keep_watching(relay, task, now)
 
 
@@ -239,8 +259,8 @@ def _end(relay: Relay, task: Task, facts: Facts) -> Step:
 
 _MOVERS: dict[Phase, Callable[[Relay, Task, Facts], Task | Step]] = {
     Phase.ACCEPTED: submission.submit,
-    Phase.SUBMITTING: submission.lease_over,
-    Phase.UNCONFIRMED: submission.look_up,
+    Phase.SUBMITTING: confirm.lease_over,
+    Phase.UNCONFIRMED: confirm.look_up,
     Phase.SUBMITTED: _ask,
     Phase.PROCESSING: _ask,
     Phase.RENDERED: _copy,

@@ -1,7 +1,9 @@
 """What the provider's secret holds, and tokens for providers whose key is an AK/SK pair: made here, never stored.
 
-The secret is the key alone, or JSON with the key as "key" (or as "access_key" and "secret_key") and, where the provider
-signs its callbacks, the "webhook_secret": one or, while it is rotated, several, separated by blanks.
+The secret is a JSON object of account (profiles.Account) to entry. An entry is the key alone, or an object with the key
+as "key" (or as "access_key" and "secret_key") and, if the provider signs its callbacks, the "webhook_secret": one or,
+while it is rotated, several, separated by blanks. `*` is the entry of every account that has none. A secret that is an
+entry itself is read as that one: the form before there were several accounts.
 """
 
 import json
@@ -16,8 +18,25 @@ _EARLY_SECONDS = 5  # it begins in the past, for a provider whose clock is behin
 _RENEW_SECONDS = 60
 
 
+ANY_ACCOUNT = "*"
+
+
+def entries(secret: str) -> dict[str, str]:
+    """The stored secret as account -> entry, whichever form it has; empty if nothing is stored."""
+    held = _object(secret)
+    if held is None or held.keys() & {"key", "webhook_secret", *_NAMES}:
+        return {ANY_ACCOUNT: secret} if secret else {}
+    return {name: entry if isinstance(entry, str) else json.dumps(entry) for name, entry in held.items()}
+
+
+def entry_of(secret: str, account: str) -> str:
+    """The entry of `account` in a stored secret, empty if it holds none."""
+    held = entries(secret)
+    return held.get(account, held.get(ANY_ACCOUNT, ""))
+
+
 def key_in(secret: str) -> str:
-    """The key in a stored secret, empty where it holds none; a pair in whichever form it was stored."""
+    """The key in an entry, empty where it holds none; a pair in whichever form it was stored."""
     held = _object(secret)
     if held is None or _NAMES[0] in held:
         return secret
@@ -26,7 +45,7 @@ def key_in(secret: str) -> str:
 
 
 def webhook_secrets_in(secret: str) -> list[str]:
-    """The secrets that the provider may have signed a callback with; none where it signs nothing."""
+    """The secrets in an entry that the provider may have signed a callback with; none where it signs nothing."""
     held = (_object(secret) or {}).get("webhook_secret")
     return held.split() if isinstance(held, str) else []
 

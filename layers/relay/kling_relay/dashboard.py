@@ -175,7 +175,7 @@ def _poster(relay: Relay, asked: Asked, task: Task) -> Html:
 
 def account(relay: Relay, asked: Asked) -> Html:
     """Whether tasks are sent to the provider, what waits, and what tenants have spent this month."""
-    gate = relay.gates.get(relay.settings.provider)
+    gate = relay.gates.get(relay.account)
     counts = _numbers(("open", relay.backlog.open()), ("wait for room", relay.backlog.waiting()))
     return together(counts, _gate(relay, asked, gate), _switch(asked, gate), _spending(relay, asked))
 

@@ -44,6 +44,7 @@ class Row:
     upstream_id: str | None = None
     units: str | None = None
     deleted_at: int | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

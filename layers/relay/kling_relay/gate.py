@@ -1,6 +1,9 @@
-"""Whether new tasks may be sent just now, and whose turn it is: the provider's gate, row `gate#{provider}`; the
-operator's kill switch, row `control`, which holds for the whole stack; and whether the provider's callbacks come, row
-`callbacks#{provider}`, which decides when a task that is sent is first asked after."""
+"""Whether new tasks may be sent just now, and whose turn it is.
+
+Rows: `gate#{account}` of a provider account; `control`, the operator's kill switch, which holds for the whole stack;
+`callbacks#{account}`, which decides when a task that is sent is first asked after; `suspects#{account}`, what the
+provider has refused for no clear reason since it last took a task.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +29,11 @@ class Gate:
     """Nothing is sent before `not_before` (ms). It is 0 after somebody made room, for one task; a pause that ran out
     stays as it is, and means that nobody knows how much room there is.
 
-    `cause`: "room", or "account" where only an operator can help. `failures`: troubles of the account in a row, which
-    make its pause longer; 0 where only room is wanting. `crowded`: 1 while tasks wait, or have just done so: who comes
-    new looks whether to join them. `turn`: the tenant whose task the provider took last. `pause`: nothing is sent as
-    long as the operator has it so. `calls_back`: 1 where the last end that the provider had for us came by a callback.
+    `cause`: "room"; "maintenance" of the provider; "account" or "address" if only an operator can help. `failures`:
+    closings in a row for another cause than room, which make the pause longer. `suspects`: fingerprints of requests,
+    separated by blanks. `crowded`: 1 while tasks wait, or have just done so: who comes new looks whether to join them.
+    `turn`: the tenant whose task the provider took last. `pause`: nothing is sent as long as the operator has it so.
+    `calls_back`: 1 where the last end that the provider had for us came by a callback.
     """
 
     not_before: int = 0
@@ -40,6 +44,7 @@ class Gate:
     crowded: int = 0
     turn: str = ""
     calls_back: int = 0
+    suspects: str = ""
 
     def closed(self, now: int) -> str:
         """Why nothing new may be sent at `now` (ms); empty if it may."""
@@ -48,29 +53,45 @@ class Gate:
         return awaited(self.cause, self.reason) if self.not_before > now else ""
 
     @property
+    def troubled(self) -> bool:
+        """Whether something else than room was wanting at the last try, and nothing was accepted since."""
+        return self.failures > 0 and self.cause != "room"
+
+    @property
     def account_trouble(self) -> bool:
-        """Whether the account was in trouble at the last try, and nothing was accepted since."""
-        return self.failures > 0 and self.cause == "account"
+        """Whether it is trouble that an operator has to end."""
+        return self.troubled and self.cause != "maintenance"
+
+    def suspected(self, fingerprint: str) -> tuple[str, ...]:
+        """The suspects, with one more."""
+        return tuple(dict.fromkeys([*self.suspects.split(), fingerprint]))
+
+
+_AWAITED = {
+    "account": "the provider's account to be put in order",
+    "address": "the provider's address to be put in order",
+    "maintenance": "the end of the provider's maintenance",
+    "room": "room at the provider",
+}
 
 
 def awaited(cause: str, reason: str) -> str:
     """What a task waits for behind a gate that was closed for this cause."""
-    what = "the provider's account to be put in order" if cause == "account" else "room at the provider"
-    return f"{what} ({reason})"
+    return f"{_AWAITED[cause]} ({reason})"
 
 
 class Gates:
-    """The gate of each provider; every write is conditional, and losing to a newer one is no news."""
+    """The gate of each account; every write is conditional, and losing to a newer one is no news."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def get(self, provider: str) -> Gate:
+    def get(self, account: str) -> Gate:
         """The gate, the kill switch and whether callbacks come, as they are now, in one read."""
-        pk, calls = f"gate#{provider}", f"callbacks#{provider}"
-        rows = self._rows.get_all([pk, _CONTROL, calls])
-        both = {**rows.get(pk, {}), **rows.get(calls, {})}
-        gate = {name: plain(stored) for name, stored in both.items() if name in Gate.__slots__}
+        pks = [f"{kind}#{account}" for kind in ("gate", "callbacks", "suspects")]
+        rows = self._rows.get_all([*pks, _CONTROL])
+        every = {name: stored for pk in pks for name, stored in rows.get(pk, {}).items()}
+        gate = {name: plain(stored) for name, stored in every.items() if name in Gate.__slots__}
         return Gate(**gate, pause=_pause(rows.get(_CONTROL)))
 
     def stopped(self) -> Pause | None:
@@ -85,23 +106,23 @@ class Gates:
         """Take the stop back; False where there was none."""
         return self._rows.update_if(_CONTROL, "REMOVE #paused_at, #reason", "attribute_exists(#paused_at)")
 
-    def close(self, provider: str, seen: Gate, *, not_before: int, reason: str, cause: str = "room") -> None:
-        """Send nothing new to `provider` before `not_before` (ms). Loses silently to a longer pause."""
+    def close(self, account: str, seen: Gate, *, not_before: int, reason: str, cause: str = "room") -> None:
+        """Send nothing new to `account` before `not_before` (ms). Loses silently to a longer pause."""
         self._rows.update_if(
-            f"gate#{provider}",
+            f"gate#{account}",
             "SET #not_before = :until, #failures = :failures, #reason = :reason, #cause = :cause, #crowded = :one",
             "attribute_not_exists(#pk) OR #not_before < :until",
             until=not_before,
-            failures=seen.failures + 1 if cause == "account" else 0,
+            failures=0 if cause == "room" else 1 + (seen.failures if seen.cause == cause else 0),
             reason=reason[:300],
             cause=cause,
             one=1,
         )
 
-    def open(self, provider: str, seen: Gate, *, crowded: bool = False, not_before: int = 0) -> None:
+    def open(self, account: str, seen: Gate, *, crowded: bool = False, not_before: int = 0) -> None:
         """The provider takes tasks again; not if the gate has been closed anew since `seen` was read."""
         self._rows.update_if(
-            f"gate#{provider}",
+            f"gate#{account}",
             "SET #not_before = :until, #failures = :zero, #crowded = :crowded",
             "#not_before = :seen",
             until=not_before,
@@ -110,10 +131,19 @@ class Gates:
             seen=seen.not_before,
         )
 
-    def doubt(self, provider: str, now: int) -> None:
+    def suspect(self, account: str, seen: Gate, suspects: tuple[str, ...]) -> None:
+        """Keep what was refused for no clear reason; `()` forgets it. Loses silently to a note at the same moment: a
+        count that is one too low closes the gate one refusal later."""
+        text = " ".join(suspects)
+        if text != seen.suspects:
+            condition = "attribute_not_exists(#pk) OR #suspects = :seen"
+            pk = f"suspects#{account}"
+            self._rows.update_if(pk, "SET #suspects = :now", condition, now=text, seen=seen.suspects)
+
+    def doubt(self, account: str, now: int) -> None:
         """Tasks wait, and nobody has made room for the one that is sent next."""
         self._rows.update_if(
-            f"gate#{provider}",
+            f"gate#{account}",
             "SET #not_before = :now, #crowded = :one",
             "attribute_not_exists(#pk) OR #not_before = :zero",
             now=now,
@@ -121,14 +151,14 @@ class Gates:
             zero=0,
         )
 
-    def note_end(self, provider: str, *, called_back: bool) -> None:
+    def note_end(self, account: str, *, called_back: bool) -> None:
         """An end was told by a callback, or found by a poll: it decides when the next task is asked after."""
         condition = "attribute_not_exists(#calls_back) OR #calls_back <> :now"
-        self._rows.update_if(f"callbacks#{provider}", "SET #calls_back = :now", condition, now=int(called_back))
+        self._rows.update_if(f"callbacks#{account}", "SET #calls_back = :now", condition, now=int(called_back))
 
-    def give_turn(self, provider: str, tenant: str) -> None:
+    def give_turn(self, account: str, tenant: str) -> None:
         """The provider has taken a task of `tenant`: the others come first now."""
-        self._rows.update_if(f"gate#{provider}", "SET #turn = :tenant", "attribute_exists(#pk)", tenant=tenant)
+        self._rows.update_if(f"gate#{account}", "SET #turn = :tenant", "attribute_exists(#pk)", tenant=tenant)
 
 
 def _pause(row: dict[str, Any] | None) -> Pause | None:

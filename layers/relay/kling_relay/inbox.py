@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from kling_relay import creation, lines, request, results
-from kling_relay.errors import KlingError, bad_parameter
+from kling_relay.errors import KlingError, Refusal, bad_parameter
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
 from kling_relay.request import MAX_BODY_BYTES, Request
@@ -74,7 +74,8 @@ def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callab
                 return
             task = creation.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
         except KlingError as exc:
-            if exc.retry_after is not None:  # it says itself that it passes
+            passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, Refusal))
+            if passes:  # a later try of the same message finds the task, or makes it
                 raise
             task = relay.table.get(task_id)  # refused by the provider; or somebody else was faster
             if task is None:

@@ -70,7 +70,9 @@ def record(
         reserved=None if budget is None else estimate,
         spend_month=None if budget is None else budget.month,
     )
-    return recording.record(relay.table, new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget)
+    return recording.record(
+        relay.table, new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget, clock=relay.clock
+    )
 
 
 def _check_callback(relay: Relay, url: str | None) -> None:
@@ -94,13 +96,13 @@ def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.
     return {name: uploads.check(relay, tenant, name, image) for name, image in references.items()}
 
 
-def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes]) -> dict[str, Any]:
-    """The recorded request as the provider takes it: in its dialect, `model_name` always said, images of ours as bare
-    base64 or as presigned URLs.
+def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes], account: str) -> dict[str, Any]:
+    """The recorded request as the provider of `account` takes it: in its dialect, `model_name` always said, images of
+    ours as bare base64 or as presigned URLs.
 
     `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
     """
-    profile = relay.provider.profile
+    profile = relay.provider_at(account).profile
     body: dict[str, Any] = json.loads(json.dumps(task.request))
     for name, holder, key in image_places(body):
         if isinstance(holder[key], dict):

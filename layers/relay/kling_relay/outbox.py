@@ -36,8 +36,8 @@ class Outbox:
         old figures. Returns the task after it. Raises LostRace."""
         after = tuple(notice if one.number == notice.number else one for one in task.notices)
         left = notices.next_at(after)
-        values: dict[str, Any] = {"text": notice.text(), "write": new_token(), "seen": task.notice_seq, "one": 1}
-        update = f"SET #{notice.attribute} = :text, #write = :write"
+        values: dict[str, Any] = {"text": notice.text(), "noted": new_token(), "seen": task.notice_seq, "one": 1}
+        update = f"SET #{notice.attribute} = :text, #noted = :noted"
         if left is None:
             update += " REMOVE #notify, #notify_at"
         else:
@@ -45,7 +45,7 @@ class Outbox:
             values |= {"due": _DUE, "left": left}
         condition = "#notice_seq = :seen"
         update += " ADD #notice_seq :one"
-        self._rows.update(self._rows.expression(f"task#{task.id}", update, condition, **values))
+        self._rows.update(self._rows.expression(f"task#{task.id}", update, condition, **values), mark="noted")
         return replace(task, notices=after, notice_seq=task.notice_seq + 1)
 
 

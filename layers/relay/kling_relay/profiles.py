@@ -22,7 +22,10 @@ class Profile:
     `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
     `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
     reference is refused. `hides_reference`: its answers do not repeat our reference. `lists`: it has a route that lists
-    the account's tasks.
+    the account's tasks. `maintenance_refuses`: HTTP 503 with code 5001 is a promise that no task was made; a relay may
+    have tried another account before it answers so.
+    `settle_seconds`: a denial is believed this long after a POST in doubt at the soonest. `denial_gap_seconds`: two
+    denials count as two only this far apart.
     `result_hosts`: where its videos usually lie, beside its own host: each name stands for everything below it, too.
     """
 
@@ -41,6 +44,31 @@ class Profile:
     image_form: Literal["base64", "url"] = "base64"
     result_hosts: list[str] = field(default_factory=list)
     lists: bool = False
+    maintenance_refuses: bool = False
+    settle_seconds: float = 120.0
+    denial_gap_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who is paid for a task: the profile, the address, and the operator's label for the account behind the key. A new
+    key under the same label is a rotation; another label is another account."""
+
+    profile: str
+    base_url: str
+    label: str = "1"
+
+    def __str__(self) -> str:
+        return f"{self.profile}@{self.base_url}#{self.label}"
+
+    @classmethod
+    def read(cls, text: str) -> "Account":
+        """The account that `str` wrote; raises SettingsError for another text."""
+        name, _, rest = text.partition("@")
+        base_url, _, label = rest.rpartition("#")
+        if not (name and base_url and label):
+            raise SettingsError(f"account: profile@address#label is expected (got {text[:120]!r})")
+        return cls(name, base_url, label)
 
 
 @cache

@@ -19,9 +19,17 @@ _REFUSED = {1200, 1201, 1202, 1203, 1300, 1301}
 _TOO_FAST = 1302
 _NO_ROOM = {_TOO_FAST, 1303}
 _AUTHENTICATION = {1000, 1001, 1002, 1003, 1004}
-_ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1103, 1304}
+_NO_RIGHT = 1103  # to this model, perhaps, and not to others
+_ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1304}
 _UNCLEAR = {5000, 5001, 5002}
+_MAINTENANCE = (503, 5001)
+_MOVED = (301, 302, 307, 308)  # not 303: it answers a POST that was carried out
 _NO_ROOM_WORDS = "parallel task over resource pack limit"  # Kling's own, of 1303
+# Captures of the official host: kling-surface.md 0.1 and 0.2.
+_UNKNOWN_WORDS = "not found by id"
+_EXISTS_WORDS = "already exist"
+# A 403 with one of these words holds for every task of the account, unless it names a model. A guess at relays' words.
+_ACCOUNT_WORDS = ("quota", "balance", "credit", "arrears", "api key", "apikey", "api_key", "token", "permission")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +48,34 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider surely did not accept it, and will not: the request itself is at fault."""
+    """The provider surely did not accept it, and will not. `unclear`: the request is at fault, or else the account."""
 
     error: KlingError
+    unclear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """A task of our own reference is there already, and this POST made no second one: proof that one was accepted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """Surely not accepted: the address of the provider leads elsewhere, which is never followed."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
     """Surely not accepted; it will be when there is room (1303), or asked less often (`too_fast`: 1302, or a 429 that
-    says nothing)."""
+    says nothing), or when the provider's maintenance is over (`maintenance`)."""
 
     reason: str
     too_fast: bool = False
+    maintenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +94,14 @@ class Unsure:
     reason: str
 
 
-Outcome = Accepted | NotSent | Refused | NoRoom | AccountTrouble | Unsure
-_OUTCOMES = {Accepted: "ok", NoRoom: "no_room", Refused: "refused", AccountTrouble: "account"} | dict.fromkeys(
-    (NotSent, Unsure), "failed"
-)
+Outcome = Accepted | Exists | NotSent | Refused | NoRoom | AccountTrouble | Misconfigured | Unsure
+_OUTCOMES: dict[type, str] = {
+    **dict.fromkeys((Accepted, Exists), "ok"),
+    **dict.fromkeys((AccountTrouble, Misconfigured), "account"),
+    **dict.fromkeys((NotSent, Unsure), "failed"),
+    NoRoom: "no_room",
+    Refused: "refused",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,41 +227,70 @@ class Provider:
             return NotSent(str(exc))
         except BrokenError as exc:
             return Unsure(str(exc))
-        return _classify_submit(status, payload)
+        return _classify_submit(status, payload, self.profile, str(body.get("external_task_id") or ""))
 
 
 def _is_authentication_error(status: int, payload: Any) -> bool:
     return status == 401 or (isinstance(payload, dict) and snapshot.error_code(payload) in _AUTHENTICATION)
 
 
-def _classify_submit(status: int, payload: Any) -> Outcome:
+def _classify_submit(status: int, payload: Any, profile: Profile | None = None, reference: str = "") -> Outcome:
+    """What an answer to the paid POST proves: design.md, "What an answer to the paid POST proves". `reference`: ours,
+    of the task that was sent. Without a profile nothing holds that only some providers promise."""
     if not isinstance(payload, dict):
         return _classify_bare(status, f"HTTP {status} without a readable body")
-    if status < 300 and (found := snapshot.read(payload)) is not None:
+    found = snapshot.read(payload) if status < 300 and not payload.get("error") else None
+    if found is not None:
         return Accepted(found)
     code, text = snapshot.error_code(payload), _error_text(payload)
     said = f"HTTP {status}, code {code}: {text}"
+    if snapshot.names_task(payload):
+        return Unsure(f"HTTP {status}, code {code}, with the id of a task: {text}")
+    if (status, code) == _MAINTENANCE and profile is not None and profile.maintenance_refuses:
+        return NoRoom(said, maintenance=True)
+    if code in _UNCLEAR:
+        return Unsure(said)
+    if status >= 500 or status in _MOVED or isinstance(code, str):
+        return _classify_bare(status, said, text)
+    if code == 1201 and reference and reference in text:  # it exists, or is at fault: only a look tells
+        unique = profile is not None and profile.unique_reference and _EXISTS_WORDS in text.lower()
+        return Exists(said) if unique else Unsure(said)
+    return _classify_code(code, status, said, text)
+
+
+def _classify_code(code: int, status: int, said: str, text: str) -> Outcome:
     if code in _REFUSED:
-        return Refused(KlingError(int(code), text))
+        return Refused(KlingError(code, text))
+    if code == _NO_RIGHT:
+        return Refused(KlingError(code, text), unclear=True)
     if code in _NO_ROOM:
         return NoRoom(said, too_fast=code == _TOO_FAST)
     if code in _ACCOUNT:
         return AccountTrouble(said, authentication=code in _AUTHENTICATION)
-    return Unsure(said) if code in _UNCLEAR else _classify_bare(status, said, text)
+    return _classify_bare(status, said, text)
 
 
 def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
     """Without a code of Kling's the HTTP status speaks: 4xx is a refusal, everything else leaves it open. Of a refusal
     Kling's words may say that waiting helps: new-api turns 1303 into 400 with them."""
-    if status in (401, 402, 403):
+    if status in _MOVED:
+        return Misconfigured(said)
+    if status in (401, 402):
         return AccountTrouble(said, authentication=status == 401)
+    if status == 403:
+        words = said.lower()
+        if "model" not in words and any(word in words for word in _ACCOUNT_WORDS):
+            return AccountTrouble(said)
+        return Refused(_bare_refusal(status, text), unclear=True)
     if status == 429:
         return NoRoom(said, too_fast=True)
     if 400 <= status < 500 and status not in (408, 409, 425):
-        if _NO_ROOM_WORDS in text.lower():
-            return NoRoom(said)
-        return Refused(KlingError(1200, f"the provider refused the request: {text or f'HTTP {status}'}"))
+        return NoRoom(said) if _NO_ROOM_WORDS in text.lower() else Refused(_bare_refusal(status, text))
     return Unsure(said)
+
+
+def _bare_refusal(status: int, text: str) -> KlingError:
+    return KlingError(1200, f"the provider refused the request: {text or f'HTTP {status}'}")
 
 
 def _classify_query(status: int, payload: Any) -> Answer:
@@ -244,7 +301,8 @@ def _classify_query(status: int, payload: Any) -> Answer:
         return Found(found)
     code = snapshot.error_code(payload)
     nothing = status == 200 and code == 0 and not payload.get("data", "absent")
-    if nothing or code in (1203, "task_not_exist") or (status == 404 and code != 1202):
+    denied = code in (1203, "task_not_exist") or (code == 1201 and _UNKNOWN_WORDS in _error_text(payload).lower())
+    if nothing or denied or (status == 404 and code != 1202):
         return Unknown()
     return _said_nothing(status, payload)
 

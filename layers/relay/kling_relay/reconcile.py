@@ -14,7 +14,7 @@ from itertools import pairwise
 from time import sleep
 from typing import Any
 
-from kling_relay import discrepancy, schedule
+from kling_relay import discrepancy
 from kling_relay.books import Books
 from kling_relay.discrepancy import Finding, Row, What, finding
 from kling_relay.observability import Metric, logger
@@ -77,9 +77,10 @@ class _Run:
         self.relay = relay
         self.profile = relay.provider.profile
         self.books = Books(relay.table.rows, relay.settings.provider)
+        self.account = relay.account
         self.now, self.days = relay.clock.now_ms(), days
         self.since = self.now - days * _DAY_MS
-        self.settle_ms = relay.settings.scaled_ms(relay.settings.settle_seconds)
+        self.settle_ms = relay.settings.scaled_ms(relay.settings.settle_seconds or self.profile.settle_seconds)
         self.asks = False  # whether the provider can be asked at all
         self.found: list[Finding] = []
         self.counts, self.checked, self.unchecked = Counter[str](), Counter[str](), Counter[str]()
@@ -174,7 +175,8 @@ class _Run:
             for row in rows:
                 self.tell(discrepancy.alone(row, self.now, self.settle_ms), row)
                 by = discrepancy.question(row, self.now, self.settle_ms)
-                if by == "id" and owners.get(row.upstream_id or "") != row.task_id:
+                foreign = row.account not in (None, self.account)
+                if by and (foreign or (by == "id" and owners.get(row.upstream_id or "") != row.task_id)):
                     self.unchecked["of_another_provider"] += 1
                 elif by == "id" or (by == "reference" and not self._disproved(row)):
                     self._plan(row)
@@ -203,7 +205,7 @@ class _Run:
             else:
                 self._conclude(row, answer)
         if again:
-            gap = self.relay.settings.scaled_ms(schedule.DENIAL_GAP_SECONDS)
+            gap = self.relay.settings.scaled_ms(self.profile.denial_gap_seconds)
             sleep(max(0, denied_at + gap - self.relay.clock.now_ms()) / 1000)
             for row, answer in self._answers(again):
                 self._conclude(row, answer)

@@ -7,20 +7,32 @@ hold the hash of the request that it came with.
 from dataclasses import replace
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from kling_relay import spending
+from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
+from kling_relay.observability import logger
 from kling_relay.rows import Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
 from kling_relay.spending import Budget, Spending
 from kling_relay.table import TaskTable, new_item
 from kling_relay.task import Task
 
+_PATIENCE_MS = 20_000  # for an answer of the table, within the gateway's 29 s
+_PAUSE_SECONDS = 0.25
+# What the table answers if it has surely written nothing, and never will: the request itself is at fault.
+_DEFINITE = {"ValidationException", "AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"}
 _MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
 
 
 def record(
-    table: TaskTable, task: Task, *, body_hash: str, idempotency_key: str | None = None, budget: Budget | None = None
+    table: TaskTable,
+    task: Task,
+    *,
+    body_hash: str,
+    idempotency_key: str | None = None,
+    budget: Budget | None = None,
+    clock: Clock | None = None,
 ) -> Task:
     """Write a new task together with what makes it unique: the client's external id and Idempotency-Key; and, under a
     cap (`budget`), with what it reserves of it.
@@ -28,21 +40,57 @@ def record(
     Returns the task, or the one that the same request made before; raises KlingError where the same external id or key
     came with another body, unless the task of that one failed and cost nothing: then this one takes its place; and
     where the cap leaves no room. One transaction: there is never a pointer without a task.
+
+    If the table does not answer, the task may be on record, and the sweeper will send it: so the row is read and the
+    same transaction repeated until one of both is answered. If neither is within 20 s, raises KlingError 5000 with the
+    task's id, and without `Retry-After`: a client that sends the same again could pay twice.
     """
+    clock = clock or Clock()
+    until, token = clock.now_ms() + _PATIENCE_MS, new_token()  # what is made of an upload has the same id at every try
+    while True:
+        try:
+            return _record(table, task, body_hash, idempotency_key, budget, token)
+        except (BotoCoreError, ClientError) as exc:
+            written, failure = _written(table, task), exc
+        if written is not None:
+            table.on_move(None, task)
+            return written
+        if isinstance(failure, ClientError) and failure.response.get("Error", {}).get("Code") in _DEFINITE:
+            raise failure
+        if clock.now_ms() >= until:
+            logger.error("record_in_doubt", extra={"task_id": task.id, "error": type(failure).__name__})
+            advice = f"GET .../{task.kind}/{task.id} before you send it again: it may be under way"
+            raise KlingError(5000, f"it is not known whether task {task.id} was recorded; {advice}") from failure
+        clock.sleep(_PAUSE_SECONDS)
+
+
+def _written(table: TaskTable, task: Task) -> Task | None:
+    """The row of a task whose transaction had no answer, None if it is not there, or cannot be read."""
+    try:
+        return table.get(task.id)
+    except (BotoCoreError, ClientError):
+        return None
+
+
+def _record(
+    table: TaskTable, task: Task, body_hash: str, idempotency_key: str | None, budget: Budget | None, token: str
+) -> Task:
+    """As `record`, once; the same `token` makes a repetition of what was written a success."""
     rows, pointers = table.rows, _pointers(task.tenant, task.external_task_id, idempotency_key)
     outliving = table.outliving(task.created_at)
     item = {"task_id": value(task.id), "body_hash": value(body_hash), **outliving}
     raised = [] if budget is None else [spending.raised(rows, task, budget.cap, outliving)]
     failed: dict[str, str] = {}
-    attempt = new_token()  # not the task's id: what is made of an upload has the same one at every try
     for turn in range(_MOST_TURNS):
         puts = [_pointer(rows, {"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
         try:
-            rows.transact([rows.put_new(new_item(task)), *puts, *raised], token=f"{attempt}-{turn}")
+            rows.transact([rows.put_new(new_item(task)), *puts, *raised], token=f"{token}-{turn}")
             table.on_move(None, task)
             return task
         except ClientError as exc:
-            if conflicted(exc):  # nothing was written
+            if conflicted(exc):
+                if (written := table.get(task.id)) is not None:
+                    return written
                 raise KlingError(1302, "too many requests of this account at once", retry_after=1) from exc
             if not condition_failed(exc):
                 raise

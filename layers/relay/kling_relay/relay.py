@@ -17,14 +17,15 @@ from kling_relay import archive, catalogue, measures, observability
 from kling_relay.backlog import Backlog
 from kling_relay.catalogue import Catalogue
 from kling_relay.clock import Clock
-from kling_relay.credential import TokenSigner, key_in, webhook_secrets_in
+from kling_relay.controls import Controls
+from kling_relay.credential import TokenSigner, entries, entry_of, key_in, webhook_secrets_in
 from kling_relay.ended import Ended
 from kling_relay.gate import Gates
 from kling_relay.keyring import Keyring
 from kling_relay.keys import Keys
 from kling_relay.observability import Metric, logger
 from kling_relay.outbox import Outbox
-from kling_relay.profiles import profile
+from kling_relay.profiles import Account, profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.signed_urls import DeliveryKey
@@ -37,6 +38,8 @@ from kling_relay.task import Task
 _SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or when the old one is of no use
 _REFRESH_SECONDS = 5.0  # one that is asked for sooner comes from memory: forgers must not cost a read each
 _CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+# Two calls of the table that get no answer end within the gateway's 29 s: recording.py answers after the second one.
+_TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=3))
 # The overlay of the models is worth no waiting: without it there is still the catalogue that is shipped.
 _QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
 
@@ -94,11 +97,15 @@ class Relay:
     def table(self) -> TaskTable:
         settings = self.settings
         name, days = settings.need("task_table"), settings.task_retention_days
-        return TaskTable(self.client("dynamodb"), name, days, on_move=self.tell_move)
+        return TaskTable(self.client("dynamodb", _TABLE_CONFIG), name, days, on_move=self.tell_move)
 
     @cached_property
     def gates(self) -> Gates:
         return Gates(self.table.rows)
+
+    @cached_property
+    def controls(self) -> Controls:
+        return Controls(self.table.rows)
 
     @cached_property
     def spending(self) -> Spending:
@@ -184,19 +191,54 @@ class Relay:
     def events(self) -> Any:
         return self.client("events")
 
-    @cached_property
+    @property
+    def account(self) -> str:
+        """The account that new tasks are sent to: profiles.Account as text."""
+        settings = self.settings
+        chosen = profile(settings.provider, settings.kling_base_url)
+        return str(Account(settings.provider, chosen.base_url, settings.provider_account))
+
+    @property
     def provider(self) -> Provider:
-        chosen = profile(self.settings.provider, self.settings.kling_base_url)
-        signer = TokenSigner(self._provider_key_in, lambda: self.clock.now_ms() / 1000)
-        key = signer if chosen.auth == "aksk" else self._provider_key_in
+        """The provider of new tasks."""
+        return self.provider_at(self.account)
+
+    @provider.setter
+    def provider(self, given: Provider) -> None:
+        self._providers[self.account] = given
+
+    @cached_property
+    def _providers(self) -> dict[str, Provider]:
+        return {}
+
+    def account_of(self, task: Task) -> str:
+        """The account that `task` was sent to; the one that it will be sent to, as long as it was sent to none."""
+        return task.account or self.account
+
+    def provider_of(self, task: Task) -> Provider:
+        return self.provider_at(self.account_of(task))
+
+    def provider_at(self, account: str) -> Provider:
+        """The provider behind `account`, with that account's key. Raises SettingsError for an account that no profile
+        describes."""
+        if account not in self._providers:
+            self._providers[account] = self._connect(account)
+        return self._providers[account]
+
+    def _connect(self, account: str) -> Provider:
+        named = Account.read(account)
+        chosen = profile(named.profile, named.base_url)
+
+        def stored(refresh: bool) -> str:
+            return key_in(entry_of(self._provider_key.get(refresh), account))
+
+        key = TokenSigner(stored, lambda: self.clock.now_ms() / 1000) if chosen.auth == "aksk" else stored
         return Provider(chosen, key, lambda outcome: self.count(Metric.PROVIDER_CALLS, outcome))
 
-    def _provider_key_in(self, refresh: bool) -> str:
-        return key_in(self._provider_key.get(refresh))
-
     def webhook_secrets(self, refresh: bool = False) -> list[str]:
-        """What the provider may sign its callbacks with; none where the operator has stored none."""
-        return webhook_secrets_in(self._provider_key.get(refresh))
+        """What the providers may sign their callbacks with; none where the operator has stored none."""
+        held = entries(self._provider_key.get(refresh)).values()
+        return [secret for entry in held for secret in webhook_secrets_in(entry)]
 
     @cached_property
     def _provider_key(self) -> Cached[str]:

@@ -72,11 +72,11 @@ class Rows:
             **({"ExpressionAttributeValues": given} if given else {}),  # DynamoDB refuses an empty one
         }
 
-    def update(self, expression: dict[str, Any]) -> dict[str, Any]:
-        """One conditional update that sets `write` to a token of its own; the row after it. Raises LostRace.
+    def update(self, expression: dict[str, Any], mark: str = "write") -> dict[str, Any]:
+        """One conditional update that sets the attribute `mark` to a new token; the row after it. Raises LostRace.
 
         A failed condition whose old row carries that token is our own write, repeated by the SDK because the first
-        answer was lost: success.
+        answer was lost: success. Writers that may come between have another mark, so that they do not hide it.
         """
         try:
             answer = _patiently(
@@ -88,7 +88,7 @@ class Rows:
             if not condition_failed(exc):
                 raise
             old: dict[str, Any] = exc.response.get("Item", {})
-            if old.get("write") != expression["ExpressionAttributeValues"][":write"]:
+            if old.get(mark) != expression["ExpressionAttributeValues"][f":{mark}"]:
                 raise LostRace from exc
             return old
         item: dict[str, Any] = answer["Attributes"]

@@ -8,7 +8,6 @@ CALLED_BACK = 4  # times p5 passes before the first poll where callbacks come: n
 POLL_EVEN_UNTIL = 900.0  # ... until here; after that a sixtieth of the age, so that a day costs a few hundred polls
 CALLBACK_GAP_SECONDS = 5.0  # a callback makes us ask the provider at most once in this time
 LOOKUP_SECONDS = 5.0  # the first look for a POST whose outcome is unknown
-DENIAL_GAP_SECONDS = 30.0  # two answers "not known" count as two only this far apart
 PARKED_SECONDS = 300.0  # between looks once the settle window is over
 WATCH_SECONDS = 6 * 3600.0  # between looks at an expired task
 WATCH_UNTIL_SECONDS = 30 * 86_400.0  # the provider removes its files after 30 days

@@ -33,6 +33,7 @@ class Settings:
     models_parameter: str = ""
     provider: str = "cometapi"
     kling_base_url: str = ""
+    provider_account: str = "1"  # the operator's label for the account behind the key: profiles.Account
     result_hosts: str = "warn"
     intake_tenant: str = ""
     intake_queue_url: str = ""
@@ -46,8 +47,9 @@ class Settings:
     default_model_omni_video: str = ""
     deadline_seconds: int = 86_400
     submit_timeout_seconds: int = 15
-    settle_seconds: int = 120
-    on_unconfirmed: str = "park"
+    settle_seconds: int = 0  # 0: as the provider's profile has it
+    on_unconfirmed: str = "auto"
+    unconfirmed_deadline_seconds: int = 3_600
     monthly_cap_units: int = 0
     require_webhook_signature: str = "off"
     allow_local_webhooks: str = ""  # on a laptop only: webhooks may go to loopback

@@ -13,6 +13,8 @@ Status = Literal["submitted", "processing", "succeed", "failed"]
 _MOST_VIDEOS = 8  # these two keep a row small, whatever the provider says
 _MOST_URL_CHARACTERS = 8192
 _WORD = re.compile(r"[\w.-]{1,64}")  # what codes and status words look like: fit for a log, unlike free text
+_NO_IDS = {"", "0", "null", "none", "nil", "undefined", "false"}
+_DEEPEST = 8  # levels of an answer that are searched for a task's id
 _LEAST_MILLISECONDS = 100_000_000_000  # in March 1973; as seconds in the year 5138
 
 _STATUS_WORDS: dict[str, Status] = {
@@ -36,6 +38,11 @@ class Snapshot:
     reference: str | None = None
     created_at: int | None = None
     units: str | None = None
+    ids: tuple[str, ...] = ()  # every id that the answer gives the task, outermost first: a relay wraps one in another
+
+    def is_about(self, upstream_id: str) -> bool:
+        """Whether this is the task that was asked for by `upstream_id`."""
+        return upstream_id == self.upstream_id or upstream_id in self.ids
 
 
 def error_code(answer: dict[str, Any]) -> int | str:
@@ -55,15 +62,15 @@ def read(answer: Any) -> Snapshot | None:
     if not isinstance(answer, dict) or error_code(answer) != 0:
         return None
     levels = _levels(answer)
-    upstream_id = _text(_first(levels, "task_id", "id"))  # a relay's own id stands outside the one that it wraps
-    if not upstream_id:
+    ids = tuple(one for level in levels if (one := _id(level)) is not None)
+    if not ids:
         return None
     inside_out = levels[::-1]
     word = _plain(_text(_first(inside_out, "task_status", "status")) or "")
     info = _first(inside_out, "task_info")
     reference = info.get("external_task_id") if isinstance(info, dict) else None
     return Snapshot(
-        upstream_id=upstream_id,
+        upstream_id=ids[0],  # a relay's own id stands outside the one that it wraps
         status=_STATUS_WORDS.get(word.lower()),
         word=word,
         message=_message(inside_out),
@@ -71,7 +78,37 @@ def read(answer: Any) -> Snapshot | None:
         reference=_text(reference or _first(inside_out, "external_task_id", "external_id")),
         created_at=_milliseconds(_first(inside_out, "created_at", "create_time", "submit_time")),
         units=_text(_first(inside_out, "final_unit_deduction")),
+        ids=ids,
     )
+
+
+def names_task(answer: Any) -> bool:
+    """Whether `answer`, which may be an error, holds the id of a task anywhere: then a task may have been made."""
+    if not isinstance(answer, dict):
+        return False
+    data = answer.get("data")
+    listed = data if isinstance(data, list) else [data]
+    if any(_id(level) is not None for level in (answer, *listed) if isinstance(level, dict)):
+        return True
+    return any(_holds_task_id(value, _DEEPEST) for value in answer.values())
+
+
+def _holds_task_id(value: Any, depth: int) -> bool:
+    if depth == 0 or not isinstance(value, dict | list):
+        return False
+    if isinstance(value, dict) and _identity(value.get("task_id")) is not None:
+        return True
+    return any(_holds_task_id(one, depth - 1) for one in (value.values() if isinstance(value, dict) else value))
+
+
+def _id(level: dict[str, Any]) -> str | None:
+    return _identity(level.get("task_id")) or _identity(level.get("id"))
+
+
+def _identity(value: Any) -> str | None:
+    """An id, or None for what a program writes if it has none."""
+    text = _text(value)
+    return None if text is None or text.lower() in _NO_IDS else text
 
 
 def read_list(answer: Any) -> tuple[list[Snapshot], int] | None:

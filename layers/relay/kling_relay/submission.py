@@ -1,31 +1,35 @@
-"""From "recorded" to "the provider has it": at most one paid POST, and looking up what became of one in doubt."""
+"""From "recorded" to "the provider has it": at most one paid POST a claim, and what its outcome means."""
 
+import hashlib
+import json
 from typing import Any
 
 from kling_relay import intake, schedule, sweeper, webhooks
-from kling_relay.catalogue import render_p5_seconds
+from kling_relay.confirm import ask_for, in_doubt
 from kling_relay.facts import Facts
 from kling_relay.gate import Gate, awaited
 from kling_relay.observability import logger
 from kling_relay.provider import (
     Accepted,
     AccountTrouble,
-    Found,
+    Exists,
+    Misconfigured,
     NoRoom,
     NotSent,
     Outcome,
+    Provider,
     Refused,
-    Unknown,
 )
 from kling_relay.relay import Relay
-from kling_relay.schema import default_mode
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
-from kling_relay.task import Failure, Phase, Step, Task
+from kling_relay.steps import adopt, age, deadline, expire, first_poll, in_short, ms, wait
+from kling_relay.task import SENT, Failure, Phase, Step, Task
 from kling_relay.wire import CONNECT_SECONDS
 
 _LEASE_MARGIN_MS = 2_000
-_UNCONFIRMED_END = "submission unconfirmed; it was not repeated, to avoid a double charge"
+_SUSPECTS = 3  # different requests refused in a row without a clear reason: it is the account
+_ADDRESS = "nothing was sent, nothing was charged: the operator has to correct KlingBaseUrl (or Provider) of the stack"
 
 
 def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
@@ -33,61 +37,72 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     back, or the time that this Lambda has left is too short to see the answer."""
     now = relay.clock.now_ms()
     if now >= deadline(relay, task):
-        late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
-        return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
+        return _too_late(relay, task, now)
     if task.retry_at is not None and task.retry_at > now:
         return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
-    must_end_by = facts.must_end_by
-    if must_end_by is None:  # a callback or a copy: neither may send anything
+    if facts.must_end_by is None:  # a callback or a copy: neither may send anything
         return wait(relay, task, 1)
-    gate = relay.gates.get(relay.settings.provider)
-    others_wait = facts.fresh and gate.crowded and relay.table.waiting(1)
-    if closed := gate.closed(now) or ("its turn, behind others" if others_wait else ""):
-        return _wait_in_turn(relay, task, closed)
+    # A POST in doubt binds the task to its account: elsewhere, a repetition could be billed beside it.
+    account = relay.account if task.unsure_since is None else relay.account_of(task)
+    gate = relay.gates.get(account)
+    if (held := _held_back(relay, task, facts, gate, now)) is not None:
+        return held
     found = _ask_once_more(relay, task, facts)
     if not found:
-        return wait(relay, task, schedule.DENIAL_GAP_SECONDS)
-    now = relay.clock.now_ms()
-    if now + (CONNECT_SECONDS + relay.settings.submit_timeout_seconds) * 1000 + _LEASE_MARGIN_MS > must_end_by:
+        return wait(relay, task, relay.provider_of(task).profile.denial_gap_seconds)
+    if not _has_time(relay, facts.must_end_by):
         return wait(relay, task, 1)
+    return _claim_and_send(relay, task, facts.must_end_by, _Sender(relay, account, gate, facts), found)
+
+
+def _claim_and_send(
+    relay: Relay, task: Task, must_end_by: int, sender: "_Sender", found: Snapshot | str
+) -> Task | Step:
+    """`found`: the provider's task, if an earlier POST was taken after all."""
+    facts, account = sender.facts, sender.account
     try:
-        relay.provider.prepare(refresh=gate.account_trouble)  # it may have been replaced meanwhile
+        relay.provider_at(account).prepare(refresh=sender.gate.account_trouble)  # it may have been replaced meanwhile
     except SettingsError as exc:
-        return _close_gate(relay, task, AccountTrouble(str(exc)))
-    body = intake.upstream_body(relay, task, facts.images)
+        return sender.close_gate(task, AccountTrouble(str(exc)))
+    body = intake.upstream_body(relay, task, facts.images, account)
     body["external_task_id"] = task.id
-    if _can_be_called(relay):
+    if sender.can_be_called:
         body["callback_url"] = webhooks.callback_url(relay.base_url, relay.keyring, task.id)
-    # The lease outlives this Lambda: when it is over, no POST under this claim can still begin.
-    lease = must_end_by + _LEASE_MARGIN_MS
-    due_at = lease + _ms(schedule.GRACE_SECONDS)
-    claimed = relay.table.move(
-        task,
-        Phase.SUBMITTING,
-        attempt=task.attempt + 1,
-        claimed_at=now,
-        lease_until=lease,
-        due_at=due_at,
-        queue="open",
-        updated_at=now,
-    )
+    claimed = _claim(relay, task, account, must_end_by)
     if isinstance(found, Snapshot):
         return adopt(relay, claimed, found)
-    return _send(relay, claimed, body, gate, facts)
+    if not _has_time(relay, must_end_by):  # the claim took its time; it is certain that nothing was sent
+        return sender.again(claimed, 1, "its turn")
+    return sender.send(claimed, body)
 
 
-def _send(relay: Relay, claimed: Task, body: dict[str, Any], gate: Gate, facts: Facts) -> Task | Step:
-    """The one paid POST of a claim, and its outcome into the row. `gate`: as it was before the claim."""
-    outcome = relay.provider.submit(claimed.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
-    bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found, whatever comes now
-    told = {"task_id": claimed.id, "attempt": claimed.attempt}
-    logger.info("submitted", extra={**told, "outcome": type(outcome).__name__, "upstream_id": bought})
-    step = _record(relay, claimed, outcome, facts, gate)
-    if gate.crowded and isinstance(outcome, Accepted):
-        sweeper.room_was_found(relay, claimed.tenant, gate)
-    if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
-        sweeper.room_was_made(relay)
-    return step
+def _too_late(relay: Relay, task: Task, now: int) -> Task | Step:
+    late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
+    if task.unsure_since is not None:  # an earlier POST may have been taken after all
+        return expire(relay, task, f"{late}; still watched: a late video will be delivered")
+    return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
+
+
+def _held_back(relay: Relay, task: Task, facts: Facts, gate: Gate, now: int) -> Task | Step | None:
+    """What becomes of a task that may not be sent now; None if it may."""
+    others_wait = facts.fresh and gate.crowded and relay.table.waiting(1)
+    closed = gate.closed(now) or ("its turn, behind others" if others_wait else "")
+    if closed and facts.fresh and gate.pause is None and gate.cause == "address" and gate.not_before > now:
+        return _refuse_address(relay, task, gate.reason)
+    return wait_in_turn(relay, task, closed) if closed else None
+
+
+def _refuse_address(relay: Relay, task: Task, reason: str) -> Task:
+    """A client that waits for its answer gets the operator's error at once."""
+    told: dict[str, Any] = {"reason": f"{reason}; {_ADDRESS}", "refusal_code": 5000, "failure": Failure.REFUSED}
+    also = () if task.phase is Phase.ACCEPTED else SENT
+    return relay.table.move(task, Phase.FAILED, also=also, updated_at=relay.clock.now_ms(), **told)
+
+
+def _has_time(relay: Relay, must_end_by: int) -> bool:
+    """Whether a POST that begins now ends in time, with its answer recorded."""
+    seconds = CONNECT_SECONDS + relay.settings.submit_timeout_seconds
+    return relay.clock.now_ms() + ms(seconds) + _LEASE_MARGIN_MS <= must_end_by
 
 
 def _ask_once_more(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
@@ -96,64 +111,30 @@ def _ask_once_more(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
     return "denied" if task.unsure_since is None else ask_for(relay, task, facts)
 
 
-def _can_be_called(relay: Relay) -> bool:
-    """Whether a callback can reach us: not on a laptop before the real provider, which would refuse the address."""
-    return relay.base_url.startswith("https://") or relay.provider.profile.base_url.startswith("http://")
-
-
-def _record(relay: Relay, task: Task, outcome: Outcome, facts: Facts, gate: Gate) -> Task | Step:
-    now = relay.clock.now_ms()
-    if isinstance(outcome, Accepted):
-        adopted = adopt(relay, task, outcome.snapshot)
-        times = schedule.CALLED_BACK if gate.calls_back and _can_be_called(relay) else 1
-        return wait(relay, adopted, times * first_poll(relay, adopted) - age(relay, adopted))
-    if isinstance(outcome, Refused) and task.unsure_since is None:
-        code, said = outcome.error.code, outcome.error.message
-        failure = Failure.of(said, code, otherwise=Failure.REFUSED)
-        return relay.table.move(task, Phase.FAILED, reason=said, refusal_code=code, failure=failure, updated_at=now)
-    if isinstance(outcome, NotSent):
-        why = f"the provider cannot be reached ({outcome.reason})"
-        return _again(relay, task, schedule.backoff(task.attempt, first=2, most=300), why)
-    if isinstance(outcome, NoRoom) and outcome.too_fast and task.retry_at is None and not facts.fresh:
-        # Its place is still there: asked for a little later, and once, it need not wait for another turn.
-        return _again(relay, task, schedule.backoff(1, first=4, most=4), awaited("room", _in_short(outcome.reason)))
-    if isinstance(outcome, NoRoom | AccountTrouble):
-        return _close_gate(relay, task, outcome)
-    # In doubt. Also a refusal of a second POST under the same reference: it may say that the first one was accepted.
-    if isinstance(outcome, Refused):
-        return _in_doubt(relay, task, "refused after a POST in doubt", refusal=outcome.error.message)
-    return _in_doubt(relay, task, outcome.reason)
-
-
-def _again(relay: Relay, task: Task, pause: float, waits_for: str) -> Step:
-    """Surely not accepted, and worth another try in `pause` seconds."""
-    now = relay.clock.now_ms()
-    retry_at = now + relay.settings.scaled_ms(pause)
-    task = relay.table.move(
-        task, Phase.ACCEPTED, retry_at=retry_at, lease_until=None, waits_for=waits_for[:300], updated_at=now
+def _claim(relay: Relay, task: Task, account: str, must_end_by: int) -> Task:
+    """The claim's lease outlives this Lambda: when it is over, no POST under this claim can still begin."""
+    now, lease = relay.clock.now_ms(), must_end_by + _LEASE_MARGIN_MS
+    in_doubt_since = task.posted_since if task.unsure_since is not None else None
+    return relay.table.claim(
+        task,
+        attempt=task.attempt + 1,
+        account=account,
+        claimed_at=now,
+        posted_since=in_doubt_since or now,
+        lease_until=lease,
+        due_at=lease + ms(schedule.GRACE_SECONDS),
+        queue="open",
+        updated_at=now,
     )
-    return wait(relay, task, pause)
 
 
-def _close_gate(relay: Relay, task: Task, outcome: NoRoom | AccountTrouble) -> Step:
-    """Surely not accepted, and the next one would not be either: pause, and let this task wait its turn."""
-    gate, pause = relay.gates.get(relay.settings.provider), schedule.NO_ROOM_SECONDS
-    if isinstance(outcome, AccountTrouble):
-        pause = schedule.backoff(gate.failures + 1, first=60, most=600)
-    until = relay.clock.now_ms() + relay.settings.scaled_ms(pause)
-    cause, reason = "room" if isinstance(outcome, NoRoom) else "account", _in_short(outcome.reason)
-    relay.gates.close(relay.settings.provider, gate, not_before=until, reason=reason, cause=cause)
-    if isinstance(outcome, AccountTrouble):
-        logger.error("provider_account_trouble", extra={"task_id": task.id, "reason": reason})
-    return _wait_in_turn(relay, task, awaited(cause, reason))
-
-
-def _wait_in_turn(relay: Relay, task: Task, waits_for: str) -> Step:
+def wait_in_turn(relay: Relay, task: Task, waits_for: str) -> Step:
     """Into the queue, which is sorted by age: `due_at` of a waiting task is its birth. Its workflow ends here."""
-    target = None if task.phase is Phase.ACCEPTED else Phase.ACCEPTED
+    sent = task.phase is not Phase.ACCEPTED
     task = relay.table.move(
         task,
-        target,
+        Phase.ACCEPTED if sent else None,
+        also=SENT if sent else (),
         queue="waiting",
         due_at=task.created_at,
         retry_at=None,
@@ -164,168 +145,109 @@ def _wait_in_turn(relay: Relay, task: Task, waits_for: str) -> Step:
     return Step(task, "done")
 
 
-def lease_over(relay: Relay, task: Task, facts: Facts) -> Task | Step:
-    """A claimed task: while the lease runs somebody may be sending; after it, nobody knows what they achieved."""
-    now = relay.clock.now_ms()
-    if task.lease_until is not None and task.lease_until > now:
-        return wait(relay, task, (task.lease_until - now) / 1000, scaled=False)
-    return _in_doubt(relay, task, "the sender did not come back", look_at_once=True)
+class _Sender:
+    """The one paid POST of a claim to `account`, and its outcome. `gate`: as it was before the claim."""
+
+    def __init__(self, relay: Relay, account: str, gate: Gate, facts: Facts) -> None:
+        self._relay = relay
+        self.account = account
+        self.gate = gate
+        self.facts = facts
+        self._provider: Provider = relay.provider_at(account)
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether a callback can reach us: not on a laptop before the real provider, which would refuse the address."""
+        return self._relay.base_url.startswith("https://") or self._provider.profile.base_url.startswith("http://")
+
+    def send(self, claimed: Task, body: dict[str, Any]) -> Task | Step:
+        relay, gate = self._relay, self.gate
+        outcome = self._provider.submit(claimed.kind, body, read_seconds=relay.settings.submit_timeout_seconds)
+        bought = outcome.snapshot.upstream_id if isinstance(outcome, Accepted) else None  # to be found in the log
+        told = {"task_id": claimed.id, "attempt": claimed.attempt}
+        logger.info("submitted", extra={**told, "outcome": type(outcome).__name__, "upstream_id": bought})
+        outcome = self._weighed(claimed, body, outcome)
+        step = self._record(claimed, outcome)
+        if gate.crowded and isinstance(outcome, Accepted):
+            sweeper.room_was_found(relay, claimed.tenant, gate)
+        if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
+            sweeper.room_was_made(relay)
+        return step
+
+    def _weighed(self, task: Task, body: dict[str, Any], outcome: Outcome) -> Outcome:
+        """A refusal for no clear reason is the request's fault, until different requests are refused so in a row."""
+        gates, gate = self._relay.gates, self.gate
+        if isinstance(outcome, Accepted):
+            gates.suspect(self.account, gate, ())
+        if not isinstance(outcome, Refused) or not outcome.unclear:
+            return outcome
+        suspects = gate.suspected(_fingerprint(body))
+        gates.suspect(self.account, gate, suspects[-_SUSPECTS:])
+        return outcome if len(suspects) < _SUSPECTS else AccountTrouble(f"refused in a row: {outcome.error.message}")
+
+    def _record(self, task: Task, outcome: Outcome) -> Task | Step:
+        relay, facts = self._relay, self.facts
+        if isinstance(outcome, Accepted):
+            adopted = adopt(relay, task, outcome.snapshot)
+            times = schedule.CALLED_BACK if self.gate.calls_back and self.can_be_called else 1
+            return wait(relay, adopted, times * first_poll(relay, adopted) - age(relay, adopted))
+        if isinstance(outcome, Exists):
+            return in_doubt(relay, task, outcome.reason, look_at_once=True, proved=True)
+        if isinstance(outcome, Refused) and task.unsure_since is None:
+            return _fail(relay, task, outcome)
+        if isinstance(outcome, NotSent):
+            why = f"the provider cannot be reached ({outcome.reason})"
+            return self.again(task, schedule.backoff(task.attempt, first=2, most=300), why)
+        if isinstance(outcome, NoRoom) and outcome.too_fast and task.retry_at is None and not facts.fresh:
+            # Its place is still there: asked for a little later, and once, it need not wait for another turn.
+            return self.again(task, schedule.backoff(1, first=4, most=4), awaited("room", in_short(outcome.reason)))
+        if isinstance(outcome, NoRoom | AccountTrouble | Misconfigured):
+            return self.close_gate(task, outcome)
+        # In doubt. Also a refusal of a second POST under the same reference: it may mean that the first was accepted.
+        if isinstance(outcome, Refused):
+            return in_doubt(relay, task, "refused after a POST in doubt", refusal=outcome.error.message)
+        return in_doubt(relay, task, outcome.reason)
+
+    def again(self, task: Task, pause: float, waits_for: str) -> Step:
+        """Surely not accepted, and worth another try in `pause` seconds."""
+        relay = self._relay
+        now = relay.clock.now_ms()
+        retry_at = now + relay.settings.scaled_ms(pause)
+        told: dict[str, Any] = {"waits_for": waits_for[:300], "retry_at": retry_at, "lease_until": None}
+        return wait(relay, relay.table.move(task, Phase.ACCEPTED, also=SENT, updated_at=now, **told), pause)
+
+    def close_gate(self, task: Task, outcome: NoRoom | AccountTrouble | Misconfigured) -> Task | Step:
+        """Surely not accepted, and the next one would not be either: pause, and let this task wait its turn."""
+        relay, gate = self._relay, self.gate
+        cause, pause = _pause(outcome, gate.failures + 1 if gate.troubled else 1)
+        reason = in_short(outcome.reason)
+        until = relay.clock.now_ms() + relay.settings.scaled_ms(pause)
+        relay.gates.close(self.account, gate, not_before=until, reason=reason, cause=cause)
+        if not isinstance(outcome, NoRoom):
+            logger.error("provider_account_trouble", extra={"task_id": task.id, "cause": cause, "reason": reason})
+        if isinstance(outcome, Misconfigured) and self.facts.fresh and task.unsure_since is None:
+            return _refuse_address(relay, task, reason)
+        return wait_in_turn(relay, task, awaited(cause, reason))
 
 
-def _in_doubt(relay: Relay, task: Task, reason: str, *, look_at_once: bool = False, refusal: str = "") -> Task | Step:
-    """`refusal`: what a second POST was refused with; the task fails with it where the first one is not found."""
-    now = relay.clock.now_ms()
-    logger.warning("submission_unconfirmed", extra={"task_id": task.id, "reason": _in_short(reason)})
-    pause = 0.0 if look_at_once else schedule.LOOKUP_SECONDS
-    task = relay.table.move(
-        task,
-        Phase.UNCONFIRMED,
-        unsure_since=now,
-        denials=0,
-        retry_at=now + relay.settings.scaled_ms(pause),
-        lease_until=None,
-        due_at=now + _ms(schedule.GRACE_SECONDS),
-        reason=refusal,
-        waits_for=f"proof of its submission ({_in_short(reason)})",
-        updated_at=now,
-    )
-    return task if look_at_once else wait(relay, task, pause)
+def _pause(outcome: NoRoom | AccountTrouble | Misconfigured, failures: int) -> tuple[str, float]:
+    """Why the gate is closed, and for how long (s)."""
+    if isinstance(outcome, NoRoom) and not outcome.maintenance:
+        return "room", schedule.NO_ROOM_SECONDS
+    if isinstance(outcome, NoRoom):
+        return "maintenance", schedule.backoff(failures, first=20, most=120)
+    cause = "address" if isinstance(outcome, Misconfigured) else "account"
+    return cause, schedule.backoff(failures, first=60, most=600)
 
 
-def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
-    """An unconfirmed task: ask for it by our reference, or by the id that a callback named. Never a POST from here but
-    where the profile or the operator says that repeating is safe, after two denials and the settle window."""
-    now = relay.clock.now_ms()
-    found = ask_for(relay, task, facts)
-    if isinstance(found, Snapshot):
-        return adopt(relay, task, found)
-    if now >= deadline(relay, task):
-        return expire(relay, task, f"{_UNCONFIRMED_END}; still watched for a late video")
-    if task.retry_at is not None and task.retry_at > now:  # a callback brought us here early: it counts for nothing
-        return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
-    denials = task.denials + (found == "denied")
-    settled = now >= (task.unsure_since or now) + relay.settings.scaled_ms(relay.settings.settle_seconds)
-    if found == "denied" and denials >= 2 and settled:
-        if task.reason:
-            failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
-            return relay.table.move(task, Phase.FAILED, reason=task.reason, failure=failure, updated_at=now)
-        if relay.provider.profile.unique_reference or relay.settings.on_unconfirmed == "retry":
-            # The POST itself is left to the next step: who asks may be a callback, with little time.
-            task = relay.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
-            return wait(relay, task, 1)
-        if relay.settings.on_unconfirmed == "fail":
-            told = {"reason": _UNCONFIRMED_END, "failure": Failure.EXPIRED}
-            return relay.table.move(task, Phase.FAILED, **told, updated_at=now)
-    one_more = not settled or (found == "denied" and denials < 2)
-    pause = schedule.DENIAL_GAP_SECONDS if one_more else schedule.PARKED_SECONDS
-    retry_at = now + relay.settings.scaled_ms(pause)
-    parked: dict[str, object] = {}
-    if settled and task.parked_at is None:  # until its deadline: a callback that names it still settles it
-        parked = {"parked_at": now, "waits_for": f"{task.waits_for}; parked"}
-    task = relay.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now, **parked)
-    if parked:
-        logger.warning("task_parked", extra={"task_id": task.id, "denials": denials})
-    return wait(relay, task, pause)
+def _fail(relay: Relay, task: Task, refused: Refused) -> Task:
+    code, said = refused.error.code, refused.error.message
+    failure = Failure.of(said, code, otherwise=Failure.REFUSED)
+    told: dict[str, Any] = {"reason": said, "refusal_code": code, "failure": failure}
+    return relay.table.move(task, Phase.FAILED, also=SENT, updated_at=relay.clock.now_ms(), **told)
 
 
-def ask_for(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
-    """The provider's task that is ours; "denied" where it says that there is none; "" where nothing was learned."""
-    profile = relay.provider.profile
-    learned = ""
-    if profile.ask_by_reference:
-        answer = relay.provider.query(task.kind, task.id)
-        if isinstance(answer, Found) and _is_ours(relay, task, answer.snapshot):
-            return answer.snapshot
-        learned = "denied" if isinstance(answer, Unknown) else ""
-    if facts.hint:
-        answer = relay.provider.query(task.kind, facts.hint)
-        if isinstance(answer, Found) and _may_be_ours(relay, task, answer.snapshot):
-            return answer.snapshot
-    return learned
-
-
-def _may_be_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
-    """Whether the task that a callback named is ours: it carries our reference; or, with a provider that hides
-    references, it was made after our claim (5 s for clocks that differ)."""
-    if snap.reference is None:
-        if not relay.provider.profile.hides_reference or snap.created_at is None or task.claimed_at is None:
-            return False
-        if snap.created_at < task.claimed_at - 5_000:
-            return False
-    return _is_ours(relay, task, snap)
-
-
-def _is_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
-    """Whether no other reference is on it, and no other row owns it: one that does makes any answer a mistake."""
-    if snap.reference not in (None, task.id):
-        return False
-    return relay.table.owner(relay.settings.provider, snap.upstream_id) in (None, task.id)
-
-
-def adopt(relay: Relay, task: Task, snap: Snapshot) -> Task:
-    """The provider has the task: note its id. An expired task stays expired until there is more to tell."""
-    now = relay.clock.now_ms()
-    return relay.table.adopt(
-        task,
-        None if task.phase is Phase.EXPIRED else Phase.SUBMITTED,
-        relay.settings.provider,
-        snap.upstream_id,
-        lease_until=None,
-        retry_at=None,
-        waits_for="the provider",
-        due_at=now + relay.settings.scaled_ms(first_poll(relay, task)) + _ms(schedule.GRACE_SECONDS),
-        queue="open",
-        updated_at=now,
-    )
-
-
-def age(relay: Relay, task: Task) -> float:
-    """Seconds since the task was sent; in rehearsals, with every wait shortened, seconds of the time that is played."""
-    since = (relay.clock.now_ms() - (task.claimed_at or task.created_at)) / 1000
-    return since / (relay.settings.wait_scale or 1.0)
-
-
-def first_poll(relay: Relay, task: Task) -> float:
-    """Seconds after submission at which the first query is worth making."""
-    name = intake.model_name(relay, task)
-    mode, duration = task.request.get("mode", default_mode(task.kind)), task.request.get("duration", "5")
-    return render_p5_seconds(relay.catalogue, name, mode, duration)
-
-
-def deadline(relay: Relay, task: Task) -> int:
-    """When the task's time is over (ms)."""
-    return task.created_at + relay.settings.deadline_seconds * 1000
-
-
-def watch(relay: Relay, now: int) -> dict[str, object]:
-    """The fields of an expired row: seen again every few hours until the provider itself has removed everything."""
-    return {
-        "due_at": now + relay.settings.scaled_ms(schedule.WATCH_SECONDS),
-        "queue": "open",
-        "waits_for": "a late video",
-    }
-
-
-def expire(relay: Relay, task: Task, reason: str) -> Step:
-    """The client sees an end; its task's late move is still to come."""
-    now = relay.clock.now_ms()
-    watched = watch(relay, now)
-    told = {"reason": reason, "failure": Failure.EXPIRED, "expired_at": now}
-    return Step(relay.table.move(task, Phase.EXPIRED, updated_at=now, **told, **watched), "done")
-
-
-def wait(relay: Relay, task: Task, seconds: float, *, scaled: bool = True) -> Step:
-    """The step that sleeps: `seconds`, shortened by WAIT_SCALE; whole and at least 1, as Step Functions wants it."""
-    pause = relay.settings.scaled_ms(seconds) if scaled else int(seconds * 1000)
-    whole = max(1, -(-pause // 1000))
-    due_at = relay.clock.now_ms() + whole * 1000 + _ms(schedule.GRACE_SECONDS)
-    return Step(task, "wait", wait_seconds=whole, due_at=due_at)
-
-
-def _in_short(reason: str) -> str:
-    """A reason without the provider's own words, which may repeat a prompt or a key."""
-    return reason.partition(":")[0]
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
+def _fingerprint(body: dict[str, Any]) -> str:
+    """What makes two requests the same to the provider, in short."""
+    same = {name: given for name, given in body.items() if name not in ("external_task_id", "callback_url")}
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]

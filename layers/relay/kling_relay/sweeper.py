@@ -26,9 +26,9 @@ def sweep(relay: Relay) -> dict[str, int]:
     started = sum(_restart(relay, task_id) for task_id in late)
     told = sum(notifying.hand_over_id(relay, task_id) for task_id in relay.outbox.due(now, _TOLD_AT_ONCE))
     # One probe: where it finds room it starts the next ones, and where there is none the others were started in vain.
-    gate = relay.gates.get(relay.settings.provider)
+    gate = relay.gates.get(relay.account)
     if not gate.closed(now) and relay.table.waiting(1):
-        relay.gates.doubt(relay.settings.provider, now)
+        relay.gates.doubt(relay.account, now)
         started += start_waiting(relay, 1)
     relay.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(relay, gate, now)})
     return {"overdue": overdue, "waiting": started, "telling": told}
@@ -56,10 +56,10 @@ def room_was_made(relay: Relay) -> None:
     try:
         if not relay.table.waiting(1):
             return
-        gate = relay.gates.get(relay.settings.provider)
-        if gate.account_trouble:  # room is not what they wait for
+        gate = relay.gates.get(relay.account)
+        if gate.troubled:  # room is not what they wait for
             return
-        relay.gates.open(relay.settings.provider, gate, crowded=True)
+        relay.gates.open(relay.account, gate, crowded=True)
         start_waiting(relay, 1)
     except Exception as exc:
         logger.warning("room_not_given", extra={"error": type(exc).__name__})
@@ -70,11 +70,11 @@ def room_was_found(relay: Relay, tenant: str, gate: Gate) -> None:
     be more of it: two waiting tasks try, and so on until one is refused. Never raises, as `room_was_made`."""
     try:
         if not relay.table.waiting(1):
-            relay.gates.open(relay.settings.provider, gate)
+            relay.gates.open(relay.account, gate)
             return
-        relay.gates.give_turn(relay.settings.provider, tenant)
+        relay.gates.give_turn(relay.account, tenant)
         if gate.failures:
-            relay.gates.open(relay.settings.provider, gate, crowded=True, not_before=gate.not_before)
+            relay.gates.open(relay.account, gate, crowded=True, not_before=gate.not_before)
         if gate.not_before:
             start_waiting(relay, 2)
     except Exception as exc:
@@ -85,7 +85,7 @@ def start_waiting(relay: Relay, room: int) -> int:
     """Start `room` waiting tasks, or as many as there are: in turn over tenants, the oldest of each. Where the account
     is in trouble, by lot, so that one that it may not have (such as a model that it has no right to) does not keep all
     others from trying."""
-    gate, waiting = relay.gates.get(relay.settings.provider), relay.table.waiting(_WAITING_SEEN)
+    gate, waiting = relay.gates.get(relay.account), relay.table.waiting(_WAITING_SEEN)
     ranked = in_turn(waiting, gate.turn)
     if gate.account_trouble:
         random.shuffle(ranked)

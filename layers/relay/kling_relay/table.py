@@ -9,7 +9,7 @@ One table, one key `pk`: `task#{id}`, and `upstream#{provider}#{upstream_id}` (o
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ _JSON_FIELDS = {"request", "outputs", "videos", "source"}
 _TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
+_MOST_HINTS = 4  # of one task: a forger with a stolen address fills no row
 _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
@@ -88,17 +89,17 @@ class TaskTable:
         rows = self.rows.get_all(pks)
         return [_task(rows[pk]) for pk in pks if pk in rows]
 
-    def move(self, task: Task, to: Phase | None, **changes: Any) -> Task:
+    def move(self, task: Task, to: Phase | None, *, also: Collection[Phase] = (), **changes: Any) -> Task:
         """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
 
-        Conditions, both needed: the phase is one that `to` may follow (nobody moved it elsewhere meanwhile), and
-        `attempt` is the one that we read (a claimer whose lease ran out cannot write over its successor). Raises
-        LostRace.
+        Conditions, both needed: the phase is the one that was read, on which the decision was made, or one of `also`;
+        and `attempt` is the one that was read (a claimer whose lease ran out cannot write over its successor). Raises
+        LostRace; ValueError for a move that no task may make.
 
         Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
         """
         settled = spending.settlement(task, to, changes)
-        update = self._moving(task, to, changes if settled is None else {**changes, "settled": settled})
+        update = self._moving(task, to, also, changes if settled is None else {**changes, "settled": settled})
         if settled is None or settled == task.committed:
             moved = _task(self.rows.update(update))
         else:
@@ -106,9 +107,31 @@ class TaskTable:
         self.on_move(task, _changed(task, to, changes))
         return moved
 
-    def adopt(self, task: Task, to: Phase | None, provider: str, upstream_id: str, **changes: Any) -> Task:
+    def claim(self, task: Task, **changes: Any) -> Task:
+        """Move `task` to SUBMITTING: whoever gets the row back may send it, once. Raises LostRace.
+
+        The token `claim` is written by claims alone. So a claimer recognises its own claim, however late the SDK
+        repeats it and whatever was written in between; a claim whose lease has run out meanwhile is none any more.
+        """
+        update = self._moving(task, Phase.SUBMITTING, (), {"claim": new_token(), **changes})
+        claimed = _task(self.rows.update(update, mark="claim"))
+        if claimed.phase is not Phase.SUBMITTING:
+            raise LostRace
+        self.on_move(task, _changed(task, Phase.SUBMITTING, changes))
+        return claimed
+
+    def adopt(
+        self,
+        task: Task,
+        to: Phase | None,
+        provider: str,
+        upstream_id: str,
+        *,
+        also: Collection[Phase] = (),
+        **changes: Any,
+    ) -> Task:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
-        update = self._moving(task, to, {"upstream_id": upstream_id, **changes})
+        update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
         owner = {"pk": value(upstream_pk(provider, upstream_id)), "task_id": value(task.id)}
         put = self.rows.put_new({**owner, **self.outliving(task.created_at)})
         # Ours already: the answer to an earlier write of ours was lost on its way back.
@@ -152,6 +175,17 @@ class TaskTable:
         if urgent:  # only an open row has due_at, and it only ever comes nearer
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
+
+    def keep_hint(self, task: Task, upstream_id: str) -> None:
+        """Keep an id that a callback named while the row has none, for the next look-up. Another one's note at the same
+        moment wins."""
+        hints = task.hints.split()
+        if task.upstream_id is not None or upstream_id in hints or upstream_id.split() != [upstream_id]:
+            return
+        kept = " ".join([*hints, upstream_id][-_MOST_HINTS:])
+        condition = "attribute_exists(#due_at) AND attribute_not_exists(#upstream_id) AND "
+        condition += "(attribute_not_exists(#hints) OR #hints = :seen)"
+        self.rows.update_if(f"task#{task.id}", "SET #hints = :hints", condition, hints=kept, seen=task.hints)
 
     def mark_deleted(self, task: Task, now: int) -> Task:
         """End a closed task for good: an expired one is not watched any more. Raises LostRace."""
@@ -243,8 +277,11 @@ class TaskTable:
         days = self._retention_days + _LONGEST_LIFE_DAYS
         return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}
 
-    def _moving(self, task: Task, to: Phase | None, changes: dict[str, Any]) -> dict[str, Any]:
-        """The conditional update behind `move` and `adopt`. `None` removes an attribute."""
+    def _moving(self, task: Task, to: Phase | None, also: Collection[Phase], changes: dict[str, Any]) -> dict[str, Any]:
+        """The conditional update behind `move`, `claim` and `adopt`. `None` removes an attribute."""
+        phases = {task.phase, *also}
+        if to is not None and not phases <= MOVES[to]:
+            raise ValueError(f"{to} may not follow {', '.join(sorted(phases - MOVES[to]))}")
         if to is not None:
             changes = {"phase": to, **changes}
         if to in ENDED or changes.get("due_at", 0) is None:  # nobody comes back to it: out of the index
@@ -269,7 +306,7 @@ class TaskTable:
         if counted:
             update += " ADD " + ", ".join(counted)
             sets["one"] = 1
-        froms = {f"from{i}": phase for i, phase in enumerate(sorted(MOVES[to] if to is not None else {task.phase}))}
+        froms = {f"from{i}": phase for i, phase in enumerate(sorted(phases))}
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
         if notice is not None:  # nobody has told anything meanwhile

@@ -59,17 +59,22 @@ TASK_STATUS: dict[Phase, str] = {
 _UPSTREAM_UNKNOWN = {Phase.SUBMITTING, Phase.UNCONFIRMED}
 _UPSTREAM_HAS_IT = {Phase.SUBMITTED, Phase.PROCESSING}
 
-# The allowed moves: target -> the phases it may start from. Every write of a phase names these as its condition.
+# What a decision may rest on beside the phase that was read: the sender knows what became of its POST, even if its
+# claim has run out meanwhile; and a provider's own "failed" or "succeed" holds however far it had come before.
+SENT = frozenset(_UPSTREAM_UNKNOWN)
+AT_THE_PROVIDER = frozenset(_UPSTREAM_HAS_IT)
+
+# The allowed moves: target -> the phases it may start from.
 MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.ACCEPTED: frozenset({Phase.SUBMITTING, Phase.UNCONFIRMED}),
     Phase.SUBMITTING: frozenset({Phase.ACCEPTED}),
     Phase.UNCONFIRMED: frozenset({Phase.SUBMITTING}),
-    Phase.SUBMITTED: frozenset(_UPSTREAM_UNKNOWN),
+    Phase.SUBMITTED: frozenset({Phase.ACCEPTED} | _UPSTREAM_UNKNOWN),
     Phase.PROCESSING: frozenset({Phase.SUBMITTED}),
     Phase.RENDERED: frozenset(_UPSTREAM_HAS_IT | {Phase.EXPIRED}),
     Phase.SUCCEEDED: frozenset({Phase.RENDERED}),
     Phase.FAILED: frozenset({Phase.ACCEPTED} | _UPSTREAM_UNKNOWN | _UPSTREAM_HAS_IT),
-    Phase.EXPIRED: frozenset({Phase.UNCONFIRMED, Phase.RENDERED} | _UPSTREAM_HAS_IT),
+    Phase.EXPIRED: frozenset({Phase.ACCEPTED, Phase.UNCONFIRMED, Phase.RENDERED} | _UPSTREAM_HAS_IT),
 }
 
 ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})  # nothing follows
@@ -91,12 +96,16 @@ class Task:
     external_task_id: str | None = None  # the client's own; never sent upstream
     callback_url: str | None = None  # the client's own; never sent upstream
     claimed_at: int | None = None  # the last claim: a task that the provider made before it is not ours
+    account: str | None = None  # profiles.Account: whom it was sent to, and is asked for as long as it is open
+    posted_since: int | None = None  # the claim of the first POST whose outcome may still be unknown
     attempt: int = 0  # counts the claims: the fence against a claimer that comes back late
     lease_until: int | None = None
     retry_at: int | None = None  # the next POST or the next copy is not tried before this
     unsure_since: int | None = None  # the end of the POST whose outcome is unknown
     parked_at: int | None = None  # when looking it up had led nowhere for so long that it is in doubt for good
     denials: int = 0  # times the provider has said that it does not know our reference
+    proved_at: int | None = None  # the provider refused a second POST, because it has a task of our reference
+    hints: str = ""  # ids that callbacks named while none was known, separated by blanks; never believed by themselves
     upstream_id: str | None = None
     asked_at: int | None = None  # the last query that a callback caused
     wake_seq: int = 0  # counts what a sleeping workflow must not miss
@@ -142,7 +151,8 @@ class Task:
     @property
     def cost_nothing(self) -> bool:
         """Whether the task failed and surely never reached the provider's queue: no id, and no POST in doubt."""
-        return self.phase is Phase.FAILED and self.upstream_id is None and self.unsure_since is None
+        unknown = self.upstream_id is None and self.unsure_since is None and self.proved_at is None
+        return self.phase is Phase.FAILED and unknown
 
 
 def notice_of(task: Task, to: Phase, at: int) -> Notice | None:

@@ -1,0 +1,52 @@
+"""Whether a provider's denial proves that it has no task of ours: learned with a positive control."""
+
+from kling_relay.observability import logger
+from kling_relay.provider import Found, Provider, Trouble
+from kling_relay.relay import Relay
+from kling_relay.task import Task
+
+
+def learn(relay: Relay, task: Task) -> None:
+    """Make a control of a task that the provider was just seen to have, once a day. Never raises."""
+    provider = relay.provider_of(task)
+    if not _is_learned(provider) or task.upstream_id is None:
+        return
+    try:
+        if relay.controls.due(_pk(relay, task), relay.clock.now_ms()):
+            _ask(relay, provider, task, task.id, task.upstream_id)
+    except Exception as exc:
+        logger.warning("control_not_made", extra={"error": type(exc).__name__})
+
+
+def proven(relay: Relay, task: Task) -> bool:
+    """Whether a denial of `task` proves something now. Asks for the last control once more if it is old."""
+    provider = relay.provider_of(task)
+    if provider.profile.unique_reference or not _is_learned(provider):
+        return provider.profile.unique_reference
+    control, now = relay.controls.get(_pk(relay, task)), relay.clock.now_ms()
+    if control.proves(now) or not control.reference or control.missed_at > control.found_at:
+        return control.proves(now)
+    return _ask(relay, provider, task, control.reference)
+
+
+def _ask(relay: Relay, provider: Provider, task: Task, reference: str, upstream_id: str | None = None) -> bool:
+    """One control, at the path of `task`; whether it was found. Trouble proves nothing, and voids nothing."""
+    answer = provider.query(task.kind, reference)
+    if isinstance(answer, Trouble):
+        return False
+    found = isinstance(answer, Found) and answer.snapshot.reference in (None, reference)
+    if isinstance(answer, Found) and upstream_id is not None:
+        found = found and answer.snapshot.is_about(upstream_id)
+    relay.controls.note(_pk(relay, task), reference, found=found, now=relay.clock.now_ms())
+    logger.info("lookup_control", extra={"account": relay.account_of(task), "kind": task.kind, "found": found})
+    return found
+
+
+def _is_learned(provider: Provider) -> bool:
+    profile = provider.profile
+    return profile.ask_by_reference and not profile.unique_reference
+
+
+def _pk(relay: Relay, task: Task) -> str:
+    path = relay.provider_of(task).profile.path.format(kind=task.kind)
+    return f"lookup#{relay.account_of(task)}#{path}"
