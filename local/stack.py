@@ -94,11 +94,13 @@ class Stack:
         packaging.dependencies_layer()
         self.say("starting the AWS emulator")
         log_path = options.state / "logs" / "emulator.log"
-        self.emulator = Emulator(log_path=log_path, wait_scale=options.wait_scale).start()
+        self.emulator = Emulator(
+            log_path=log_path, wait_scale=options.wait_scale, front_port=self._front.port
+        ).start()
         upstream, key = options.upstream, options.key
         if not upstream:
             self.say("starting the Kling simulator")
-            upstream = self._start_simulator()
+            upstream = self._start_simulator(self._front.port)
             key = simulated_key(options.provider)
         private, public = delivery_key.new_pair() if options.delivery_key else ("", "")
         self.say("deploying template.yaml")
@@ -116,7 +118,7 @@ class Stack:
         api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
         figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
         edge = self._edge(self._front.url, outputs["VideoBucket"])
-        operations = OperationsPage(self._front.url, self.emulator.client, outputs["OperateTasksFunction"])
+        operations = OperationsPage(self.emulator.client, outputs["OperateTasksFunction"])
         self._front.start(api_base, edge, figures, operations)
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
@@ -196,8 +198,8 @@ class Stack:
                 f"Port {port} {reason}: choose another one with PORT=8081, or any free one with PORT=0"
             ) from exc
 
-    def _start_simulator(self) -> str:
-        command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY]
+    def _start_simulator(self, front_port: int) -> str:
+        command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY, "--front-port", str(front_port)]
         command += ["--render-seconds", f"{self.options.render_seconds:g}"]
         command += ["--render-size", str(self.options.render_size)]
         command += ["--account", json.dumps(SIMULATED.get(self.options.provider, {}))]
