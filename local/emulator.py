@@ -33,28 +33,43 @@ INHERITED = (
     "ALLOW_LOCAL_WEBHOOKS",  # 1: webhooks may go to receivers on this machine
 )
 """What of the user's environment the emulator, and so every Lambda, sees: enough to reach a real provider."""
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # nosec B105 # what MiniStack takes
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # nosec B105
+"""What MiniStack takes as root. They are no secret: `guard` keeps web pages out, and local programs need no key."""
 
 
 class EmulatorError(Exception):
     """The emulator did not start, or ended by itself; the message has the tail of its log."""
 
 
+class PortInUse(EmulatorError):
+    """Another program listens on the port that was asked for."""
+
+
 class Emulator:
     """A running emulator; a context manager.
 
     `wait_scale` multiplies the workflow's Wait states and Retry intervals, not its time-outs. `port` 0 means any free
-    one. `stock` leaves the corrections out, to see which of them are still needed.
+    one. The pages of the front on `front_port` may call it, and no other page. `stock` leaves the corrections out, to
+    see which of them are still needed.
     """
 
     endpoint_url: str
     """`http://localhost:PORT`; localhost, so that a custom domain of API Gateway can have the host 127.0.0.1."""
 
-    def __init__(self, *, log_path: Path, wait_scale: float = 1.0, port: int = 0, stock: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        log_path: Path,
+        wait_scale: float = 1.0,
+        port: int = 0,
+        front_port: int | None = None,
+        stock: bool = False,
+    ) -> None:
         self.log_path = log_path
         self.calls_path = log_path.with_suffix(".calls.jsonl")  # what roles asked for: corrections/access.py
         self.wait_scale = wait_scale
         self.port = port
+        self.front_port = front_port
         self.stock = stock
         self.cloudwatch_ahead = 0.0
         """Seconds; see `put_cloudwatch_forward`."""
@@ -137,11 +152,13 @@ class Emulator:
     def _launch(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="kling-relay-emulator-"))
         command = [sys.executable, "-m", "local.corrections", "--end-with", str(os.getpid()), str(self._folder)]
+        command += ["--stock"] if self.stock else []
+        command += ["--front-port", str(self.front_port)] if self.front_port is not None else []
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.calls_path.write_bytes(b"")
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                command + ["--stock"] * self.stock,
+                command,
                 cwd=REPOSITORY,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -202,13 +219,17 @@ def _request(url: str, *, method: str = "GET", timeout: float, body: bytes | Non
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted`, or any free port if it is 0; EmulatorError if somebody listens on it."""
+    """Return `wanted`, or any free port if it is 0. Raise PortInUse if a program listens on it, at ::1 included."""
+    with contextlib.suppress(OSError):
+        if wanted:
+            socket.create_connection(("localhost", wanted), timeout=1).close()
+            raise PortInUse(f"Port {wanted} is not free: a program answers there")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
         except OSError as error:
-            raise EmulatorError(f"Port {wanted} is not free: {error.strerror}") from error
+            raise PortInUse(f"Port {wanted} is not free: {error.strerror}") from error
         return int(probe.getsockname()[1])
 
 

@@ -2,7 +2,8 @@
 
 It passes requests on to the emulator's REST API, and adds the gateway's own limits with the answers that the template's
 GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached. Finished videos come
-from the same address (`edge`); CloudFront has one of its own. So does the operations page, CloudWatch's part.
+from the same address (`edge`); CloudFront has one of its own. So does the operations page, CloudWatch's part. `guard`
+refuses requests that a page of another server sends. Any page may play a video: its address is signed.
 """
 
 import sys
@@ -17,6 +18,7 @@ import urllib3
 from local import edge, operations_page
 from local.edge import Edge
 from local.gateway_figures import GatewayFigures
+from local.guard import Guard
 from local.operations_page import OperationsPage
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -54,7 +56,9 @@ class Front:
         self.responses = responses
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.port = int(self._server.server_address[1])
+        self.guard = Guard(self.port, self.port)
+        self.url = f"http://127.0.0.1:{self.port}"
         self._thread: threading.Thread | None = None
 
     def start(
@@ -129,12 +133,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._send(*gateway_answer(self.server.front.responses, "BAD_REQUEST_BODY", 400))
         body = self._read(int(length))
-        if self.server.front.edge is not None and self.path.startswith(edge.PREFIX):
-            return self._deliver(self.server.front.edge.answer(self.command, self.path, dict(self.headers.items())))
-        if self.server.front.operations is not None and self.path.startswith(operations_page.PREFIX):
-            headers = dict(self.headers.items())
-            return self._send(*self.server.front.operations.answer(self.command, self.path, headers, body))
-        self._send(*self.server.front.answer(self.command, self.path, dict(self.headers.items()), body))
+        front, headers = self.server.front, dict(self.headers.items())
+        video = front.edge if self.path.startswith(edge.PREFIX) else None
+        refused = front.guard.refusal(self.headers, self.path, signed=video is not None)
+        if refused is not None:
+            return self._send(*refused)
+        if video is not None:
+            return self._deliver(video.answer(self.command, self.path, headers))
+        if front.operations is not None and self.path.startswith(operations_page.PREFIX):
+            return self._send(*front.operations.answer(self.command, self.path, headers, body))
+        self._send(*front.answer(self.command, self.path, headers, body))
 
     def handle_expect_100(self) -> bool:
         go_on = super().handle_expect_100()

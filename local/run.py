@@ -1,7 +1,7 @@
 """`make run` and `make serve`: the stack on this machine, and a sample image that becomes a video in it.
 
-Variables: PORT, PROVIDER, KLING_BASE_URL, KLING_API_KEY, WAIT_SCALE; for the sample IMAGE, PROMPT, ONCE; for the
-simulator RENDER_SECONDS (8). ALLOW_LOCAL_WEBHOOKS=1: webhooks may go to receivers on this machine.
+Variables: PORT, AWS_PORT, PROVIDER, KLING_BASE_URL, KLING_API_KEY, WAIT_SCALE; for the sample IMAGE, PROMPT, ONCE; for
+the simulator RENDER_SECONDS (8). ALLOW_LOCAL_WEBHOOKS=1: webhooks may go to receivers on this machine.
 KLING_RELAY_STATE: the folder for endpoint.json, logs and finished videos in place of
 `.local`; whoever runs a second stack beside the first one needs it.
 """
@@ -72,6 +72,7 @@ def options_from(environment: dict[str, str]) -> Options:
     _check_parameter("WAIT_SCALE", "WaitScale", wait_scale)
     return Options(
         port=int(_number(environment, "PORT", "8080", most=65535, whole=True)),
+        aws_port=int(_number(environment, "AWS_PORT", "4566", most=65535, whole=True)),
         provider=provider,
         upstream=upstream,
         key=key,

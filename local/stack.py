@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local import delivery_key, deployment, packaging
+from local import delivery_key, deployment, issued_keys, packaging
 from local.edge import Edge
-from local.emulator import REGION, Emulator
+from local.emulator import REGION, Emulator, PortInUse
 from local.front import Front
 from local.gateway_figures import GatewayFigures
 from local.operations_page import OperationsPage
 
-TENANTS = ("demo", "second")
 SIMULATOR_KEY = "kling-simulator-key"
 _ACCESS_KEY, _SECRET_KEY = "kling-simulator-access-key", "kling-simulator-secret-key-of-at-least-32-bytes"
 # Profile -> what the simulator has to be for it, where that is not what it is anyway.
@@ -36,9 +35,13 @@ def simulated_key(provider: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`upstream` and `key`: another provider than the simulator. `wait_scale` shortens waits and settle windows."""
+    """`upstream` and `key`: another provider than the simulator. `wait_scale` shortens waits and settle windows.
+
+    `port` is the front's and has to be free. `aws_port` is the emulator's, any free one if it is 0 or taken.
+    """
 
     port: int = 8080
+    aws_port: int = 0
     provider: str = "cometapi"
     upstream: str = ""
     key: str = ""
@@ -93,12 +96,11 @@ class Stack:
         self.say("packing the code and its dependencies (the first time takes a while)")
         packaging.dependencies_layer()
         self.say("starting the AWS emulator")
-        log_path = options.state / "logs" / "emulator.log"
-        self.emulator = Emulator(log_path=log_path, wait_scale=options.wait_scale).start()
+        self.emulator = self._start_emulator(self._front.port)
         upstream, key = options.upstream, options.key
         if not upstream:
             self.say("starting the Kling simulator")
-            upstream = self._start_simulator()
+            upstream = self._start_simulator(self._front.port)
             key = simulated_key(options.provider)
         private, public = delivery_key.new_pair() if options.delivery_key else ("", "")
         self.say("deploying template.yaml")
@@ -112,11 +114,12 @@ class Stack:
                 **dict(options.parameters),
             },
         )
+        keys = issued_keys.keys(self.emulator, outputs, options.state / "keys.json")
         api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
         api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
         figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
         edge = self._edge(self._front.url, outputs["VideoBucket"])
-        operations = OperationsPage(self._front.url, self.emulator.client, outputs["OperateTasksFunction"])
+        operations = OperationsPage(self.emulator.client, outputs["OperateTasksFunction"])
         self._front.start(api_base, edge, figures, operations)
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True
@@ -128,13 +131,12 @@ class Stack:
             stored = {"url": self._front.url, "slot": "A", "key_pair_id": key_pair_id, "private_key": private}
             text = delivery_key.secret_text(**stored)
             secrets.put_secret_value(SecretId=outputs["DeliveryKeySecret"], SecretString=text)
-        first, second = (self._issue_key(outputs["OperateTasksFunction"], tenant) for tenant in TENANTS)
         self.endpoint = {
             "api_url": self._front.url,
-            "api_key": first["api_key"],
-            "access_key": first["access_key"],
-            "secret_key": first["secret_key"],
-            "second_api_key": second["api_key"],
+            "api_key": keys["demo"]["api_key"],
+            "access_key": keys["demo"]["access_key"],
+            "secret_key": keys["demo"]["secret_key"],
+            "second_api_key": keys["second"]["api_key"],
             "input_bucket": outputs["InputBucket"],
             "video_bucket": outputs["VideoBucket"],
             "task_table": outputs["TaskTable"],
@@ -144,10 +146,7 @@ class Stack:
             "simulator_url": None if options.upstream else upstream,
             "pid": os.getpid(),
         }
-        fresh = self.endpoint_file.with_suffix(".part")
-        fresh.write_text(json.dumps(self.endpoint, indent=2) + "\n")
-        fresh.chmod(0o600)
-        fresh.replace(self.endpoint_file)
+        issued_keys.write_private(self.endpoint_file, self.endpoint)
 
     def stop(self) -> None:
         """End everything that was started; nothing stays, neither process nor temporary folder. Safe to repeat."""
@@ -196,8 +195,23 @@ class Stack:
                 f"Port {port} {reason}: choose another one with PORT=8081, or any free one with PORT=0"
             ) from exc
 
-    def _start_simulator(self) -> str:
-        command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY]
+    def _start_emulator(self, front_port: int) -> Emulator:
+        log_path = self.options.state / "logs" / "emulator.log"
+
+        def start(port: int) -> Emulator:
+            return Emulator(
+                log_path=log_path, wait_scale=self.options.wait_scale, port=port, front_port=front_port
+            ).start()
+
+        try:
+            return start(self.options.aws_port)
+        except PortInUse:
+            emulator = start(0)
+            self.say(f"port {self.options.aws_port} (AWS_PORT) is in use: the emulator listens on {emulator.port}")
+            return emulator
+
+    def _start_simulator(self, front_port: int) -> str:
+        command = [sys.executable, "-m", "local.simulator", "--key", SIMULATOR_KEY, "--front-port", str(front_port)]
         command += ["--render-seconds", f"{self.options.render_seconds:g}"]
         command += ["--render-size", str(self.options.render_size)]
         command += ["--account", json.dumps(SIMULATED.get(self.options.provider, {}))]
@@ -209,13 +223,3 @@ class Stack:
             raise deployment.DeploymentError("the simulator did not start: its reason stands above")
         url: str = json.loads(line)["url"]
         return url
-
-    def _issue_key(self, function: str, tenant: str) -> dict[str, str]:
-        if self.emulator is None:
-            raise deployment.DeploymentError("the emulator is not running")
-        payload = json.dumps({"action": "create_key", "tenant": tenant})
-        answer = self.emulator.client("lambda").invoke(FunctionName=function, Payload=payload)
-        issued: dict[str, str] = json.loads(answer["Payload"].read())
-        if "FunctionError" in answer:
-            raise deployment.DeploymentError(f"no API key could be issued: {issued}")
-        return issued

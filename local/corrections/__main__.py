@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+from local.guard import Guard, guarded
+
 
 def _end_with(parent: int, folder: str) -> None:
     """Kill this process group and delete `folder` as soon as `parent` is no longer the parent process.
@@ -23,6 +25,7 @@ def _end_with(parent: int, folder: str) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m local.corrections")
     options.add_argument("--stock", action="store_true", help="apply no corrections")
+    options.add_argument("--front-port", type=int, help="of the front, whose pages may call this server")
     options.add_argument(
         "--end-with",
         nargs=2,
@@ -46,10 +49,12 @@ def main() -> None:
         )
 
         patching.apply_all()
-    from ministack.app import main as ministack
+    from ministack import app as ministack
 
+    guard = Guard(int(os.environ["GATEWAY_PORT"]), given.front_port, subdomains=True)
+    ministack.app = guarded(ministack.app, guard)
     sys.argv = ["ministack"]
-    ministack()
+    ministack.main()
 
 
 if __name__ == "__main__":

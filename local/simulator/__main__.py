@@ -20,6 +20,7 @@ def end_with_parent(parent: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.simulator", description="A Kling provider on this machine.")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 = any free port")
+    parser.add_argument("--front-port", type=int, help="of the front, whose pages may call this server")
     parser.add_argument("--key", default=Account.key, help="the API key it accepts")
     parser.add_argument("--render-seconds", type=float, default=8.0, help="from submitted to the end of a task")
     parser.add_argument("--render-size", type=int, default=1280, help="longest side of a video in pixels")
@@ -31,6 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     simulator = Simulator(
         options.port,
+        front_port=options.front_port,
         key=options.key,
         render_seconds=options.render_seconds,
         render_size=options.render_size,

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from local.guard import Guard
 from local.simulator.account import Account
 from local.simulator.delivery import ROOT, Delivery
 from local.simulator.dialects import Answer, Ids, Refusal, as_json, refuse
@@ -23,15 +24,20 @@ MAX_BODY = 64 * 1024 * 1024  # bytes
 
 
 class Simulator:
-    """The whole provider. ``settings`` are those of ``Account``: key, slots, render_seconds, render_size, ..."""
+    """The whole provider. ``settings`` are those of ``Account``: key, slots, render_seconds, render_size, ...
 
-    def __init__(self, port: int = 0, **settings: Any) -> None:
+    The pages of the front on ``front_port`` may call it, and no other page.
+    """
+
+    def __init__(self, port: int = 0, *, front_port: int | None = None, **settings: Any) -> None:
         self.account, self.faults, self.ledger = Account(), Faults(), Ledger()
         self.account.set(**settings)
         self._settings = settings
         self._server = Server(("127.0.0.1", port), Handler)
         self._server.simulator = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        port = int(self._server.server_address[1])
+        self.guard = Guard(port, front_port)
+        self.url = f"http://127.0.0.1:{port}"
         self.comet_url = f"{self.url}/kling"
         ids = Ids()
         self.delivery = Delivery(self.ledger, self.faults, self.account, self.url)
@@ -65,7 +71,7 @@ class Simulator:
         self.account.set(**{**Account().shown(), **self._settings})
 
     def control(self, method: str, path: str, body: bytes) -> Answer:
-        """The control API, which needs no key: it is for the person at this machine."""
+        """The control API, which needs no key: the guard admits only programs of this machine and the front's pages."""
         name, _, reference = path.removeprefix("/_sim/").partition("/")
         if method == "GET" and name == "tasks" and reference:
             entry = self.ledger.anywhere(unquote(reference))
@@ -115,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    do_HEAD = do_POST = do_DELETE = do_PUT = do_GET
+    do_HEAD = do_POST = do_DELETE = do_PUT = do_OPTIONS = do_GET
 
     def handle_expect_100(self) -> bool:
         go_on = super().handle_expect_100()
@@ -132,6 +138,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._send(refuse(Refusal(413, 1201, "request body too large, or of unknown length")))
         body = self.rfile.read(int(length))
+        if refused := simulator.guard.refusal(self.headers, self.path):
+            status, told, text = refused
+            return self._send(Answer(status, text, told))
         if asked.path.startswith("/_sim/"):
             return self._send(simulator.control(self.command, asked.path, body))
         if asked.path.startswith(ROOT) and self.command in ("GET", "HEAD"):

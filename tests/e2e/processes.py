@@ -12,7 +12,7 @@ from typing import Any
 
 from local.packaging import REPOSITORY
 
-FAST = {"PORT": "0", "WAIT_SCALE": "0.05", "RENDER_SECONDS": "0.5"}
+FAST = {"PORT": "0", "AWS_PORT": "0", "WAIT_SCALE": "0.05", "RENDER_SECONDS": "0.5"}
 LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 
 

@@ -138,6 +138,7 @@ def test_a_picture_that_the_api_refuses(tmp_path: Path) -> None:
         ({"PROVIDER": "nobody"}, "cometapi"),
         ({"PORT": "http"}, "PORT is a number"),
         ({"PORT": "70000"}, "65535"),
+        ({"AWS_PORT": "http"}, "AWS_PORT is a number"),
         ({"WAIT_SCALE": "2"}, "WAIT_SCALE"),
         ({"WAIT_SCALE": "fast"}, "WAIT_SCALE"),
         ({"RENDER_SECONDS": "-1"}, "RENDER_SECONDS"),

@@ -269,7 +269,7 @@ def test_one_connection_serves_many_answers(delivery: Delivery) -> None:
             *(("GET", "Range: bytes=0-9", 206), ("HEAD", "X: y", 200), ("GET", "Range: bytes=999999-", 416)),
             *(("OPTIONS", "X: y", 403), ("GET", "Content-Length: 0", 200), ("GET", "Range: bytes=-1", 206)),
         ]:
-            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n\r\n".encode())
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n\r\n".encode())
             assert stream.readline().split()[1] == str(status).encode()
             length = 0
             while (line := stream.readline()) != b"\r\n":
@@ -284,7 +284,7 @@ def test_a_player_that_leaves_early_is_no_news(delivery: Delivery, capfd: pytest
     for _ in range(5):
         with socket.create_connection((host, int(port))) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             connection.recv(100)
     time.sleep(0.2)
     assert delivery.ask(delivery.signed()).status_code == 200

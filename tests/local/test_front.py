@@ -126,7 +126,7 @@ def test_nobody_behind(gateway: Front) -> None:
 def test_a_body_of_unknown_length(gateway: Front, head: bytes) -> None:
     host, _, port = gateway.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
-        connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
+        connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
         said = connection.makefile("rb").read()
     assert said.startswith(b"HTTP/1.1 400 ") and b'"code":1200' in said
 
@@ -135,7 +135,7 @@ def test_expect_100_is_answered_at_once(gateway: Front) -> None:
     """curl sends it with large bodies, and waits a second where nobody answers."""
     host, _, port = gateway.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=0.5) as connection:
-        connection.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        connection.sendall(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b"{}")
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -165,7 +165,7 @@ def test_a_client_that_goes_away_is_no_news(gateway: Front, capfd: pytest.Captur
     for _ in range(5):
         with socket.create_connection((host, int(port))) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, not closed
-            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert requests.get(f"{gateway.url}/slow", timeout=5).status_code == 200
     assert capfd.readouterr().err == ""
 
