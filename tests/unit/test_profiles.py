@@ -64,8 +64,10 @@ def test_each_profile_says_everything_in_the_right_form(name: str) -> None:
     choices = {"auth": ("key", "aksk"), "masks": ("array", "object"), "image_form": ("base64", "url")}
     assert all(row[field] in allowed for field, allowed in choices.items())
     assert row["result_hosts"] and all(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) for host in row["result_hosts"])
-    for flag in ("repeats_model", "ask_by_reference", "unique_reference", "hides_reference", "lists"):
+    asked = ("ask_by_reference", "unique_reference", "hides_reference", "lists")
+    for flag in ("repeats_model", "maintenance_refuses", *asked):
         assert type(row[flag]) is bool
+    assert 0 < row["denial_gap_seconds"] < row["settle_seconds"] <= 120
     assert (row["base_url"] == "") == (name in WITHOUT_HOST)
     if row["base_url"]:
         assert row["base_url"].startswith("https://") and address.parse(row["base_url"])
@@ -175,7 +177,7 @@ def start(cloud: Cloud, sim: Simulator) -> Start:
         sim.account.set(**SIMULATED.get(name, {}))
         world = World(cloud, provider=name, kling_base_url=sim.url)
         world.clock.now = int(time.time() * 1000)
-        del world.relay.provider
+        world.relay._providers.clear()
         world.relay._provider_key = Cached(lambda: simulated_key(name))
         world.relay.provider.profile = replace(world.relay.provider.profile, **changes)
         cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
