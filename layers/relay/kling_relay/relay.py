@@ -153,7 +153,9 @@ class Relay:
 
     @cached_property
     def s3(self) -> Any:
-        return self._owned(self.client("s3", Config(signature_version="s3v4")))
+        # Presigned addresses name S3's global host, which leads to us-east-1, unless the style is "virtual".
+        style = {"addressing_style": "virtual"}
+        return self._owned(self.client("s3", Config(signature_version="s3v4", s3=style)))
 
     @cached_property
     def archive_s3(self) -> Any:
