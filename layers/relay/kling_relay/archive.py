@@ -64,10 +64,7 @@ def client_config() -> Config:
         retries={"total_max_attempts": 1, "mode": "standard"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={
-            "payload_signing_enabled": False,
-            "addressing_style": "virtual",
-        },  # the regional host, also in presigned URLs
+        s3={"payload_signing_enabled": False},
     )
 
 
