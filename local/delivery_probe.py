@@ -46,16 +46,14 @@ class Probe:
             other = f"{held['url']} shows something else than the object that was asked for"
             return OperatorError(other, "is there a proxy between this machine and CloudFront? Try another network")
         if unsigned.status_code != 403:
-            remedy = "give its behaviour the TrustedKeyGroups of template.yaml again: everybody may watch every video"
+            remedy = "give its behaviour the TrustedKeyGroups of template.yaml again: until then no video is private"
             return OperatorError(f"{held['url']} answers {unsigned.status_code} without a signature", remedy)
         return None
 
     def _refused(self, answer: requests.Response, held: dict[str, Any]) -> OperatorError:
         code = "".join(re.findall(r"<Code>(\w{1,40})</Code>", answer.text)[:1])
-        what, again = (
-            f"HTTP {answer.status_code} {code}".strip(),
-            f"make delivery-key STAGE={self.stack.stage} ROTATE=1",
-        )
+        what = f"HTTP {answer.status_code} {code}".strip()
+        again = f"make delivery-key STAGE={self.stack.stage} ROTATE=1"
         if code == "InvalidKey":
             remedy = f"it may take minutes more: repeat it later; if it stays so: {again}"
             return OperatorError(f"CloudFront does not know the key that signs ({held['key_pair_id']})", remedy)
@@ -68,8 +66,8 @@ class Probe:
 
 @contextmanager
 def probing(stack: DeployedStack) -> Iterator[Probe]:
-    """An object in the video bucket for as long as the block runs. Its name is new, so no cache knows it, and below
-    videos/, which is all that CloudFront may read; no tenant has such a folder. Raises ClientError."""
+    """Put an object into the video bucket for as long as the block runs. Its name is new, so no cache holds it. It lies
+    below videos/, which is all that CloudFront may read, and in no tenant's folder. Raises ClientError."""
     probe = Probe(stack, f"videos/probe-{secrets.token_hex(8)}", secrets.token_bytes(64))
     place, s3 = {"Bucket": stack.outputs["VideoBucket"], "Key": probe.key}, stack.client("s3")
     s3.put_object(**place, Body=probe.content, CacheControl="no-store")

@@ -90,7 +90,7 @@ def test_codes_have_the_status_that_kling_gives_them(template: Template) -> None
 
 
 def test_who_may_come_back_learns_when(template: Template) -> None:
-    """A timeout and an internal error may hide a paid request: they invite nobody to repeat it."""
+    """A timeout and an internal error may hide a paid request, so they name no time to repeat it."""
     for kind, answer in answers(template).items():
         headers, passing = answer["responseParameters"], ANSWERS[kind][0] in (429, 503)
         assert headers == ({"gatewayresponse.header.Retry-After": "'2'"} if passing else {}), kind
