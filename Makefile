@@ -72,10 +72,11 @@ format: $(VENV)/test.done ## write the code as `make check` wants it
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .
 
 # ------------------------------------------------------------------------------------------------------------------ on AWS
+# The layer takes the pip of this Python: that of the system may have none.
 build: $(VENV)/sam.done ## sam build, and sam validate --lint
 	@$(MAKE) --no-print-directory -C layers/relay bytecode FOLDERS="$(wildcard $(CURDIR)/functions/*)"
 	$(VENV)/sam/bin/sam validate --lint
-	$(VENV)/sam/bin/sam build
+	PYTHON=$(abspath $(VENV)/sam/bin/python) $(VENV)/sam/bin/sam build
 
 deploy: build ## sam deploy to your AWS account (STAGE=dev PARAMETERS="Provider=kling OperatorEmail=you@example.com")
 	$(VENV)/sam/bin/sam deploy --config-env $(STAGE) $(if $(PARAMETERS),--parameter-overrides $(PARAMETERS))

@@ -1,24 +1,22 @@
 """The key that signs the addresses of videos: its public half goes to CloudFront, its private half to a secret.
 
 The order is what keeps every address good. A function signs with what the secret holds, so the secret is written last,
-when the distribution trusts the public half. It is written whole, with the key's id and the distribution's address: a
-function never sees half of a change. Two slots, A and B, are trusted at once; the newer signs, and what the older one
-signed stays good until the slot is needed again. A run that breaks off has changed nothing that signs: repeat it.
+when the distribution has shown an object at an address that the new key signed. It is written whole, with the key's id
+and the distribution's address: a function never sees half of a change. Two slots, A and B, are trusted at once; the
+newer signs, and what the older one signed stays good until the slot is needed again. A run that breaks off has changed
+nothing that signs: repeat it.
 """
 
 import argparse
 import json
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import requests
 from botocore.exceptions import WaiterError
-from botocore.signers import CloudFrontSigner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 
+from local.delivery_probe import probing
 from local.deployed_stack import DeployedStack, OperatorError
 
 SLOTS = ("A", "B")
@@ -55,6 +53,7 @@ def delivery_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     given = _slots(stack)
     held = {} if mismatch(stack) else _held(stack)
     if held and not options.rotate:
+        _prove(stack, held)
         made = time.strftime("%Y-%m-%d", time.gmtime(held["made_at"]))
         print(f"key {held['slot']} signs since {made}: nothing to do")
         print(f"to change it: make delivery-key STAGE={stack.stage} ROTATE=1")
@@ -71,16 +70,19 @@ def delivery_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     _update(stack, slot, public)
     key_pair_id, url = stack.resource(f"DeliveryPublicKey{slot}"), stack.delivery_url
     text = secret_text(url=url, slot=slot, key_pair_id=key_pair_id, private_key=private)
-    _trusted(stack, json.loads(text))
+    _wait_for_proof(stack, json.loads(text))
     stack.client("secretsmanager").put_secret_value(SecretId=stack.outputs["DeliveryKeySecret"], SecretString=text)
+    print("the distribution shows a test object at a signed address, and refuses it without the signature")
     print(f"key {slot} ({key_pair_id}) signs now, in every function within five minutes")
     print(f"videos come from {url}\nnext: make doctor STAGE={stack.stage}")
     return 0
 
 
-def problem(stack: DeployedStack) -> str:
-    """Why addresses that are signed now are no good; empty if they are."""
-    return mismatch(stack) or _edge_problem(_held(stack))
+def check(stack: DeployedStack) -> None:
+    """Raise OperatorError if addresses that are signed now are no good."""
+    if wrong := mismatch(stack):
+        raise OperatorError(wrong, f"make delivery-key STAGE={stack.stage}")
+    _prove(stack, _held(stack))
 
 
 def mismatch(stack: DeployedStack) -> str:
@@ -158,26 +160,20 @@ def _wait(stack: DeployedStack, waiter: Any, **what: str) -> None:
         raise OperatorError(f"AWS did not finish: {exc}", remedy) from exc
 
 
-def _trusted(stack: DeployedStack, held: dict[str, Any]) -> None:
-    """Wait until CloudFront has the key everywhere, and the edge that is next to here knows it."""
+def _prove(stack: DeployedStack, held: dict[str, Any]) -> None:
+    """Raise OperatorError unless the distribution shows an object at an address that `held` signs, and no other."""
+    with probing(stack) as probe:
+        if flaw := probe.flaw(held):
+            raise flaw
+
+
+def _wait_for_proof(stack: DeployedStack, held: dict[str, Any]) -> None:
+    """Wait until CloudFront has the key everywhere, and the edge that is next to here has given the proof."""
     _wait(stack, stack.client("cloudfront").get_waiter("distribution_deployed"), Id=stack.resource("Delivery"))
-    for _ in range(_PATIENCE):
-        if not (problem := _edge_problem(held)):
-            return
-        time.sleep(_POLL_SECONDS)
-    raise OperatorError(problem, "repeat it later: what signs has not changed")
-
-
-def _edge_problem(held: dict[str, Any]) -> str:
-    """Why the edge does not take the key for one of its own; empty if it does. What is asked for does not exist, so
-    any other refusal is fine."""
-    key: Any = serialization.load_pem_private_key(held["private_key"].encode(), None)
-    signer = CloudFrontSigner(held["key_pair_id"], lambda message: key.sign(message, ec.ECDSA(SHA256())))
-    until = datetime.now(UTC) + timedelta(minutes=5)
-    url = signer.generate_presigned_url(f"{held['url']}/videos/none", date_less_than=until)
-    try:
-        answer = requests.get(f"{url}&Hash-Algorithm=SHA256", timeout=15, allow_redirects=False)
-    except requests.RequestException as exc:
-        return f"{held['url']} cannot be reached ({type(exc).__name__})"
-    known = "<Code>InvalidKey</Code>" not in answer.text
-    return "" if known else f"CloudFront does not know the key that signs ({held['key_pair_id']})"
+    with probing(stack) as probe:
+        for tries, flaw in enumerate(iter(lambda: probe.flaw(held), None), 1):
+            if tries == _PATIENCE:
+                raise OperatorError(str(flaw), f"{flaw.remedy}; what signs has not changed")
+            if tries == 1:
+                print(f"not yet: {flaw} ...", flush=True)
+            time.sleep(_POLL_SECONDS)

@@ -74,11 +74,10 @@ def _provider_key(stack: DeployedStack) -> None:
 
 
 def _delivery_key(stack: DeployedStack) -> None:
-    remedy = f"make delivery-key STAGE={stack.stage}"
     if not stack.delivery_url:
+        remedy = f"make delivery-key STAGE={stack.stage}"
         raise Hint("there is none: addresses live for 12 hours at most, and take no Authorization header", remedy)
-    if wrong := delivery_key.problem(stack):
-        raise Problem(wrong, remedy)
+    delivery_key.check(stack)
 
 
 def _base_url(stack: DeployedStack) -> None:

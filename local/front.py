@@ -101,8 +101,10 @@ class Front:
             got = self.pool.request(method, self.api_base + path, body=body, headers=sent, timeout=timeout)
         except urllib3.exceptions.ReadTimeoutError:
             return gateway_answer(self.responses, "INTEGRATION_TIMEOUT", 504)
-        except urllib3.exceptions.HTTPError:
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
             return gateway_answer(self.responses, "INTEGRATION_FAILURE", 500)
+        except urllib3.exceptions.HTTPError:  # it was sent, and may have been done: no invitation to repeat it
+            return gateway_answer(self.responses, "DEFAULT_5XX", 500)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
         return got.status, kept, got.data
 

@@ -122,6 +122,20 @@ def generated_secrets_follow_their_options() -> None:
     )
 
 
+@correction
+def secrets_without_a_value_have_no_version() -> None:
+    """MiniStack stores an empty text. AWS: a secret without a value, which GetSecretValue does not find."""
+    swap(
+        provisioners._sm_secret_create,
+        (
+            '    if props.get("ReplicaRegions"):\n',
+            "    if not secret_string:\n"
+            '        _sm._secrets[name]["Versions"].clear()\n'
+            '    if props.get("ReplicaRegions"):\n',
+        ),
+    )
+
+
 def _with_json_definition(properties: dict[str, Any]) -> dict[str, Any]:
     """`properties` with a YAML definition in S3 replaced by the same definition as JSON."""
     place = properties.get("DefinitionS3Location") or {}

@@ -1,10 +1,32 @@
 """API Gateway, corrected."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.emulator.aws import Aws
+
+BUSY = {"application/json": '{"code":5001}'}
+
+
+@pytest.fixture
+def throttled(aws: Aws, stack: dict[str, str]) -> Iterator[None]:
+    aws.functions.put_function_concurrency(FunctionName=stack["Function"], ReservedConcurrentExecutions=0)
+    yield
+    aws.functions.put_function_concurrency(FunctionName=stack["Function"], ReservedConcurrentExecutions=3)
+
+
+@pytest.fixture
+def failure_response(aws: Aws, stack: dict[str, str]) -> Iterator[None]:
+    """The API has an answer for INTEGRATION_FAILURE."""
+    kind = {"restApiId": stack["Api"], "responseType": "INTEGRATION_FAILURE"}
+    again = {"gatewayresponse.header.Retry-After": "'2'"}
+    aws.apigateway.put_gateway_response(**kind, statusCode="503", responseParameters=again, responseTemplates=BUSY)
+    aws.apigateway.create_deployment(restApiId=stack["Api"], stageName="live")
+    yield
+    aws.apigateway.delete_gateway_response(**kind)
+    aws.apigateway.create_deployment(restApiId=stack["Api"], stageName="live")
 
 
 class TestGateway:
@@ -33,3 +55,20 @@ class TestGateway:
     def test_a_failing_function_is_a_bad_gateway(self, aws: Aws, stack: dict[str, str], mode: str) -> None:
         answer = aws.get(f"{stack['url']}/do/{mode}")
         assert (answer.status, json.loads(answer.body)) == (502, {"code": 5000})
+
+    @pytest.mark.usefixtures("throttled")
+    def test_a_throttled_function_is_an_internal_error(self, aws: Aws, stack: dict[str, str]) -> None:
+        answer = aws.get(f"{stack['url']}/do/echo")
+        assert (answer.status, json.loads(answer.body)) == (500, {"code": 5000})
+        assert answer.headers["x-amzn-ErrorType"] == "InternalServerErrorException"
+
+    @pytest.mark.usefixtures("throttled", "failure_response")
+    def test_a_throttled_function_is_an_integration_failure(self, aws: Aws, stack: dict[str, str]) -> None:
+        answer = aws.get(f"{stack['url']}/do/echo")
+        assert (answer.status, json.loads(answer.body), answer.headers["Retry-After"]) == (503, {"code": 5001}, "2")
+
+    @pytest.mark.usefixtures("failure_response")
+    @pytest.mark.parametrize("mode", ["raise", "crash", "sleep"])
+    def test_so_is_one_that_fails(self, aws: Aws, stack: dict[str, str], mode: str) -> None:
+        answer = aws.get(f"{stack['url']}/do/{mode}")
+        assert (answer.status, json.loads(answer.body), answer.headers["Retry-After"]) == (503, {"code": 5001}, "2")

@@ -47,6 +47,19 @@ class TestStorage:
         ttl = aws.dynamodb.describe_time_to_live(TableName=stack["Table"])["TimeToLiveDescription"]
         assert ttl == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
+    def test_a_secret_without_a_value_has_none(self, aws: Aws) -> None:
+        """What a stack has before a command stores the key. Source: the AWS::SecretsManager::Secret reference."""
+        template = {"Resources": {"Secret": {"Type": "AWS::SecretsManager::Secret"}}}
+        template["Outputs"] = {"Secret": {"Value": {"Ref": "Secret"}}}
+        aws.cloudformation.create_stack(StackName="no-value", TemplateBody=json.dumps(template))
+        aws.cloudformation.get_waiter("stack_create_complete").wait(StackName="no-value", WaiterConfig={"Delay": 0.2})
+        (output,) = aws.cloudformation.describe_stacks(StackName="no-value")["Stacks"][0]["Outputs"]
+        with pytest.raises(aws.secretsmanager.exceptions.ResourceNotFoundException):
+            aws.secretsmanager.get_secret_value(SecretId=output["OutputValue"])
+        aws.secretsmanager.put_secret_value(SecretId=output["OutputValue"], SecretString="stored")
+        assert aws.secretsmanager.get_secret_value(SecretId=output["OutputValue"])["SecretString"] == "stored"
+        aws.cloudformation.delete_stack(StackName="no-value")
+
     def test_a_generated_secret_follows_its_options(self, aws: Aws, stack: dict[str, str]) -> None:
         secret = aws.secretsmanager.get_secret_value(SecretId=stack["Secret"])["SecretString"]
         assert len(secret) == 40

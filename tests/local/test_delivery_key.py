@@ -6,7 +6,8 @@ signed too early, or by a key that has gone, is refused here as it would be by C
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import requests
 from local import delivery_key, deployed, deployment, doctor
 from local.client import Client
 from local.deployed_stack import DeployedStack, OperatorError
+from local.edge import Answer, Refused
 from local.stack import Options, Stack
 from tests.workflow.driver import BODY
 
@@ -91,6 +93,48 @@ def operator(running: Stack, monkeypatch: pytest.MonkeyPatch) -> Operator:
     return Operator(running)
 
 
+@contextmanager
+def edge_that(operator: Operator, answers: Callable[[str, str, Any], Answer]) -> Iterator[None]:
+    """The front's CloudFront answers so."""
+    front = operator.stack._front
+    assert front is not None and front.edge is not None
+    object.__setattr__(front.edge, "answer", answers)
+    try:
+        yield
+    finally:
+        object.__delattr__(front.edge, "answer")
+
+
+def probes(operator: Operator) -> list[str]:
+    """Objects that a proof has left behind."""
+    s3 = operator.deployed.client("s3")
+    listed = s3.list_objects_v2(Bucket=operator.deployed.outputs["VideoBucket"], Prefix="videos/probe")
+    return [one["Key"] for one in listed.get("Contents", [])]
+
+
+def refused(method: str, target: str, headers: Any) -> Answer:
+    return Refused("AccessDenied", "Access denied").answer()
+
+
+def test_a_first_key_that_the_distribution_refuses_changes_no_address(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CloudFront refuses a signature with AccessDenied. That is no proof: clients keep their presigned addresses."""
+    monkeypatch.setattr(delivery_key, "_PATIENCE", 3)
+    task = operator.api.follow("image2video", operator.api.send("image2video", BODY), lambda _: None, every=0.1)
+    with edge_that(operator, refused):
+        assert operator.run() == 1
+    said = capsys.readouterr()
+    assert "not yet: CloudFront refuses" in said.out and "signs now" not in said.out
+    assert "HTTP 403 AccessDenied\n-> " in said.err and "what signs has not changed" in said.err
+    with pytest.raises(operator.deployed.client("secretsmanager").exceptions.ResourceNotFoundException):
+        operator.secret()
+    assert "X-Amz-Signature=" in operator.address(task["task_id"])
+    assert "no key that signs" in operator.doctor().problem and probes(operator) == []
+    operator.deployed.forget()
+    delivery_key._update(operator.deployed, "A", "")  # as if nothing had been tried, for the next test
+
+
 def test_a_life_of_keys(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
     task = operator.api.follow("image2video", operator.api.send("image2video", BODY), lambda _: None, every=0.1)
     task_id = task["task_id"]
@@ -149,7 +193,7 @@ def test_a_run_that_broke_off_changed_nothing_that_signs(
         raise OperatorError("the laptop was closed", "open it")
 
     with monkeypatch.context() as patch:
-        patch.setattr(delivery_key, "_trusted", dead)
+        patch.setattr(delivery_key, "_wait_for_proof", dead)
         assert operator.run("1") == 1
     assert operator.secret() == before and operator.doctor() == doctor.Finding(CHECK)
     capsys.readouterr()
@@ -179,6 +223,41 @@ def test_a_key_that_the_edge_does_not_know_yet_is_waited_for(
     assert asked == [False] * 5 and operator.secret()["slot"] != held["slot"]  # nothing signed with it meanwhile
 
 
+def test_a_key_that_the_distribution_refuses_never_signs(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.run()
+    operator.keep({**operator.secret(), "made_at": time.time() - 32 * DAY})
+    before = operator.secret()
+    monkeypatch.setattr(delivery_key, "_PATIENCE", 3)
+    with edge_that(operator, refused):
+        assert operator.run("1") == 1
+        assert operator.secret() == before
+        found = operator.doctor()
+        assert "CloudFront refuses an address that is signed with" in found.problem and "template.yaml" in found.remedy
+        capsys.readouterr()
+        assert operator.run() == 1  # nor does it say that there is nothing to do
+        assert "nothing to do" not in capsys.readouterr().out
+    assert operator.doctor() == doctor.Finding(CHECK) and probes(operator) == []
+
+
+def test_a_distribution_that_asks_for_no_signature_is_a_problem(operator: Operator) -> None:
+    operator.run()
+    held = operator.secret()
+    front = operator.stack._front
+    assert front is not None and front.edge is not None
+    edge = front.edge
+
+    def open_to_all(method: str, target: str, headers: Any) -> Answer:
+        return edge._object(method, target.partition("?")[0], {})
+
+    with edge_that(operator, open_to_all):
+        found = operator.doctor()
+        assert "answers 200 without a signature" in found.problem and "TrustedKeyGroups" in found.remedy
+        assert operator.run() == 1
+    assert operator.secret() == held and probes(operator) == []
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -204,12 +283,16 @@ def test_a_key_that_does_not_belong_to_the_stack_is_found_and_replaced(
     assert "canary" not in "".join(capsys.readouterr())
 
 
-def test_an_edge_out_of_reach_is_a_problem(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edge_out_of_reach_is_a_problem(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     operator.run()
     monkeypatch.setattr(requests, "get", lambda *_, **__: (_ for _ in ()).throw(requests.ConnectionError("no")))
     assert "cannot be reached" in operator.doctor().problem
     held = operator.secret()
-    assert operator.run() == 0 and operator.secret() == held  # no reason for another key
+    assert operator.run() == 1  # "it signs, nothing to do" is only said with the proof
+    assert "cannot be reached" in capsys.readouterr().err
+    assert operator.secret() == held  # no reason for another key
 
 
 def test_an_older_stack_is_told_to_be_deployed_first(

@@ -293,4 +293,4 @@ def test_a_player_that_leaves_early_is_no_news(delivery: Delivery, capfd: pytest
 
 def test_other_paths_still_lead_to_the_api(delivery: Delivery) -> None:
     for path in ("/v1/videos/image2video/x", "/kling/v1/videos/x", "/video", "/videos"):
-        assert delivery.ask(delivery.front.url + path).json()["code"] == 5000  # nobody is behind
+        assert delivery.ask(delivery.front.url + path).json()["code"] == 5001  # nobody is behind: it was never sent

@@ -19,12 +19,16 @@ RESPONSES = deployment.load_template()["Resources"]["Api"]["Properties"]["Gatewa
 
 
 class Behind(BaseHTTPRequestHandler):
-    """Repeats what it is sent; `/slow` takes longer than the gateway waits, `/teapot` has a status of its own."""
+    """Repeats what it is sent. `/slow` takes longer than the gateway waits, `/teapot` has a status of its own, and
+    `/gone` closes the connection without an answer."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.endswith("/gone"):
+            self.close_connection = True
+            return
         if self.path.endswith("/slow"):
             time.sleep(1.0)
         told = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()), "size": len(body)}
@@ -117,7 +121,14 @@ def test_nobody_behind(gateway: Front) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     gateway.api_base = f"http://127.0.0.1:{port}"
-    assert enveloped(requests.get(f"{gateway.url}/x", timeout=5)) == (500, 5000)
+    answer = requests.get(f"{gateway.url}/x", timeout=5)
+    assert enveloped(answer) == (503, 5001) and answer.headers["Retry-After"] == "2"
+
+
+def test_a_connection_that_breaks_off_is_no_invitation_to_repeat(gateway: Front) -> None:
+    """What was sent may have been done, and paid: only a request that never left may be sent again."""
+    answer = requests.post(f"{gateway.url}/gone", data=b"{}", timeout=5)
+    assert enveloped(answer) == (500, 5000) and "Retry-After" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -149,7 +160,9 @@ def test_expect_100_is_answered_at_once(gateway: Front) -> None:
         ("REQUEST_TOO_LARGE", 413, 413, 1201),
         ("THROTTLED", 429, 429, 1302),
         ("INTEGRATION_TIMEOUT", 504, 504, 5002),
-        ("INTEGRATION_FAILURE", 502, 500, 5000),
+        ("INTEGRATION_FAILURE", 500, 503, 5001),
+        ("API_CONFIGURATION_ERROR", 500, 503, 5001),
+        ("AUTHORIZER_FAILURE", 500, 500, 5000),
         ("BAD_REQUEST_BODY", 400, 400, 1200),
     ],
 )
@@ -157,7 +170,7 @@ def test_the_templates_gateway_responses(kind: str, asked: int, status: int, cod
     given, headers, body = gateway_answer(RESPONSES, kind, asked)
     answer = json.loads(body)
     assert (given, answer["code"]) == (status, code) and answer.keys() == {"code", "message", "request_id"}
-    assert (headers.get("Retry-After") == "2") is (kind == "THROTTLED")
+    assert (headers.get("Retry-After") == "2") is (status in (429, 503))
 
 
 def test_a_client_that_goes_away_is_no_news(gateway: Front, capfd: pytest.CaptureFixture[str]) -> None:

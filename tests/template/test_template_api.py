@@ -27,6 +27,8 @@ ANSWERS = {
     "REQUEST_TOO_LARGE": (413, 1201),
     "THROTTLED": (429, 1302),
     "QUOTA_EXCEEDED": (429, 1302),
+    "INTEGRATION_FAILURE": (503, 5001),
+    "API_CONFIGURATION_ERROR": (503, 5001),
     "INTEGRATION_TIMEOUT": (504, 5002),
     "DEFAULT_5XX": (500, 5000),
 }
@@ -87,10 +89,18 @@ def test_codes_have_the_status_that_kling_gives_them(template: Template) -> None
         assert KlingError(code).http == status or (kind, status) == ("REQUEST_TOO_LARGE", 413), kind
 
 
-def test_who_is_throttled_learns_when_to_come_back(template: Template) -> None:
+def test_who_may_come_back_learns_when(template: Template) -> None:
+    """A timeout and an internal error may hide a paid request, so they name no time to repeat it."""
     for kind, answer in answers(template).items():
-        headers = answer["responseParameters"]
-        assert headers == ({"gatewayresponse.header.Retry-After": "'2'"} if ANSWERS[kind][0] == 429 else {}), kind
+        headers, passing = answer["responseParameters"], ANSWERS[kind][0] in (429, 503)
+        assert headers == ({"gatewayresponse.header.Retry-After": "'2'"} if passing else {}), kind
+
+
+@pytest.mark.parametrize("kind", ["INTEGRATION_FAILURE", "API_CONFIGURATION_ERROR"])
+def test_a_function_that_does_not_answer_promises_nothing_about_a_post(template: Template, kind: str) -> None:
+    """A throttled function and one that dies have the same response type (see local/corrections/gateway.py)."""
+    message = envelope(answers(template)[kind])["message"]
+    assert "same Idempotency-Key" in message and "not charged" not in message
 
 
 def test_it_is_regional_and_takes_bodies_as_they_are(template: Template) -> None:

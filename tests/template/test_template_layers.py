@@ -107,3 +107,18 @@ def test_both_layers_look_for_it_in_the_same_way() -> None:
     compiling = [[line for line in text.splitlines() if "unchecked-hash" in line] for text in layers]
     assert compiling[0] == compiling[1]
     assert "compileall -q --invalidation-mode unchecked-hash" in compiling[0][0]
+
+
+def test_sam_build_needs_no_pip_of_the_systems_python(tmp_path: Path) -> None:
+    """sam calls the makefiles in a folder elsewhere, with its own environment. Belief (seen, Debian and Ubuntu): with
+    python3 and python3-venv alone, new environments have pip, and the system's Python has none."""
+    program(tmp_path / "bin/python3", '#!/bin/sh\necho "No module named pip" >&2; exit 1\n')
+    program(tmp_path / "venv/sam/bin/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program(tmp_path / "venv/sam/bin/sam", '#!/bin/sh\ncd / && exec "${PYTHON:-python3}" -m pip --version\n')
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    dry = ["make", "-n", "build", f"VENV={os.path.relpath(tmp_path / 'venv', REPOSITORY)}"]
+    told = subprocess.run(dry, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    sam_build = told.stdout.splitlines()[-1]
+    assert sam_build.endswith("sam build")
+    done = subprocess.run(["sh", "-c", sam_build], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -160,12 +160,12 @@ class Relay:
 
     @cached_property
     def s3(self) -> Any:
-        return self._owned(self.client("s3", Config(signature_version="s3v4")))
+        return self._owned(_regional(self.client("s3", Config(signature_version="s3v4"))))
 
     @cached_property
     def archive_s3(self) -> Any:
         """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
-        return self._owned(self._create_client("s3", archive.client_config()))
+        return self._owned(_regional(self._create_client("s3", archive.client_config())))
 
     def _owned(self, client: Any) -> Any:
         """Every call names the account that has to own the bucket: a name that was given up may be somebody else's now.
@@ -317,6 +317,14 @@ class Relay:
                 return None
             raise
         return value.strip()
+
+
+def _regional(s3: Any) -> Any:
+    """Have `s3` presign addresses for the host of its own region. botocore's default is the global host, which leads to
+    us-east-1. The addressing style "virtual" would change that too, and make a bucket a subdomain of any endpoint."""
+    here = {"use_global_endpoint": False}
+    s3.meta.events.register_first("before-endpoint-resolution.s3", lambda context, **_: context.update(here))
+    return s3
 
 
 @cache
