@@ -104,7 +104,9 @@ def test_the_whole_way(running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: 
     change(dynamodb, table, tasks[0], "SET phase = :new", "failed")
     change(dynamodb, table, tasks[1], "SET units = :new", "99")
     dynamodb.delete_item(TableName=table, Key={"pk": {"S": f"task#{tasks[2]}"}})
-    dynamodb.delete_item(TableName=table, Key={"pk": {"S": f"upstream#kling#{upstream[tasks[2]]}"}})
+    dynamodb.delete_item(
+        TableName=table, Key={"pk": {"S": f"upstream#kling@{running.endpoint['simulator_url']}#{upstream[tasks[2]]}"}}
+    )
     code, said = run(capsys)
     assert code == 1
     for what, task in (("not_kept", tasks[0]), ("units_differ", tasks[1]), ("no_row", tasks[2])):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from kling_relay.profiles import Account
 from kling_relay.task import CLOSED, ENDED, Phase, Task
 
 from tests.unit.world import World
@@ -50,7 +51,7 @@ def all_sold_is_known(world: World, tasks: dict[str, Task]) -> None:
     assert len(owned) == len(set(owned)), "one sale, two owners"
     for task in tasks.values():
         if task.upstream_id is not None:
-            assert world.table.owner(world.relay.settings.provider, task.upstream_id) == task.id
+            assert world.table.owner(Account.read(world.relay.account_of(task)).space, task.upstream_id) == task.id
 
 
 def nothing_went_back(history: Iterable[Change]) -> None:

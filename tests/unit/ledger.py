@@ -12,6 +12,7 @@ from kling_relay.provider import (
     Answer,
     Exists,
     Found,
+    Misconfigured,
     NoRoom,
     NotSent,
     Outcome,
@@ -83,6 +84,9 @@ class LedgerProvider:
             "arrears": AccountTrouble("HTTP 429, code 1101: canary-words"),
             "refused": Refused(KlingError(1201, "prompt: too rude")),
             "risky": Refused(KlingError(1301, "canary-words")),
+            "forbidden": Refused(KlingError(1103, "no right to use this model"), unclear=True),
+            "maintenance": NoRoom("HTTP 503, code 5001: canary-words", maintenance=True),
+            "moved": Misconfigured("HTTP 308 without a readable body"),
             "dropped": Unsure("ConnectionError: canary-words"),
         }
         if name in surely_not:

@@ -8,6 +8,7 @@ import pytest
 from kling_relay import webhooks
 from kling_relay.advance import advance, on_callback
 from kling_relay.facts import Facts
+from kling_relay.profiles import Account
 from kling_relay.relay import Cached
 from kling_relay.schedule import CALLED_BACK
 from kling_relay.task import Phase, Task
@@ -235,7 +236,7 @@ def test_adopted_by_hint(cloud: Cloud, hides: bool) -> None:
     task = parked(world)
     world.callback(task, {"task_id": "up-1"})
     assert world.task(task.id).upstream_id == "up-1"
-    assert world.table.owner("kling", "up-1") == task.id
+    assert world.table.owner(Account.read(world.relay.account).space, "up-1") == task.id
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
 
 

@@ -25,7 +25,8 @@ def planted(
     cloud: Cloud, sim: Simulator, who: tuple[str, str], monkeypatch: pytest.MonkeyPatch, seed: int = 1
 ) -> Garden:
     name, dialect = who  # fmt: skip
-    world = World(cloud, provider=name)
+    # What was planted lies about two minutes of settling; every profile has a host.
+    world = World(cloud, provider=name, kling_base_url=sim.url, settle_seconds=120)
     world.relay.provider = Provider(profile(name, sim.url), lambda refresh: SIMULATOR_KEY)  # type: ignore[assignment]
     monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
     if dialect != "official":

@@ -61,9 +61,10 @@ def test_a_task_without_any_execution_is_found(driver: Driver) -> None:
         UpdateExpression="SET phase = :submitting, lease_until = :past, due_at = :past REMOVE upstream_id, task_token",
         ExpressionAttributeValues={":submitting": {"S": "submitting"}, ":past": {"N": "1"}},
     )
+    space = driver.row(task_id)["account"].rpartition("#")[0]
     driver.dynamodb.delete_item(
         TableName=driver.endpoint["task_table"],
-        Key={"pk": {"S": f"upstream#cometapi#{driver.paid(task_id)['task_id']}"}},
+        Key={"pk": {"S": f"upstream#{space}#{driver.paid(task_id)['task_id']}"}},
     )
     assert driver.sweep()["overdue"] == 1
     driver.delivered(task_id)

@@ -14,11 +14,12 @@ _ROW_FIELDS = [one.name for one in fields(Row) if one.name != "task_id"]
 
 
 class Books:
-    """The rows of the table, seen as those of one `provider`. `unreadable`: ids whose rows cannot be understood."""
+    """The rows of the table, seen as those of one provider: `spaces` are the names of its id space, the newest first.
+    `unreadable`: ids whose rows cannot be understood."""
 
-    def __init__(self, rows: Rows, provider: str) -> None:
+    def __init__(self, rows: Rows, *spaces: str) -> None:
         self._rows = rows
-        self._provider = provider
+        self._spaces = spaces
         self.unreadable: set[str] = set()
 
     def born_since(self, since: int) -> Iterator[list[str]]:
@@ -54,6 +55,6 @@ class Books:
 
     def owners(self, upstream_ids: Collection[str]) -> dict[str, str]:
         """Which of the provider's tasks are owned, and by which of ours."""
-        pks = {upstream_pk(self._provider, one): one for one in upstream_ids}
+        pks = {upstream_pk(space, one): one for space in reversed(self._spaces) for one in upstream_ids}
         found = self._rows.get_all(list(pks), ["pk", "task_id"])
-        return {pks[pk]: plain(item["task_id"]) for pk, item in found.items()}
+        return {pks[pk]: plain(found[pk]["task_id"]) for pk in pks if pk in found}

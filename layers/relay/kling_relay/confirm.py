@@ -144,5 +144,6 @@ def _is_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
     made = snap.created_at if snap.reference is None else None
     if made is not None and (since is None or made < since - _CLOCKS_MS):
         return False
-    profile = Account.read(relay.account_of(task)).profile
-    return relay.table.owner(profile, snap.upstream_id) in (None, task.id)
+    account = Account.read(relay.account_of(task))
+    owners = {relay.table.owner(space, snap.upstream_id) for space in (account.space, account.profile)}
+    return owners <= {None, task.id}  # by the profile alone: rows that were written before a row named its account

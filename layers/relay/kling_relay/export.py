@@ -63,7 +63,7 @@ def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tasks(relay: Relay, since: int, until: int, ends_at: int) -> Iterator[Task]:
-    for ids in Books(relay.table.rows, relay.settings.provider).born_since(since):
+    for ids in Books(relay.table.rows).born_since(since):
         if relay.clock.now_ms() > ends_at:
             raise ValueError(f"since: the window has more tasks than {SECONDS} s can read; ask for a shorter one")
         yield from (task for task in relay.table.read(ids) if task.created_at < until)

@@ -59,7 +59,12 @@ class Account:
     label: str = "1"
 
     def __str__(self) -> str:
-        return f"{self.profile}@{self.base_url}#{self.label}"
+        return f"{self.space}#{self.label}"
+
+    @property
+    def space(self) -> str:
+        """Where the provider's task ids are unique: the same for all accounts at one address."""
+        return f"{self.profile}@{self.base_url}"
 
     @classmethod
     def read(cls, text: str) -> "Account":

@@ -18,6 +18,7 @@ from kling_relay import discrepancy
 from kling_relay.books import Books
 from kling_relay.discrepancy import Finding, Row, What, finding
 from kling_relay.observability import Metric, logger
+from kling_relay.profiles import Account
 from kling_relay.provider import Answer, Found, Listed, Trouble, Unknown
 from kling_relay.relay import Relay
 from kling_relay.schema import KINDS
@@ -76,8 +77,9 @@ class _Run:
     def __init__(self, relay: Relay, days: int) -> None:
         self.relay = relay
         self.profile = relay.provider.profile
-        self.books = Books(relay.table.rows, relay.settings.provider)
         self.account = relay.account
+        account = Account.read(self.account)
+        self.books = Books(relay.table.rows, account.space, account.profile)
         self.now, self.days = relay.clock.now_ms(), days
         self.since = self.now - days * _DAY_MS
         self.settle_ms = relay.settings.scaled_ms(relay.settings.settle_seconds or self.profile.settle_seconds)

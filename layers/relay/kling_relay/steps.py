@@ -24,7 +24,7 @@ def adopt(relay: Relay, task: Task, snap: Snapshot) -> Task:
         return relay.table.adopt(
             task,
             None if expired else Phase.SUBMITTED,
-            Account.read(relay.account_of(task)).profile,
+            Account.read(relay.account_of(task)).space,
             snap.upstream_id,
             also=() if expired else SENT | {Phase.ACCEPTED},
             lease_until=None,

@@ -1,6 +1,6 @@
 """A task's row, every write of it conditional: how it is found, moved and taken over. recording.py makes it.
 
-One table, one key `pk`: `task#{id}`, and `upstream#{provider}#{upstream_id}` (owned by one task); `external#` and
+One table, one key `pk`: `task#{id}`, and `upstream#{space}#{upstream_id}` (owned by one task); `external#` and
 `idempotency#` are recording.py's, `gate#` and `control` gate.py's, `key#` and `tenant-keys#` keys.py's, `spend#` and
 `cap#` spending.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
 "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
@@ -124,7 +124,7 @@ class TaskTable:
         self,
         task: Task,
         to: Phase | None,
-        provider: str,
+        space: str,
         upstream_id: str,
         *,
         also: Collection[Phase] = (),
@@ -132,7 +132,7 @@ class TaskTable:
     ) -> Task:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
         update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
-        owner = {"pk": value(upstream_pk(provider, upstream_id)), "task_id": value(task.id)}
+        owner = {"pk": value(upstream_pk(space, upstream_id)), "task_id": value(task.id)}
         put = self.rows.put_new({**owner, **self.outliving(task.created_at)})
         # Ours already: the answer to an earlier write of ours was lost on its way back.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
@@ -156,9 +156,9 @@ class TaskTable:
             raise LostRace from lost
         return _task(item)
 
-    def owner(self, provider: str, upstream_id: str) -> str | None:
-        """The id of the task that owns the provider's `upstream_id`."""
-        item = self.rows.get(upstream_pk(provider, upstream_id))
+    def owner(self, space: str, upstream_id: str) -> str | None:
+        """The id of the task that owns the provider's `upstream_id` in `space` (profiles.Account.space)."""
+        item = self.rows.get(upstream_pk(space, upstream_id))
         return None if item is None else str(plain(item["task_id"]))
 
     def pass_callback(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
@@ -316,9 +316,9 @@ class TaskTable:
         return self.rows.expression(f"task#{task.id}", update, condition + once, **values)
 
 
-def upstream_pk(provider: str, upstream_id: str) -> str:
-    """The key of the row that says which task owns the provider's `upstream_id`."""
-    return f"upstream#{provider}#{upstream_id}"
+def upstream_pk(space: str, upstream_id: str) -> str:
+    """The key of the row that names the task which owns the provider's `upstream_id`."""
+    return f"upstream#{space}#{upstream_id}"
 
 
 def _owner(tenant: str, kind: str) -> str:
