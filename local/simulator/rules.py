@@ -31,12 +31,21 @@ NO_TAIL = {"kling-v2-master", "kling-v2-1-master"}
 TAIL_IN_PRO_ONLY = {"kling-v1-5", "kling-v1-6", "kling-v2-1", "kling-v2-5-turbo", "kling-v2-6"}
 SECONDS = {"kling-v3": range(3, 16), "kling-v3-omni": range(3, 16), "kling-video-o1": range(3, 11)}  # others: 5 or 10
 MASK_FORMS: dict[str, type | tuple[type, ...]] = {"array": list, "object": dict, "either": (list, dict)}
-# Units a second by (model family, sound): std, pro, 4k. One unit lists at $0.14; unpublished models count as 2.5.
+# Units a second for std, pro and 4k, by model and by what is asked for, as Kling's pricing page has them (captured in
+# September 2026). One unit lists at $0.14. Whatever is not there counts as 2.5-turbo does: a guess.
 UNITS = {
-    ("kling-v3", "off"): ("0.6", "0.8", "3.0"),
-    ("kling-v3", "on"): ("0.9", "1.2", "3.0"),
-    ("kling-v2-6", "on"): ("1.0", "1.0", "1.0"),
+    ("kling-v3", "silent"): ("0.6", "0.8", "3.0"),
+    ("kling-v3", "sound"): ("0.9", "1.2", "3.0"),
+    ("kling-v3", "voice"): ("0.9", "1.2", "3.0"),  # a guess: the page gives a voice a price for 2.6 only
+    ("kling-v3-omni", "silent"): ("0.6", "0.8", "3.0"),
+    ("kling-v3-omni", "sound"): ("0.8", "1.0", "3.0"),
+    ("kling-v3-omni", "video"): ("0.9", "1.2", "3.0"),
+    ("kling-video-o1", "silent"): ("0.6", "0.8", "0.8"),
+    ("kling-video-o1", "video"): ("0.9", "1.2", "1.2"),
+    ("kling-v2-6", "sound"): ("1.0", "1.0", "1.0"),
+    ("kling-v2-6", "voice"): ("1.2", "1.2", "1.2"),
 }
+DOLLARS_A_UNIT = Decimal("0.14")
 
 
 class Invalid(ValueError):
@@ -65,8 +74,10 @@ def picture_fields(body: dict[str, Any]) -> list[str]:
 
 def units_of(kind: str, body: dict[str, Any]) -> str:
     """What the task costs, as final_unit_deduction writes it."""
-    family = "kling-v3" if model_of(kind, body).startswith("kling-v3") else model_of(kind, body)
-    row = UNITS.get((family, str(body.get("sound") or "off")), ("0.3", "0.5", "0.5"))
+    asked = "video" if body.get("video_list") else "silent"
+    if body.get("sound") == "on":
+        asked = "voice" if body.get("voice_list") else "sound"
+    row = UNITS.get((model_of(kind, body), asked), ("0.3", "0.5", "0.5"))
     price = Decimal(row[("std", "pro", "4k").index(mode_of(kind, body))])
     return f"{(price * seconds_of(body)).normalize():f}"
 

@@ -22,7 +22,7 @@ class Profile:
     `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
     `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
     reference is refused. `hides_reference`: its answers do not repeat our reference. `lists`: it has a route that lists
-    the account's tasks.
+    the account's tasks. `refuses_retired`: models that Kling has retired are refused before anything is sent there.
     `result_hosts`: where its videos usually lie, beside its own host: each name stands for everything below it, too.
     """
 
@@ -41,6 +41,7 @@ class Profile:
     image_form: Literal["base64", "url"] = "base64"
     result_hosts: list[str] = field(default_factory=list)
     lists: bool = False
+    refuses_retired: bool = False
 
 
 @cache
