@@ -2,7 +2,7 @@
 
 from tests.workflow.driver import Driver, lambda_calls, play, states
 
-QUIET = {"model_name": "kling-v3", "mode": "pro", "duration": "10"}  # the driver's own is retired there
+QUIET = {"model_name": "kling-v3", "duration": "10"}  # the driver's own model is retired there
 
 
 def test_an_image_becomes_a_video(kling: Driver) -> None:

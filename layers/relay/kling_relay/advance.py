@@ -111,6 +111,7 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
             Phase.RENDERED,
             outputs=list(snap.videos),
             units=snap.units or task.units,
+            cash=snap.cash or task.cash,
             rendered_at=now,
             retry_at=None,
             copies=0,
