@@ -65,6 +65,25 @@ def seconds_of(body: dict[str, Any]) -> int:
     return int(body.get("duration") or 5)
 
 
+def prompts_of(body: Any) -> str:
+    """Every prompt of a body, whatever it is, as one text."""
+    if not isinstance(body, dict):
+        return ""
+    shots = body.get("multi_prompt")
+    holders = [body, *(one for one in shots if isinstance(one, dict))] if isinstance(shots, list) else [body]
+    return "\n".join(str(one.get(name) or "") for one in holders for name in ("prompt", "negative_prompt"))
+
+
+def charged(units: str, pays_in: str) -> dict[str, Any]:
+    """What a finished task of the official host says of its cost. The names are documented. What an account that pays
+    in units states as balance, and one that pays in cash as units, is a guess."""
+    dollars = f"{(Decimal(units) * DOLLARS_A_UNIT).normalize():f}"
+    if pays_in == "cash":
+        balance = {"quota": dollars, "list_price": dollars}
+        return {"final_unit_deduction": "0", "final_balance_deduction": balance}
+    return {"final_unit_deduction": units, "final_balance_deduction": {"quota": "0", "list_price": "0"}}
+
+
 def picture_fields(body: dict[str, Any]) -> list[str]:
     """Every picture that the video is made from, first to last: base64 or an address."""
     items = [one for one in body.get("image_list") or [] if isinstance(one, dict)]
@@ -96,7 +115,9 @@ def check(
     if body.get("dynamic_masks") and not isinstance(body["dynamic_masks"], MASK_FORMS[masks]):
         return Refusal(400, 1201, f"dynamic_masks must be an {masks}")
     model = model_of(kind, body)
-    if model in refused_models or model not in MODELS[kind] | known_models:
+    if model in refused_models:  # Kling's words, as captured; the capture has no HTTP status and no code: a guess
+        return Refusal(404, 1203, f"The model '{model}' has been discontinued and is no longer available.")
+    if model not in MODELS[kind] | known_models:
         return Refusal(404, 1203, f"model {model} not found")
     try:
         _durations(kind, body)
@@ -206,6 +227,8 @@ def _durations(kind: str, body: dict[str, Any]) -> None:
     allowed = SECONDS.get(model, (5, 10)) if model in RETIRED | LIVING | OMNI else range(1, 61)
     if seconds not in allowed or (mode == "4k" and model not in ("kling-v3", "kling-v3-omni")):
         raise Invalid(f"{named} is not supported")
+    if body.get("sound") == "on" and model == "kling-v2-6" and mode != "pro":
+        raise Invalid(f"{named} is not supported with sound")  # the capability map's rule; the words are a guess
     if body.get("image_tail"):
         if model in NO_TAIL:
             raise Invalid("Image tail is not supported by the current model")

@@ -17,12 +17,13 @@ class Profile:
 
     `auth`: what the secret holds, an API key ("key") or a pair that signs tokens ("aksk").
     `models`: a client's name of a model -> the provider's, where they differ.
+    `refuses_retired`: models that Kling has retired are refused before anything is sent there.
     `masks`: whether dynamic_masks goes out as the array that it is or as an "object".
     `repeats_model`: `model` is sent beside `model_name`. `drops`: per kind, fields that the provider does not know.
     `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
     `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
     reference is refused. `hides_reference`: its answers do not repeat our reference. `lists`: it has a route that lists
-    the account's tasks. `refuses_retired`: models that Kling has retired are refused before anything is sent there.
+    the account's tasks.
     `result_hosts`: where its videos usually lie, beside its own host: each name stands for everything below it, too.
     """
 
@@ -35,13 +36,13 @@ class Profile:
     hides_reference: bool
     auth: Literal["key", "aksk"] = "key"
     models: dict[str, str] = field(default_factory=dict)
+    refuses_retired: bool = False
     masks: Literal["array", "object"] = "array"
     repeats_model: bool = False
     drops: dict[str, list[str]] = field(default_factory=dict)
     image_form: Literal["base64", "url"] = "base64"
     result_hosts: list[str] = field(default_factory=list)
     lists: bool = False
-    refuses_retired: bool = False
 
 
 @cache
