@@ -183,7 +183,7 @@ def test_authorization(sim: Simulator) -> None:
         ),
         (
             "image2video",
-            {"image": "http://x/"},  # kling-v1 is the default, as ever
+            {"image": "http://x/"},  # the documented default is kling-v1; that it still is one is a guess
             404,
             1203,
             "The model 'kling-v1' has been discontinued and is no longer available.",

@@ -48,7 +48,8 @@ def test_who_lists() -> None:
 
 
 def test_who_refuses_retired_models() -> None:
-    """The official hosts: a capture of July to October 2026 has Kling's refusal. Relays may serve them still."""
+    """The official hosts: a capture has the refusal of kling-v1, and Kling announced the end of all six for 2026-09-15.
+    That relays may still serve them is a guess."""
     assert {name for name, row in ROWS.items() if row["refuses_retired"]} == OFFICIAL
 
 
