@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "retired_models": ("served", "refused"),
     "duplicate_external_id": ("second_task", "refuse"),
     "dynamic_masks": ("array", "object", "either"),
+    "pays_in": ("units", "cash"),
 }
 
 
@@ -53,16 +54,21 @@ class Account:
     """Life of a result address in seconds (Kling: 30 days)."""
     extra_models: list[str] = field(default_factory=list)
     """Model names that are known beside the published ones, for every kind."""
-    retired_models: dict[str, str] = each("served")
-    """served or refused (404, 1203): the models that Kling retired on 2026-09-15."""
+    pays_in: str = "units"
+    """units or cash: what the official dialect's finished tasks were paid with (final_unit_deduction or
+    final_balance_deduction)."""
+    retired_models: dict[str, str] = each("served", official="refused")
+    """served or refused (404, 1203): the models that Kling retired on 2026-09-15. Relays may serve them: a guess."""
     query_by_external_id: dict[str, bool] = each(True, yutoai=False, powertokens=False, relay=False)
     """Whether a query finds a task by its external_task_id."""
     echo_external_id: dict[str, bool] = each(True, yutoai=False)
     """Whether answers and callbacks carry external_task_id in task_info."""
     states_units: dict[str, bool] = each(True, cometapi=False)
     """Whether a query of a finished task says what it took (final_unit_deduction); CometAPI's captured ones do not."""
-    duplicate_external_id: dict[str, str] = each("second_task")
-    """What a repeated external_task_id does: second_task (accepted and billed again) or refuse (400, 1201)."""
+    duplicate_external_id: dict[str, str] = each("second_task", official="refuse")
+    """What a repeated external_task_id does: second_task (accepted and billed again) or refuse (400, 1201; not billed).
+    The official host refuses, across all kinds: a capture, with its ledger. After a failed original, and for two
+    submits at once, that is a guess; so is second_task, which is the worst that a relay can do."""
     dynamic_masks: dict[str, str] = each("either", official="array")
     """The form that is understood: array, object or either; another one is refused (400, 1201)."""
 

@@ -35,36 +35,39 @@ class Delivery:
     def __init__(self, ledger: Ledger, faults: Faults, account: Account, base_url: str) -> None:
         self.ledger, self.faults, self.account, self.base_url = ledger, faults, account, base_url
         self._secret = secrets.token_bytes(32)
-        self._issued: dict[tuple[str, bool], Address] = {}  # by task id, and whether it is the marked one
-        self._tasks: dict[str, tuple[str, bool]] = {}
+        self._issued: dict[tuple[str, str, bool], Address] = {}  # task id, video id, whether it is the marked one
+        self._videos: dict[str, tuple[str, str, bool]] = {}  # the same, by path
 
     def clear(self) -> None:
         with self.ledger.lock:
             self._issued.clear()
-            self._tasks.clear()
+            self._videos.clear()
 
     def videos_of(self, entry: Entry) -> list[dict[str, str]]:
         """task_result.videos of a task; the same addresses until they have expired, then fresh ones."""
         if entry.status != "succeed":
             return []
         with self.ledger.lock:
-            video = {"id": entry.video_id, "url": self._url(entry, False), "duration": entry.video_seconds}
-            return [{**video, "watermark_url": self._url(entry, True)} if entry.wants_watermark else video]
+            return [self._video(entry, one) for one in (entry.video_id, entry.second_video_id) if one]
 
-    def _url(self, entry: Entry, marked: bool) -> str:
-        address = self._issued.get((entry.task_id, marked))
+    def _video(self, entry: Entry, video_id: str) -> dict[str, str]:
+        video = {"id": video_id, "url": self._url(entry, video_id, False), "duration": entry.video_seconds}
+        return {**video, "watermark_url": self._url(entry, video_id, True)} if entry.wants_watermark else video
+
+    def _url(self, entry: Entry, video_id: str, marked: bool) -> str:
+        address = self._issued.get((entry.task_id, video_id, marked))
         if address is None or address.expires <= time.time():
-            address = self._issue(entry, address, marked)
+            address = self._issue(entry, video_id, address, marked)
         return address.url
 
-    def _issue(self, entry: Entry, old: Address | None, marked: bool) -> Address:
-        path = old.path if old else f"{ROOT}{secrets.token_hex(16)}/{entry.video_id}.mp4"
+    def _issue(self, entry: Entry, video_id: str, old: Address | None, marked: bool) -> Address:
+        path = old.path if old else f"{ROOT}{secrets.token_hex(16)}/{video_id}.mp4"
         life = self.faults.take("url_seconds")
         expires = int(time.time() + (self.account.url_seconds if life is None else life))
         query = f"cacheKey={secrets.token_hex(16)}&x-kcdn-pid=112781&Expires={expires}"
         url = f"{self.base_url}{path}?{query}&Signature={self._sign(path, expires)}&Key-Pair-Id=KSIMULATOR"
-        address = self._issued[entry.task_id, marked] = Address(path, url, expires)
-        self._tasks[path] = entry.task_id, marked
+        address = self._issued[entry.task_id, video_id, marked] = Address(path, url, expires)
+        self._videos[path] = entry.task_id, video_id, marked
         return address
 
     def _sign(self, path: str, expires: int) -> str:
@@ -73,9 +76,11 @@ class Delivery:
     def download(self, asked: SplitResult, headers: dict[str, str], count: bool) -> Answer:
         """GET (``count``) or HEAD of a result address. ``headers`` with lower-case names."""
         with self.ledger.lock:
-            task_id, marked = self._tasks.get(asked.path, ("", False))
+            named = self._videos.get(asked.path, ("", "", False))
+            task_id, video_id, marked = named
             entry = self.ledger.entries.get(task_id)
-        key = entry and (entry.marked_key if marked else entry.video_key)
+        is_marked = entry and (marked or video_id == entry.second_video_id)
+        key = entry and (entry.marked_key if is_marked else entry.video_key)
         answer = self._answer(asked, headers, key or "", count)
         if entry and count:
             sent = len(answer.body) if answer.cut is None else answer.cut
@@ -83,7 +88,7 @@ class Delivery:
             line["authorization"] = "authorization" in headers
             with self.ledger.lock:
                 entry.downloads.append(line)
-                if answer.status == 403 and (address := self._issued.get((task_id, marked))):
+                if answer.status == 403 and (address := self._issued.get(named)):
                     address.expires = 0  # the next query gives a fresh address
         return answer
 

@@ -18,6 +18,8 @@ RELAYS = ("cometapi", "yutoai", "powertokens", "relay")  # "relay": those of the
 DIALECTS = ("official", *RELAYS)
 OWN_IDS = ("powertokens", "relay")  # they give ids of their own; the callbacks, which come from Kling, name Kling's
 
+NAMED_ERRORS = ("429/1303", "429/1302", "429/1101", "400/1201", "500/5000", "200/error")
+
 # Milliseconds since 1970 at which the two kinds of id start counting: an id is (now - start) << 22, plus 22 low bits.
 # Both follow from captured pairs of task_id and created_at.
 KLING_IDS_START = 1568028518780
@@ -70,6 +72,34 @@ def server_error(status: int) -> Answer:
     return refuse(Refusal(status, code, message))
 
 
+def redirect(status: int, path: str) -> Answer:
+    return Answer(status, b"", {"Location": path})
+
+
+def forbidden() -> Answer:
+    """A firewall's refusal, which knows no envelope of Kling's."""
+    page = b"<html><head><title>403 Forbidden</title></head><body><h1>Request blocked</h1></body></html>"
+    return Answer(403, page, {"Content-Type": "text/html"})
+
+
+def named_error(how: str, task_id: str) -> Answer:
+    """An error that names a task all the same; `how` is one of NAMED_ERRORS."""
+    status, code = how.split("/")
+    if code == "error":
+        error = {"message": "upstream error", "type": "upstream_error", "code": "upstream_error"}
+        return as_json({"id": task_id, "object": "video", "error": error})
+    body = {"code": int(code), "message": _NAMED_WORDS.get(code, "internal error"), "request_id": str(uuid.uuid4())}
+    return as_json({**body, "data": {"task_id": task_id, "task_status": "submitted"}}, int(status))
+
+
+_NAMED_WORDS = {
+    "1303": "parallel task over resource pack limit",
+    "1302": "API requests too fast",
+    "1101": "account is in arrears",
+    "1201": "bad parameter",
+}
+
+
 def garbage(how: str, answer: Answer) -> Answer:
     """200 and something that is not the answer: an HTML page, or the first half of the JSON."""
     if how == "html":
@@ -117,9 +147,10 @@ def submitted(entry: Entry) -> Answer:
     return as_json({"code": 0, "message": message, "data": data})
 
 
-def task_object(entry: Entry, videos: list[dict[str, str]], states_units: bool) -> dict[str, Any]:
-    """One task as a query shows it; the key order differs with dialect and status, as captured."""
-    units = {"final_unit_deduction": entry.units} if states_units and entry.status == "succeed" else {}
+def task_object(entry: Entry, videos: list[dict[str, str]], charged: dict[str, Any]) -> dict[str, Any]:
+    """One task as a query shows it; the key order differs with dialect and status, as captured. `charged`: what a
+    finished task says of its cost."""
+    units = charged if entry.status == "succeed" else {}
     result = {"videos": videos} if entry.status == "succeed" else {}
     shown: dict[str, Any] = {"task_id": entry.kling_id if entry.dialect == "relay" else entry.task_id}
     if entry.dialect != "cometapi" and entry.status != "failed":

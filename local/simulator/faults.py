@@ -10,8 +10,11 @@ value of its own (a flag) a bare whole number is a number of times.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from local.simulator.dialects import NAMED_ERRORS
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Switch:
     """One switch. ``value`` None = off; ``left`` None = always, else how many times it still works."""
 
     default: Any
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
     value: Any = None
     left: int | None = None
 
@@ -41,7 +44,7 @@ class Switch:
         if value is True:
             return self.default
         if self.choices and value not in self.choices:
-            raise ValueError("one of " + ", ".join(self.choices))
+            raise ValueError("one of " + ", ".join(map(str, self.choices)))
         if isinstance(self.default, float) and isinstance(value, (int, float)):
             if value < 0:
                 raise ValueError("0 or more")
@@ -54,7 +57,7 @@ class Switch:
         return None if self.value is None else {"value": self.value, "times": self.left}
 
 
-def switch(default: Any, *choices: str) -> Any:
+def switch(default: Any, *choices: Any) -> Any:
     return field(default_factory=lambda: Switch(default, choices))
 
 
@@ -68,6 +71,17 @@ class Faults:
     """Flag. The connection of a submit is closed without an answer; nothing was accepted."""
     submit_5xx: Switch = switch(500)
     """A submit is answered with this HTTP status (500, 503, 504: codes 5000, 5001, 5002); nothing was accepted."""
+    maintenance: Switch = switch(True)
+    """Flag. Every submit is answered with 503, 5001 in Kling's envelope; nothing is accepted. Queries
+    work: a guess."""
+    redirect: Switch = switch(307, 301, 302, 303, 307, 308)
+    """A submit is answered with this redirect. 301, 302, 307 and 308 name the same path; nothing was accepted. 303
+    names the path of a task that was accepted and billed, as RFC 9110 has it. No capture shows a redirect of Kling's.
+    """
+    firewall: Switch = switch("forbidden")
+    """A submit with this text in a prompt is answered with 403 and an HTML page; nothing was accepted."""
+    no_right: Switch = switch("kling-v3")
+    """A submit for this model is refused with 403, 1103: the account may not use it."""
     too_fast: Switch = switch(True)
     """Flag. A submit is refused with 429, 1302 (too many requests)."""
     arrears: Switch = switch(True)
@@ -82,6 +96,9 @@ class Faults:
     """The connection of a submit is closed without an answer; it is accepted and billed so many seconds later."""
     garbage_answer: Switch = switch("html", "html", "truncated")
     """A submit is accepted and billed, and answered with 200 and an HTML page, or with JSON that breaks off."""
+    named_error: Switch = switch("429/1303", *NAMED_ERRORS)
+    """A submit is accepted and billed, and answered with this error (HTTP status/code) that names the task in
+    data.task_id. 200/error: 200 with the task's id beside an `error` object. A guess: no capture shows one."""
     query_5xx: Switch = switch(500)
     """A query or a list is answered with this HTTP status (500, 503, 504)."""
     query_slow: Switch = switch(20.0)
@@ -91,7 +108,14 @@ class Faults:
     query_unknown_status: Switch = switch("reviewing")
     """A query names this word as task_status, in place of one of Kling's four."""
     unknown_id: Switch = switch("404/1203", "404/1203", "400/1201", "200/null")
-    """How a query for an id that does not exist is answered (undocumented by Kling). Off: 404, 1203."""
+    """How a query for an id that does not exist is answered. Off: 400, 1201 in the official dialect, as four captures
+    of 2026 show it, and 404, 1203 in a relay's."""
+    mix_up: Switch = switch(True)
+    """Flag. A query for one task is answered with another task's object: one of the same kind that has succeeded, or
+    else the newest. Without another task the switch is not used."""
+    reordered: Switch = switch(True)
+    """Flag. A query names a task's videos, and a list its tasks, in the reverse order. Without several it is not used.
+    """
     wrapped: Switch = switch(True)
     """Flag. A query is answered in the wrapper of new-api relays: code "success", data.status, data.data.data."""
     no_url: Switch = switch(True)
@@ -104,6 +128,8 @@ class Faults:
     """Flag, for accepted tasks. Callbacks name another task_id, as when a relay passes Kling's own callbacks on."""
     fail: Switch = switch("Failure to pass the risk control system")
     """For tasks accepted from now on: the task ends as failed, with this text as task_status_msg."""
+    two_videos: Switch = switch(True)
+    """Flag, for tasks accepted from now on: the task ends with a second video of its own id, which looks different."""
     never: Switch = switch(True)
     """Flag, for tasks accepted from now on: the task stays processing for ever."""
     render_seconds: Switch = switch(8.0)
@@ -137,12 +163,14 @@ class Faults:
                     raise ValueError(f"{name}: {problem}") from None
             self.__dict__.update(tried)
 
-    def take(self, name: str) -> Any:
-        """The switch's value, using up one of its times; None when it is off."""
+    def take(self, name: str, when: Callable[[Any], bool] = lambda value: True) -> Any:
+        """The switch's value, using up one of its times; None when it is off, or `when` is false for the value."""
         with self._lock:
             one: Switch = getattr(self, name)
             value = one.value
-            if value is not None and one.left is not None:
+            if value is None or not when(value):
+                return None
+            if one.left is not None:
                 one.left -= 1
                 if one.left <= 0:
                     one.value = one.left = None

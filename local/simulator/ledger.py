@@ -51,6 +51,9 @@ class Entry:
     """One for each GET of a video: at, status, bytes sent, whether an Authorization header came with it, and whether it
     was the one with the watermark (`marked`)."""
     video_id: str = ""
+    two_videos: bool = False
+    second_video_id: str = ""
+    """Under the fault two_videos: the id of the second one, which is the picture with the watermark."""
     video_key: str = ""
     wants_watermark: bool = False
     """Whether the request asked for a second video with a watermark."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from local.simulator.account import Account
+from local.simulator.costs import Costs
 from local.simulator.delivery import Delivery
 from local.simulator.dialects import (
     KINDS,
@@ -17,8 +18,11 @@ from local.simulator.dialects import (
     Refusal,
     as_json,
     envelope,
+    forbidden,
     garbage,
+    named_error,
     now_ms,
+    redirect,
     refuse,
     relay_refuses,
     relayed,
@@ -29,7 +33,16 @@ from local.simulator.dialects import (
 )
 from local.simulator.faults import Faults
 from local.simulator.ledger import Entry, Ledger, without_pictures
-from local.simulator.rules import RETIRED, check, model_of, picture_fields, seconds_of, units_of
+from local.simulator.rules import (
+    RETIRED,
+    charged,
+    check,
+    model_of,
+    picture_fields,
+    prompts_of,
+    seconds_of,
+    units_of,
+)
 from local.simulator.task_life import Course, TaskLife
 
 NO_SUCH_METHOD = Refusal(404, 1202, "method is invalid")
@@ -42,6 +55,14 @@ SIMPLE_REFUSALS = {
 }
 
 
+SEE_OTHER = 303  # the one redirect that a submit may be answered with after it was accepted
+T = TypeVar("T")
+
+
+def path_of(dialect: str, kind: str) -> str:
+    return f"{'' if dialect == 'official' else '/kling'}/v1/videos/{kind}"
+
+
 class ProviderApi:
     """One account's view of the provider."""
 
@@ -52,12 +73,13 @@ class ProviderApi:
         self.ids = ids
         self.stopping = threading.Event()
         self._accepting = threading.Lock()
+        self._costs = Costs(account)
 
     def answer(self, method: str, asked: SplitResult, authorization: str | None, body: bytes) -> Answer:
         """Any request that is neither a download nor for the control API."""
         path = asked.path.rstrip("/")
         if method == "GET" and path in ("/account/costs", "/kling/account/costs"):
-            return refuse(no) if (no := self.account.authorize(authorization)) else envelope({})
+            return refuse(no) if (no := self.account.authorize(authorization)) else self._costs.answer(asked.query)
         for prefix, dialect in (("/v1/", "official"), ("/kling/v1/", self.account.kling_path)):
             parts = path.removeprefix(prefix).split("/") if path.startswith(prefix) else []
             if len(parts) in (2, 3) and parts[0] == "videos" and parts[1] in KINDS:
@@ -76,13 +98,9 @@ class ProviderApi:
         except ValueError:
             body = None
         line = self.ledger.post(dialect, kind, body)
-        if self.faults.take("drop_before"):
-            line["outcome"] = "dropped"
-            return DROPPED
-        status = self.faults.take("submit_5xx")
-        if status is not None:
-            line["outcome"] = f"answered {status}"
-            return server_error(status)
+        if front := self._in_front(dialect, kind, body):
+            line["outcome"], answer = front
+            return answer
         refusal = self._refusal(dialect, kind, authorization, body)
         if refusal:
             line["outcome"] = f"refused {refusal.status}/{refusal.code}"
@@ -95,11 +113,29 @@ class ProviderApi:
         accepted = self._accept(dialect, kind, body, line)
         return self._refuse(dialect, accepted) if isinstance(accepted, Refusal) else self._answer_to(accepted)
 
+    def _in_front(self, dialect: str, kind: str, body: Any) -> tuple[str, Answer] | None:
+        """What answers before the provider has read the submit: the outcome for the ledger, and the answer."""
+        if self.faults.take("drop_before"):
+            return "dropped", DROPPED
+        status = 503 if self.faults.take("maintenance") else self.faults.take("submit_5xx")
+        if status is not None:
+            return f"answered {status}", server_error(status)
+        if self.faults.take("firewall", lambda word: word in prompts_of(body)):
+            return "refused 403/html", forbidden()
+        status = self.faults.take("redirect", lambda status: status != SEE_OTHER)
+        if status is not None:
+            return f"redirected {status}", redirect(status, path_of(dialect, kind))
+        return None
+
     def _refusal(self, dialect: str, kind: str, authorization: str | None, body: Any) -> Refusal | None:
         refusal = self._not_allowed(authorization)
         for name, simple in SIMPLE_REFUSALS.items():
             if not refusal and self.faults.take(name):
                 refusal = simple
+        if not refusal and isinstance(body, dict):
+            model = model_of(kind, body)
+            if self.faults.take("no_right", lambda name: name == model):
+                refusal = Refusal(403, 1103, f"the account may not use the model {model}")  # the words are a guess
         if not refusal:
             retired = RETIRED if self.account.retired_models[dialect] == "refused" else set()
             masks = self.account.dynamic_masks[dialect]
@@ -118,16 +154,17 @@ class ProviderApi:
     def _accept(
         self, dialect: str, kind: str, body: dict[str, Any], line: dict[str, Any], whatever: bool = False
     ) -> Course | Refusal:
-        """Write the task into the ledger and start its life. ``whatever``: it was let in earlier, room or not."""
+        """Write the task into the ledger and start its life. ``whatever``: it was let in earlier, room or not; its
+        reference is looked at now."""
         reference = body.get("external_task_id") or None
         with self._accepting:
             refusal = None
-            if self.account.slots and self.ledger.running() >= self.account.slots:
+            if self.account.slots and self.ledger.running() >= self.account.slots and not whatever:
                 refusal = NO_ROOM
             strict = self.account.duplicate_external_id[dialect] == "refuse"
             if strict and reference and self._known(dialect, reference):
-                refusal = Refusal(400, 1201, f"external_task_id {reference} already exists")
-            if refusal and not whatever:
+                refusal = Refusal(400, 1201, f"External_task_id {reference} already exists")
+            if refusal:
                 line["outcome"] = f"refused {refusal.status}/{refusal.code}"
                 return refusal
             seconds = self.faults.take("render_seconds")
@@ -147,6 +184,7 @@ class ProviderApi:
                 seconds=seconds_of(body),
                 render_seconds=self.account.render_seconds if seconds is None else seconds,
                 echo_external_id=self.account.echo_external_id[dialect],
+                two_videos=self.faults.take("two_videos") is not None,
             )
             self.ledger.accept(entry)
         line["outcome"], line["task_id"] = "accepted", entry.task_id
@@ -161,11 +199,16 @@ class ProviderApi:
 
     def _answer_to(self, course: Course) -> Answer:
         """The answer to an accepted submit, and all the ways in which it may not arrive."""
-        answer = submitted(course.entry)
+        entry = course.entry
+        answer = submitted(entry)
         self.life.tell_early(course)
         self.stopping.wait(self.faults.take("slow_submit") or 0)
         if self.faults.take("drop_after"):
             return DROPPED
+        if self.faults.take("redirect", lambda status: status == SEE_OTHER):
+            return redirect(SEE_OTHER, f"{path_of(entry.dialect, entry.kind)}/{entry.task_id}")
+        if how := self.faults.take("named_error"):
+            return named_error(how, entry.task_id)
         broken = self.faults.take("garbage_answer")
         return garbage(broken, answer) if broken else answer
 
@@ -183,8 +226,9 @@ class ProviderApi:
         if reference is None:
             answer = self._list(dialect, kind, query)
         elif entry is None:
-            answer = self._unknown(dialect)
+            answer = self._unknown(dialect, reference)
         else:
+            entry = self._mixed_up(entry)
             shown = self._shown(entry)
             if dialect == "relay":
                 answer = relayed(entry, shown)
@@ -201,6 +245,12 @@ class ProviderApi:
                 entry.queried_by_external_id += reference != entry.task_id
         return entry
 
+    def _mixed_up(self, entry: Entry) -> Entry:
+        """Under the fault mix_up another task, if there is one."""
+        others = [one for one in self.ledger.listed(entry.dialect, entry.kind) if one is not entry]
+        other = min(others, key=lambda one: one.status != "succeed", default=entry)
+        return other if other is not entry and self.faults.take("mix_up") else entry
+
     def _shown(self, entry: Entry) -> dict[str, Any]:
         with self.ledger.lock:
             videos = self.delivery.videos_of(entry)
@@ -209,16 +259,28 @@ class ProviderApi:
             if videos and (host := self.faults.take("result_host")):
                 own = f"//{urlsplit(self.delivery.base_url).hostname}:"
                 videos = [{name: told.replace(own, f"//{host}:") for name, told in one.items()} for one in videos]
-            shown = task_object(entry, videos, self.account.states_units[entry.dialect])
+            videos = self._in_order(videos)
+            shown = task_object(entry, videos, self._charged(entry))
         word = self.faults.take("query_unknown_status")
         return {**shown, "task_status": word} if word else shown
 
-    def _unknown(self, dialect: str) -> Answer:
-        how = self.faults.take("unknown_id") or "404/1203"
+    def _in_order(self, listed: list[T]) -> list[T]:
+        return listed[::-1] if self.faults.take("reordered", lambda _: len(listed) > 1) else listed
+
+    def _charged(self, entry: Entry) -> dict[str, Any]:
+        if not self.account.states_units[entry.dialect]:
+            return {}
+        if entry.dialect == "official":
+            return charged(entry.units, self.account.pays_in)
+        return {"final_unit_deduction": entry.units}
+
+    def _unknown(self, dialect: str, reference: str) -> Answer:
+        how = self.faults.take("unknown_id") or ("400/1201" if dialect == "official" else "404/1203")
         if how == "200/null":
             return as_json({"code": 0, "message": "SUCCEED", "data": None})
         status, code = how.split("/")
-        return self._refuse(dialect, Refusal(int(status), int(code), "task not found"))
+        words = f"Task not found by id/external id: {reference}" if code == "1201" else "task not found"
+        return self._refuse(dialect, Refusal(int(status), int(code), words))
 
     def _list(self, dialect: str, kind: str, query: str) -> Answer:
         """Newest first. Kling's limits: pageNum 1..1000, pageSize 1..500, default 1 and 30; no total."""
@@ -229,7 +291,7 @@ class ProviderApi:
         if not (size.isdecimal() and 1 <= int(size) <= 500):
             return refuse(Refusal(400, 1201, "pageSize must be between 1 and 500"))
         start = (int(number) - 1) * int(size)
-        page = self.ledger.listed(dialect, kind)[start : start + int(size)]
+        page = self._in_order(self.ledger.listed(dialect, kind)[start : start + int(size)])
         if not page:
             return as_json({"code": 0, "message": "SUCCEED", "data": []})
         return envelope([self._shown(one) for one in page])

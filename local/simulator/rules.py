@@ -31,12 +31,21 @@ NO_TAIL = {"kling-v2-master", "kling-v2-1-master"}
 TAIL_IN_PRO_ONLY = {"kling-v1-5", "kling-v1-6", "kling-v2-1", "kling-v2-5-turbo", "kling-v2-6"}
 SECONDS = {"kling-v3": range(3, 16), "kling-v3-omni": range(3, 16), "kling-video-o1": range(3, 11)}  # others: 5 or 10
 MASK_FORMS: dict[str, type | tuple[type, ...]] = {"array": list, "object": dict, "either": (list, dict)}
-# Units a second by (model family, sound): std, pro, 4k. One unit lists at $0.14; unpublished models count as 2.5.
+# Units a second for std, pro and 4k, by model and by what is asked for, as Kling's pricing page has them (captured in
+# September 2026). One unit lists at $0.14. Whatever is not there counts as 2.5-turbo does: a guess.
 UNITS = {
-    ("kling-v3", "off"): ("0.6", "0.8", "3.0"),
-    ("kling-v3", "on"): ("0.9", "1.2", "3.0"),
-    ("kling-v2-6", "on"): ("1.0", "1.0", "1.0"),
+    ("kling-v3", "silent"): ("0.6", "0.8", "3.0"),
+    ("kling-v3", "sound"): ("0.9", "1.2", "3.0"),
+    ("kling-v3", "voice"): ("0.9", "1.2", "3.0"),  # a guess: the page gives a voice a price for 2.6 only
+    ("kling-v3-omni", "silent"): ("0.6", "0.8", "3.0"),
+    ("kling-v3-omni", "sound"): ("0.8", "1.0", "3.0"),
+    ("kling-v3-omni", "video"): ("0.9", "1.2", "3.0"),
+    ("kling-video-o1", "silent"): ("0.6", "0.8", "0.8"),
+    ("kling-video-o1", "video"): ("0.9", "1.2", "1.2"),
+    ("kling-v2-6", "sound"): ("1.0", "1.0", "1.0"),
+    ("kling-v2-6", "voice"): ("1.2", "1.2", "1.2"),
 }
+DOLLARS_A_UNIT = Decimal("0.14")
 
 
 class Invalid(ValueError):
@@ -56,6 +65,25 @@ def seconds_of(body: dict[str, Any]) -> int:
     return int(body.get("duration") or 5)
 
 
+def prompts_of(body: Any) -> str:
+    """Every prompt of a body, whatever it is, as one text."""
+    if not isinstance(body, dict):
+        return ""
+    shots = body.get("multi_prompt")
+    holders = [body, *(one for one in shots if isinstance(one, dict))] if isinstance(shots, list) else [body]
+    return "\n".join(str(one.get(name) or "") for one in holders for name in ("prompt", "negative_prompt"))
+
+
+def charged(units: str, pays_in: str) -> dict[str, Any]:
+    """What a finished task of the official host says of its cost. The names are documented. What an account that pays
+    in units states as balance, and one that pays in cash as units, is a guess."""
+    dollars = f"{(Decimal(units) * DOLLARS_A_UNIT).normalize():f}"
+    if pays_in == "cash":
+        balance = {"quota": dollars, "list_price": dollars}
+        return {"final_unit_deduction": "0", "final_balance_deduction": balance}
+    return {"final_unit_deduction": units, "final_balance_deduction": {"quota": "0", "list_price": "0"}}
+
+
 def picture_fields(body: dict[str, Any]) -> list[str]:
     """Every picture that the video is made from, first to last: base64 or an address."""
     items = [one for one in body.get("image_list") or [] if isinstance(one, dict)]
@@ -65,8 +93,10 @@ def picture_fields(body: dict[str, Any]) -> list[str]:
 
 def units_of(kind: str, body: dict[str, Any]) -> str:
     """What the task costs, as final_unit_deduction writes it."""
-    family = "kling-v3" if model_of(kind, body).startswith("kling-v3") else model_of(kind, body)
-    row = UNITS.get((family, str(body.get("sound") or "off")), ("0.3", "0.5", "0.5"))
+    asked = "video" if body.get("video_list") else "silent"
+    if body.get("sound") == "on":
+        asked = "voice" if body.get("voice_list") else "sound"
+    row = UNITS.get((model_of(kind, body), asked), ("0.3", "0.5", "0.5"))
     price = Decimal(row[("std", "pro", "4k").index(mode_of(kind, body))])
     return f"{(price * seconds_of(body)).normalize():f}"
 
@@ -85,7 +115,9 @@ def check(
     if body.get("dynamic_masks") and not isinstance(body["dynamic_masks"], MASK_FORMS[masks]):
         return Refusal(400, 1201, f"dynamic_masks must be an {masks}")
     model = model_of(kind, body)
-    if model in refused_models or model not in MODELS[kind] | known_models:
+    if model in refused_models:  # Kling's words, as captured; the capture has no HTTP status and no code: a guess
+        return Refusal(404, 1203, f"The model '{model}' has been discontinued and is no longer available.")
+    if model not in MODELS[kind] | known_models:
         return Refusal(404, 1203, f"model {model} not found")
     try:
         _durations(kind, body)
@@ -195,6 +227,8 @@ def _durations(kind: str, body: dict[str, Any]) -> None:
     allowed = SECONDS.get(model, (5, 10)) if model in RETIRED | LIVING | OMNI else range(1, 61)
     if seconds not in allowed or (mode == "4k" and model not in ("kling-v3", "kling-v3-omni")):
         raise Invalid(f"{named} is not supported")
+    if body.get("sound") == "on" and model == "kling-v2-6" and mode != "pro":
+        raise Invalid(f"{named} is not supported with sound")  # the capability map's rule; the words are a guess
     if body.get("image_tail"):
         if model in NO_TAIL:
             raise Invalid("Image tail is not supported by the current model")

@@ -109,7 +109,7 @@ class TaskLife:
         seed = str(entry.request.get("prompt") or "")
         made = self.studio.order(pictures, entry.seconds, size, ratio, seed)
         marked = made
-        if entry.wants_watermark:
+        if entry.wants_watermark or entry.two_videos:
             marked = self.studio.order(pictures, entry.seconds, size, ratio, seed, marked=True)
         start = min(1.0, entry.render_seconds * PROCESSING_AFTER)
         if course.callbacks != "early":
@@ -145,6 +145,7 @@ class TaskLife:
         video = self.studio.video(made.result())
         entry.video_key, entry.marked_key = made.result(), marked.result()
         entry.video_id = self.ids.new()
+        entry.second_video_id = self.ids.new() if entry.two_videos else ""
         entry.video_seconds = f"{math.ceil((video.seconds if video else entry.seconds) * 10) / 10:.1f}"
         return "succeed", ""
 

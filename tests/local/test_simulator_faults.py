@@ -98,7 +98,15 @@ def test_switches_are_counted_checked_and_cleared(sim: Simulator) -> None:
     faults(sim, slow_submit=None)
     assert [submit(sim).status_code for _ in range(3)] == [429, 429, 200]
     assert requests.get(f"{sim.url}/_sim/faults", timeout=5).json()["too_fast"] is None
-    for wrong in ({"none": 1}, {"callbacks": "loud"}, {"slow_submit": "x"}, {"fail": {"times": 1.5}}, {"truncate": -1}):
+    for wrong in (
+        {"none": 1},
+        {"callbacks": "loud"},
+        {"redirect": 304},
+        {"named_error": "429"},
+        {"slow_submit": "x"},
+        {"fail": {"times": 1.5}},
+        {"truncate": -1},
+    ):
         assert requests.post(f"{sim.url}/_sim/faults", json={"never": True, **wrong}, timeout=5).status_code == 400
     assert requests.get(f"{sim.url}/_sim/faults", timeout=5).json()["never"] is None
     requests.post(f"{sim.url}/_sim/reset", timeout=5)
@@ -116,6 +124,8 @@ def test_switches_are_counted_checked_and_cleared(sim: Simulator) -> None:
         ({"submit_5xx": {"times": 1}}, 500, 5000),
         ({"submit_5xx": {"value": 503, "times": 1}}, 503, 5001),
         ({"submit_5xx": {"value": 504, "times": 1}}, 504, 5002),
+        ({"maintenance": 1}, 503, 5001),
+        ({"no_right": {"value": "kling-v2-6", "times": 1}}, 403, 1103),
     ],
 )
 def test_refusing_switches(sim: Simulator, switch: dict, status: int, code: int) -> None:
@@ -132,7 +142,7 @@ def test_dropped_connections(sim: Simulator) -> None:
     faults(sim, drop_before=1)
     with pytest.raises(requests.ConnectionError):
         submit(sim, external_task_id="lost")
-    assert ledger(sim)["tasks"] == [] and query(sim, "lost").status_code == 404
+    assert ledger(sim)["tasks"] == [] and query(sim, "lost").status_code == 400
 
     faults(sim, drop_after=1)
     with pytest.raises(requests.ConnectionError):
@@ -143,7 +153,7 @@ def test_dropped_connections(sim: Simulator) -> None:
     faults(sim, late_accept={"value": 0.4, "times": 1})
     with pytest.raises(requests.ConnectionError):
         submit(sim, external_task_id="late")
-    assert query(sim, "late").status_code == 404
+    assert query(sim, "late").status_code == 400
     until(lambda: query(sim, "late").status_code == 200)
     assert [one["outcome"] for one in ledger(sim)["posts"]] == ["dropped", "accepted", "accepted"]
 
@@ -151,7 +161,8 @@ def test_dropped_connections(sim: Simulator) -> None:
 def test_slow_and_garbled_submits_are_paid_for(sim: Simulator) -> None:
     faults(sim, slow_submit={"value": 0.6, "times": 1})
     with pytest.raises(requests.ReadTimeout):
-        requests.post(f"{base(sim)}/image2video", json={"image": b64(SAMPLE)}, headers=AUTH, timeout=0.2)
+        body = {"model_name": "kling-v2-6", "image": b64(SAMPLE)}
+        requests.post(f"{base(sim)}/image2video", json=body, headers=AUTH, timeout=0.2)
     assert ledger(sim)["billed"] == 1
     for number, how in enumerate(("html", "truncated"), start=2):
         faults(sim, garbage_answer={"value": how, "times": 1})
@@ -194,10 +205,116 @@ def test_switches_of_queries(sim: Simulator) -> None:
     body = query(sim, task_id).json()
     assert (body["code"], body["data"]["status"], body["data"]["progress"]) == ("success", "SUCCESS", "100%")
     assert body["data"]["data"]["data"] == done
-    for how, status in (("400/1201", 400), ("200/null", 200)):
+    for how, status in (("400/1201", 400), ("404/1203", 404), ("200/null", 200)):
         faults(sim, unknown_id=how)
         assert query(sim, "nobody").status_code == status
     assert query(sim, task_id).json()["data"] == done
+
+
+def test_maintenance_refuses_every_submit_and_bills_none(sim: Simulator) -> None:
+    task = finished(sim)
+    faults(sim, maintenance=True)
+    for _ in range(3):
+        body = submit(sim, external_task_id="ours").json()
+        assert list(body) == ["code", "message", "request_id"] and body["code"] == 5001
+    assert query(sim, task["task_id"]).status_code == 200
+    faults(sim, maintenance=None)
+    assert submit(sim, external_task_id="ours").status_code == 200 and ledger(sim)["accepted"] == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirected_submit_is_not_accepted_where_it_was_sent(sim: Simulator, status: int) -> None:
+    faults(sim, redirect={"value": status, "times": 1})
+    body = {"model_name": "kling-v2-6", "image": b64(SAMPLE)}
+    where = f"{base(sim)}/image2video"
+    answer = requests.post(where, json=body, headers=AUTH, timeout=5, allow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (status, "/v1/videos/image2video")
+    books = ledger(sim)
+    assert (books["accepted"], books["posts"][0]["outcome"]) == (0, f"redirected {status}")
+
+
+def test_who_follows_a_redirect_pays(sim: Simulator) -> None:
+    faults(sim, redirect={"value": 307, "times": 1})
+    assert submit(sim, dialect="cometapi").json()["code"] == 0
+    assert [line["outcome"] for line in ledger(sim)["posts"]] == ["redirected 307", "accepted"]
+
+
+def test_see_other_names_a_task_that_was_accepted(sim: Simulator) -> None:
+    faults(sim, redirect={"value": 303, "times": 1})
+    body = {"model_name": "kling-v2-6", "image": b64(SAMPLE)}
+    answer = requests.post(f"{base(sim)}/image2video", json=body, headers=AUTH, timeout=5, allow_redirects=False)
+    (entry,) = ledger(sim)["tasks"]
+    assert (answer.status_code, entry["billed"]) == (303, True)
+    assert answer.headers["Location"] == f"/v1/videos/image2video/{entry['task_id']}"
+
+
+def test_a_firewall_looks_at_prompts(sim: Simulator) -> None:
+    faults(sim, firewall=True)
+    shots = {"multi_shot": True, "shot_type": "customize", "multi_prompt": [{"prompt": "a forbidden cat"}]}
+    for blocked in ({"prompt": "a forbidden cat"}, {"negative_prompt": "forbidden"}, shots):
+        answer = submit(sim, **blocked)
+        assert answer.status_code == 403 and answer.headers["Content-Type"] == "text/html"
+    assert submit(sim, prompt="a cat").status_code == 200
+    assert [line["outcome"] for line in ledger(sim)["posts"]] == ["refused 403/html"] * 3 + ["accepted"]
+
+
+def test_a_model_without_the_right_to_it(sim: Simulator) -> None:
+    faults(sim, no_right="kling-v3")
+    assert [submit(sim, model_name=name).status_code for name in ("kling-v3", "kling-v2-6")] == [403, 200]
+    assert submit(sim, model_name="kling-v3").json()["code"] == 1103
+
+
+@pytest.mark.parametrize("how", ["429/1303", "429/1302", "429/1101", "400/1201", "500/5000"])
+def test_an_error_names_a_task_that_is_paid_for(sim: Simulator, how: str) -> None:
+    faults(sim, named_error={"value": how, "times": 1})
+    answer = submit(sim, external_task_id="ours")
+    body = answer.json()
+    assert f"{answer.status_code}/{body['code']}" == how
+    (entry,) = ledger(sim)["tasks"]
+    assert (body["data"]["task_id"], entry["billed"]) == (entry["task_id"], True)
+    assert query(sim, "ours").json()["data"]["task_id"] == entry["task_id"]
+
+
+def test_an_error_object_beside_the_id_of_a_paid_task(sim: Simulator) -> None:
+    faults(sim, named_error={"value": "200/error", "times": 1})
+    answer = submit(sim, dialect="cometapi")
+    (entry,) = ledger(sim)["tasks"]
+    assert (answer.status_code, answer.json()["id"], entry["billed"]) == (200, entry["task_id"], True)
+    assert answer.json()["error"]["message"] and "code" not in answer.json()
+
+
+def test_a_query_is_answered_with_another_task(sim: Simulator) -> None:
+    first = finished(sim)
+    faults(sim, mix_up=1)
+    assert query(sim, first["task_id"]).json()["data"] == first, "there is no other"
+    faults(sim, never=True)
+    second, third = (submit(sim).json()["data"]["task_id"] for _ in range(2))
+    assert query(sim, second).json()["data"]["task_id"] == first["task_id"], "the one that has succeeded"
+    assert query(sim, second).json()["data"]["task_id"] == second
+    faults(sim, mix_up=1)
+    assert query(sim, first["task_id"]).json()["data"]["task_id"] == third, "the newest"
+
+
+def test_two_videos_change_places(sim: Simulator) -> None:
+    faults(sim, two_videos=1)
+    task_id = submit(sim).json()["data"]["task_id"]
+    one, other = videos = ended(sim, task_id)["task_result"]["videos"]
+    files = [requests.get(video["url"], timeout=5).content for video in videos]
+    assert one["id"] != other["id"] and files[0] != files[1]
+    faults(sim, reordered=1)
+    assert query(sim, task_id).json()["data"]["task_result"]["videos"] == [other, one]
+    assert query(sim, task_id).json()["data"]["task_result"]["videos"] == [one, other]
+    faults(sim, expired_url=1)
+    assert requests.get(other["url"], timeout=5).status_code == 403
+    again = query(sim, task_id).json()["data"]["task_result"]["videos"]
+    assert again[0] == one and again[1]["id"] == other["id"] and again[1]["url"] != other["url"]
+    single = finished(sim)["task_id"]
+    faults(sim, reordered=1)
+    query(sim, single)
+    ids = [entry["task_id"] for entry in ledger(sim)["tasks"]]
+    where = f"{base(sim)}/image2video"
+    pages = [requests.get(where, headers=AUTH, timeout=5).json()["data"] for _ in range(2)]
+    assert [[task["task_id"] for task in page] for page in pages] == [ids, ids[::-1]]
 
 
 def test_failing_and_endless_tasks(sim: Simulator) -> None:

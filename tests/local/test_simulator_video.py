@@ -92,6 +92,7 @@ def test_sizes_and_lengths(sim: Simulator) -> None:
     assert task["task_result"]["videos"][0]["duration"] == "3.1"
     assert shape(task) == (54, 96, 73)
     pictures = {
+        "model_name": "kling-v3",
         "prompt": "p",
         "aspect_ratio": "1:1",
         "image_list": [{"image": b64(SAMPLE)}, {"image": b64(picture(300, 400))}],
@@ -180,7 +181,9 @@ def test_the_process_starts_and_ends(tmp_path: Path) -> None:
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     url = json.loads(child.stdout.readline())["url"]
     assert url.startswith("http://127.0.0.1:")
-    answer = requests.post(f"{url}/v1/videos/image2video", json={"image": b64(SAMPLE)}, headers=AUTH, timeout=5)
+    answer = requests.post(
+        f"{url}/v1/videos/image2video", json={"model_name": "kling-v3", "image": b64(SAMPLE)}, headers=AUTH, timeout=5
+    )
     assert answer.status_code == 200
     started = time.monotonic()
     child.send_signal(signal.SIGTERM)

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.catalogue import Catalogue, OverlayError, check, overlaid, render_p5_seconds, shipped
+from kling_relay.catalogue import (
+    Catalogue,
+    OverlayError,
+    check,
+    check_retired,
+    overlaid,
+    render_p5_seconds,
+    shipped,
+)
 from kling_relay.errors import KlingError
 from kling_relay.schema import KINDS
 
@@ -58,10 +66,11 @@ ROWS: list[tuple[str, str, dict[str, Any], str]] = [
     ("kling-v2-5-turbo", I2V, TAIL, "pro/5 pro/10"),
     ("kling-v2-5-turbo", I2V, SOUND, NONE),
     ("kling-v2-5-turbo", I2V, SHOTS, NONE),
-    ("kling-v2-6", I2V, TAIL, " ".join(f"pro/{seconds}" for seconds in range(3, 11))),
-    ("kling-v2-6", I2V, SOUND, " ".join(f"pro/{seconds}" for seconds in range(3, 11))),
-    ("kling-v2-6", T2V, {"sound": "on"}, " ".join(f"pro/{seconds}" for seconds in range(3, 11))),
-    ("kling-v2-6", I2V, VOICE, " ".join(f"pro/{seconds}" for seconds in range(3, 11))),
+    ("kling-v2-6", I2V, IMAGE, ALL_FIVE_TEN),  # Kling's capability map of 2026-05-19; it had 3 to 10 s here before
+    ("kling-v2-6", I2V, TAIL, "pro/5 pro/10"),
+    ("kling-v2-6", I2V, SOUND, "pro/5 pro/10"),
+    ("kling-v2-6", T2V, {"sound": "on"}, "pro/5 pro/10"),
+    ("kling-v2-6", I2V, VOICE, "pro/5 pro/10"),
     ("kling-v2-6", I2V, {**TAIL, "sound": "on"}, NONE),
     ("kling-v2-6", I2V, SHOTS, NONE),
     ("kling-v2-6", I2V, ELEMENTS, NONE),
@@ -165,6 +174,47 @@ def test_the_shipped_data_is_sound() -> None:
     assert {name for name, model in shipped().models.items() if model.retired} == {
         *("kling-v1", "kling-v1-5", "kling-v1-6", "kling-v2-master", "kling-v2-1", "kling-v2-1-master")
     }
+
+
+# -- retired models
+
+RETIRED = sorted(name for name, model in shipped().models.items() if model.retired)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", RETIRED)
+def test_a_retired_model_is_refused_in_words_that_name_another(model: str, kind: str) -> None:
+    with pytest.raises(KlingError) as caught:
+        check_retired(shipped(), model, kind, named=True)
+    assert (caught.value.code, caught.value.http) == (1201, 400)
+    said = caught.value.message
+    assert said.startswith(f"model_name: {model} was discontinued by Kling on 2026-09-15: use ")
+    named = {name for name in shipped().models if name in said.partition(": use ")[2]}
+    assert named and not named & set(RETIRED)
+
+
+def test_a_retired_default_is_refused_as_one() -> None:
+    with pytest.raises(KlingError) as caught:
+        check_retired(shipped(), "kling-v1-6", MULTI, named=False)
+    assert caught.value.message == (
+        "model_name: none was sent, and kling-v1-6, the default of multi-image2video, was discontinued by Kling on "
+        "2026-09-15: use omni-video with image_list and kling-v3-omni or kling-video-o1"
+    )
+
+
+@pytest.mark.parametrize("model", [*(set(shipped().models) - set(RETIRED)), "kling-v9", ""])
+def test_a_model_that_is_not_known_to_be_gone_passes(model: str) -> None:
+    for kind in KINDS:
+        check_retired(shipped(), model, kind, named=True)
+
+
+def test_an_overlay_retires_models_and_brings_them_back() -> None:
+    patch = {"models": {"kling-v2-6": {"retired": "2027-01-31"}, "kling-v1": {"retired": None}}, "use_instead": None}
+    known = overlaid(json.dumps(patch))
+    check_retired(known, "kling-v1", I2V, named=True)
+    with pytest.raises(KlingError) as caught:
+        check_retired(known, "kling-v2-6", I2V, named=True)
+    assert caught.value.message == "model_name: kling-v2-6 was discontinued by Kling on 2027-01-31"
 
 
 # -- the overlay

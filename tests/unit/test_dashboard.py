@@ -120,6 +120,12 @@ def test_a_succeeded_task_tells_of_its_copies_webhooks_and_cost(world: World, mo
     assert any(f"videos/acme/{task.id}/0.mp4" in link for link in story.links)
 
 
+def test_a_task_that_was_paid_in_cash_names_the_amount(world: World) -> None:
+    task = world.create()
+    world.table.move(task, Phase.RENDERED, cash="0.49", outputs=[], updated_at=world.clock.now)
+    assert "0.49 of the account's balance of money, as the provider states" in drawn(world, "task", task=task.id).text
+
+
 def test_a_task_under_a_cap_says_what_counts(world: World) -> None:
     world.call("operate_tasks", {"action": "set_cap", "tenant": "acme", "units": 500})
     task = world.until_closed(world.create().id)

@@ -2,6 +2,7 @@
 
 import base64
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,6 +111,46 @@ def test_the_stacks_default_model_is_what_is_checked(cloud: Cloud) -> None:
         "POST", "/v1/videos/text2video", {"prompt": "p", "mode": "4k"}, authorization=world.key()
     )
     assert status == 400 and "(kling-v2-6/4k/5) is not supported" in answer["message"]
+
+
+OFFICIAL = {"refuses_retired": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("image2video", {**BODY, "model_name": "kling-v1"}, "model_name: kling-v1 was discontinued by Kling"),
+        ("multi-image2video", {"prompt": "p", "image_list": [{"image": b64(png())}]}, "model_name: none was sent"),
+    ],
+)
+def test_a_retired_model_is_neither_recorded_nor_sent_to_the_official_host(
+    cloud: Cloud, kind: str, body: dict[str, Any], words: str
+) -> None:
+    world = World(cloud, profile=OFFICIAL, monthly_cap_units=9)
+    body = {**body, "external_task_id": "order-1"}
+    status, answer = world.http("POST", f"/v1/videos/{kind}", body, authorization=world.key())
+    assert (status, answer["code"]) == (400, 1201) and answer["message"].startswith(words)
+    assert world.tasks() == [] and world.provider.posts == [] and world.row("external#acme#order-1") == {}
+    assert "put_object" not in world.effects.names
+    status, answer = world.http(
+        "POST", f"/v1/videos/{kind}", {**body, "model_name": "kling-v3"}, authorization=world.key()
+    )
+    assert status == 200, "a model that is not known to be gone passes"
+
+
+def test_the_same_request_finds_its_task_whatever_was_retired_since(cloud: Cloud) -> None:
+    world = World(cloud)
+    asked = {**BODY, "model_name": "kling-v1", "external_task_id": "order-1"}
+    task = world.create(asked)
+    world.provider.profile = replace(world.provider.profile, **OFFICIAL)
+    assert world.create(asked).id == task.id
+
+
+def test_a_model_that_goes_out_under_another_name_is_not_the_retired_one(cloud: Cloud) -> None:
+    world = World(cloud, profile={**OFFICIAL, "models": {"kling-v1": "kling-v3"}})
+    assert world.create({**BODY, "model_name": "kling-v1"}).request["model_name"] == "kling-v1"
+    (sent,) = world.provider.posts
+    assert sent["model_name"] == "kling-v3"
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -23,10 +23,18 @@ SECONDS = [str(seconds) for seconds in range(3, 16)]
         ("kling-v2-5-turbo", "image2video", {}, 1500),
         ("kling-v2-5-turbo", "image2video", {"mode": "pro", "duration": "10"}, 5000),
         ("kling-v2-6", "image2video", {"mode": "pro", "sound": "off"}, 2500),
-        ("kling-v2-6", "image2video", {"mode": "pro", "sound": "on"}, 6000),
+        ("kling-v2-6", "image2video", {"mode": "pro", "sound": "on"}, 5000),
+        ("kling-v2-6", "image2video", {"mode": "pro", "sound": "on", "voice_list": [{"voice_id": "v"}]}, 6000),
+        ("kling-v3", "image2video", {"mode": "pro", "sound": "on", "voice_list": [{"voice_id": "v"}]}, 7000),
+        ("kling-v3", "image2video", {"mode": "pro", "voice_list": []}, 4000),
         ("kling-v3", "text2video", {"mode": "std", "sound": "on", "duration": "7"}, 6300),
         ("kling-v3", "text2video", {"mode": "4k", "duration": "15"}, 45_000),
-        ("kling-video-o1", "omni-video", {}, 6000),  # pro, which is omni-video's own default
+        ("kling-video-o1", "omni-video", {}, 4000),  # pro, which is omni-video's own default
+        ("kling-v3-omni", "omni-video", {"mode": "std", "duration": "10"}, 6000),
+        ("kling-v3-omni", "omni-video", {"sound": "on"}, 5000),
+        ("kling-v3-omni", "omni-video", {"mode": "std", "video_list": [{"refer_type": "feature"}]}, 4500),
+        ("kling-v3-omni", "omni-video", {"mode": "4k", "video_list": [{"refer_type": "feature"}]}, 15_000),
+        ("kling-v2-6", "omni-video", {"video_list": [{"refer_type": "feature"}]}, 15_000),  # no such price
         ("kling-video-o1", "omni-video", {"video_list": [{"video_url": "u", "refer_type": "feature"}]}, 6000),
         ("kling-video-o1", "omni-video", {"video_list": [{"video_url": "u"}]}, 18_000),  # as long as what it edits
         ("kling-v2-1-master", "image2video", {"sound": "on"}, 15_000),  # no price with sound: the default
@@ -45,15 +53,43 @@ def test_every_living_model_has_prices_and_the_default_is_the_highest() -> None:
     assert shipped().default_units_per_second == highest
 
 
+PUBLISHED = {
+    ("kling-v3", "std"): 0.6, ("kling-v3", "pro"): 0.8, ("kling-v3", "4k"): 3.0,
+    ("kling-v3", "std/sound"): 0.9, ("kling-v3", "pro/sound"): 1.2, ("kling-v3", "4k/sound"): 3.0,
+    ("kling-v3-omni", "std"): 0.6, ("kling-v3-omni", "pro"): 0.8, ("kling-v3-omni", "4k"): 3.0,
+    ("kling-v3-omni", "std/sound"): 0.8, ("kling-v3-omni", "pro/sound"): 1.0, ("kling-v3-omni", "4k/sound"): 3.0,
+    ("kling-v3-omni", "std/video"): 0.9, ("kling-v3-omni", "pro/video"): 1.2, ("kling-v3-omni", "4k/video"): 3.0,
+    ("kling-3.0-turbo", "std"): 0.8, ("kling-3.0-turbo", "pro"): 1.0,
+    ("kling-3.0-turbo", "std/sound"): 0.8, ("kling-3.0-turbo", "pro/sound"): 1.0,
+    ("kling-video-o1", "std"): 0.6, ("kling-video-o1", "pro"): 0.8,
+    ("kling-video-o1", "std/video"): 0.9, ("kling-video-o1", "pro/video"): 1.2,
+    ("kling-v2-6", "std"): 0.3, ("kling-v2-6", "pro"): 0.5,
+    ("kling-v2-6", "pro/sound"): 1.0, ("kling-v2-6", "pro/voice"): 1.2,
+    ("kling-v2-5-turbo", "std"): 0.3, ("kling-v2-5-turbo", "pro"): 0.5,
+}  # fmt: skip
+"""Capture of Kling's pricing page, September 2026: units a second. "kling-video-o1" is o1 and "kling-v3-omni" 3.0-omni
+there: our reading of its names."""
+
+
+def test_listed_prices_are_the_published_ones_and_every_price_names_its_source() -> None:
+    listed = {}
+    for name, model in MODELS.items():
+        assert model.units_source in shipped().price_sources and set(model.units_estimated) <= set(
+            model.units_per_second
+        )
+        if model.units_source != "estimate":
+            prices = model.units_per_second.items()
+            listed |= {(name, priced): price for priced, price in prices if priced not in model.units_estimated}
+    assert listed == PUBLISHED and "estimate" in shipped().price_sources
+
+
 def test_what_is_on_no_list_is_estimated_from_the_dearest_that_is() -> None:
-    """Kling's published list, per second: kling-v2-5-turbo, kling-v2-6 without a voice, kling-v3."""
-    prices = {(name, mode): price for name, model in MODELS.items() for mode, price in model.units_per_second.items()}
-    estimated = {(name, mode) for name, model in MODELS.items() for mode in model.units_estimated}
-    listed = {key: price for key, price in prices.items() if key not in estimated}
-    assert estimated < set(prices) and {name for name, _ in listed} == {"kling-v2-5-turbo", "kling-v2-6", "kling-v3"}
-    for name, mode in estimated:
-        in_that_mode = [price for (_, listed_mode), price in listed.items() if listed_mode.startswith(mode[:3])]
-        assert prices[name, mode] >= max(in_that_mode), (name, mode)
+    for name, model in MODELS.items():
+        for priced, price in model.units_per_second.items():
+            mode = priced.partition("/")[0]
+            if (name, priced) not in PUBLISHED:
+                assert priced in model.units_estimated, (name, priced)
+                assert price >= max(one for (_, other), one in PUBLISHED.items() if other.startswith(mode)), name
 
 
 LIVING = sorted(name for name, model in MODELS.items() if not model.retired)
@@ -61,8 +97,9 @@ LIVING = sorted(name for name, model in MODELS.items() if not model.retired)
 
 @given(st.sampled_from(LIVING), st.sampled_from(["std", "pro", "4k"]), st.sampled_from(SECONDS))
 def test_an_estimate_is_never_below_what_the_simulator_bills(model: str, mode: str, seconds: str) -> None:
-    for sound in ("on", "off"):
-        body = {"model_name": model, "mode": mode, "duration": seconds, "sound": sound}
+    voice, video = {"voice_list": [{"voice_id": "v"}]}, {"video_list": [{"refer_type": "feature"}]}
+    for asked in ({"sound": "off"}, {"sound": "on"}, {"sound": "on", **voice}, video):
+        body = {"model_name": model, "mode": mode, "duration": seconds, **asked}
         assert estimate(shipped(), model, "image2video", body) >= Fraction(units_of("image2video", body)) * 1000
 
 

@@ -31,6 +31,7 @@ TABLE_IN_MEMORY = True
 pytestmark = pytest.mark.enable_socket
 ROWS: dict[str, dict[str, Any]] = json.loads((Path(profiles.__file__).parent / "providers.json").read_text())
 KINDS = {"image2video", "multi-image2video", "text2video", "omni-video"}
+OFFICIAL = {"kling", "kling-aksk"}
 WITHOUT_HOST = {"yutoai", "powertokens", "relay"}
 SAMPLE = b64((ROOT / "local" / "sample.jpg").read_bytes())
 BODY = {"image": SAMPLE, "model_name": "kling-v2-6", "prompt": "it moves"}
@@ -44,6 +45,12 @@ DIALECT = {"kling": "official", "kling-aksk": "official", "cometapi-2026-03": "c
 def test_who_lists() -> None:
     """The official hosts document it, the relays do not."""
     assert {name for name, row in ROWS.items() if row["lists"]} == {"kling", "kling-aksk"}
+
+
+def test_who_refuses_retired_models() -> None:
+    """The official hosts: a capture has the refusal of kling-v1, and Kling announced the end of all six for 2026-09-15.
+    That relays may still serve them is a guess."""
+    assert {name for name, row in ROWS.items() if row["refuses_retired"]} == OFFICIAL
 
 
 def test_all_source_documents_have_a_profile() -> None:
@@ -65,7 +72,7 @@ def test_each_profile_says_everything_in_the_right_form(name: str) -> None:
     assert all(row[field] in allowed for field, allowed in choices.items())
     assert row["result_hosts"] and all(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) for host in row["result_hosts"])
     asked = ("ask_by_reference", "unique_reference", "hides_reference", "lists")
-    for flag in ("repeats_model", "maintenance_refuses", *asked):
+    for flag in ("repeats_model", "refuses_retired", "maintenance_refuses", *asked):
         assert type(row[flag]) is bool
     assert 0 < row["denial_gap_seconds"] < row["settle_seconds"] <= 120
     assert (row["base_url"] == "") == (name in WITHOUT_HOST)
@@ -205,8 +212,9 @@ def succeeded(task: Task) -> bool:
 @pytest.mark.parametrize("name", ROWS)
 def test_from_the_post_to_the_video(start: Start, sim: Simulator, name: str) -> None:
     world = start(name)
-    model = "kling-v1"  # the one that takes masks in the plainest mode
-    task = drive(world, world.create({**BODY, "model_name": model, "dynamic_masks": [MASK]}), succeeded)
+    # kling-v1 takes masks in the plainest mode. It is retired, and no living model takes masks.
+    model, masked = ("kling-v2-6", {}) if name in OFFICIAL else ("kling-v1", {"dynamic_masks": [MASK]})
+    task = drive(world, world.create({**BODY, "model_name": model, **masked}), succeeded)
     (entry,) = sim.ledger.entries.values()
     assert (entry.dialect, entry.billed) == (DIALECT.get(name, name), True)
     assert (task.upstream_id, entry.external_task_id) == (entry.task_id, task.id)
@@ -215,8 +223,8 @@ def test_from_the_post_to_the_video(start: Start, sim: Simulator, name: str) -> 
     sent = entry.request
     assert (sent["model_name"], sent["prompt"]) == (model, BODY["prompt"])
     assert sent.get("model") == (model if name == "relay" else None)
-    masks = sent["dynamic_masks"]
-    assert isinstance(masks, dict if name == "cometapi-2026-03" else list)
+    masks = sent.get("dynamic_masks")
+    assert type(masks) is {"cometapi-2026-03": dict, **dict.fromkeys(OFFICIAL, type(None))}.get(name, list)
     if name == "relay":
         url = urlsplit(sent["image"])
         (life,) = parse_qs(url.query)["X-Amz-Expires"]
@@ -263,7 +271,15 @@ def test_a_model_is_always_named(start: Start, sim: Simulator, name: str, kind: 
     world = start(name)
     several = {"image_list": [{"image": SAMPLE}] * 2, "prompt": "they move", "cfg_scale": 0.5}
     body = {"image": SAMPLE} if kind == "image2video" else several
-    status, _ = world.http("POST", f"/v1/videos/{kind}", body, authorization=world.key())
+    status, answer = world.http("POST", f"/v1/videos/{kind}", body, authorization=world.key())
+    if name in OFFICIAL and kind == "multi-image2video":  # its only default is retired there
+        assert (status, answer["code"], sim.ledger.posts) == (400, 1201, [])
+        status, answer = world.http(
+            "POST", f"/v1/videos/{kind}", {**body, "model_name": "kling-v3"}, authorization=world.key()
+        )
+        (entry,) = sim.ledger.entries.values()
+        assert status == 200 and "cfg_scale" not in entry.request
+        return
     (entry,) = sim.ledger.entries.values()
     assert (status, entry.request["model_name"]) == (200, ROWS[name]["default_model"][kind])
     assert "cfg_scale" not in entry.request or not name.startswith("kling")

@@ -99,7 +99,8 @@ def test_a_refusal_has_the_providers_own_words(sim: Simulator) -> None:
     [
         ({}, Unknown()),
         ({"unknown_id": "200/null"}, Unknown()),
-        ({"unknown_id": "400/1201"}, Unknown()),
+        ({"unknown_id": "400/1201"}, Unknown()),  # the official host: captures of 2026
+        ({"unknown_id": "404/1203"}, Unknown()),  # a relay
         ({"query_5xx": 503}, Trouble("HTTP 503, code 5001")),
         ({"query_garbage": "html"}, Trouble("HTTP 200 without a readable body")),
         ({"auth_error": True}, Trouble("HTTP 401, code 1002")),

@@ -100,6 +100,30 @@ def test_a_video_at_the_new_generation() -> None:
     assert found.videos == ({"id": "9", "url": KLING, "duration": "5"},)
 
 
+@pytest.mark.parametrize(
+    ("units", "balance", "expected"),
+    [
+        ("1.5", {"quota": "0", "list_price": "0.21"}, ("1.5", None)),
+        ("1.5", {"quota": "0.21"}, ("1.5", "0.21")),
+        ("0", {"quota": "0.21", "list_price": "0.21"}, (None, "0.21")),
+        ("0.00", {"quota": 0.21}, (None, "0.21")),
+        (None, {"quota": "0.21"}, (None, "0.21")),
+        ("0", {"quota": "0.000"}, ("0", None)),
+        ("0", {"quota": ""}, ("0", None)),
+        ("0", {"quota": "much"}, (None, "much")),
+        ("free", {"quota": "0.21"}, ("free", "0.21")),
+        ("0", {"quota": {}}, ("0", None)),
+        ("0", {}, ("0", None)),
+        ("0", "0.21", ("0", None)),
+        (0, None, ("0", None)),
+    ],
+)
+def test_no_units_are_read_beside_a_charge_in_cash(units: object, balance: object, expected: object) -> None:
+    found = snapshot.read(official(final_unit_deduction=units, final_balance_deduction=balance))
+    assert found is not None
+    assert (found.units, found.cash) == expected
+
+
 @pytest.mark.parametrize("given_id", [None, "", {}, [], ["7"], {"id": 1}, True])
 def test_no_id_is_no_snapshot(given_id: object) -> None:
     assert snapshot.read(official(task_id=given_id)) is None
@@ -114,6 +138,7 @@ def test_what_is_kept_is_bounded_and_can_be_stored() -> None:
             task_status=long,
             task_status_msg=long,
             final_unit_deduction=long,
+            final_balance_deduction={"quota": long},
             task_info={"external_task_id": long},
             task_result={"videos": videos},
         )
@@ -175,6 +200,8 @@ NAMES = st.sampled_from(
         "error",
         "created_at",
         "final_unit_deduction",
+        "final_balance_deduction",
+        "quota",
         "fail_reason",
     ]
 )

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay import recording, rows
+from kling_relay import recording, rows, snapshot
 from kling_relay.errors import KlingError
+from kling_relay.provider import Found
 from kling_relay.rows import LostRace
 from kling_relay.spending import Budget, Spending
 from kling_relay.task import Phase, Task
@@ -336,3 +337,37 @@ def test_the_month_outlives_its_tasks(capped: World) -> None:
     task = capped.until_closed(fill(capped, 1)[0].id)
     ends = int(capped.row(f"task#{task.id}")["expires_at"]["N"])
     assert ends < int(capped.row(f"spend#acme#{MONTH}")["expires_at"]["N"])
+
+
+# -- accounts that pay in cash
+
+
+@pytest.mark.parametrize(
+    ("charged", "settled"),
+    [
+        ({"final_unit_deduction": "0", "final_balance_deduction": {"quota": "0.21", "list_price": "0.21"}}, None),
+        ({"final_balance_deduction": {"quota": "0.21", "list_price": "0.21"}}, None),
+        ({"final_unit_deduction": "0", "final_balance_deduction": {"quota": "0", "list_price": "0"}}, 0),
+        ({"final_unit_deduction": "1.2", "final_balance_deduction": {"quota": "0.21", "list_price": "0.21"}}, 1200),
+    ],
+)
+def test_no_units_beside_a_charge_in_cash_leave_the_reservation(
+    capped: World, monkeypatch: pytest.MonkeyPatch, charged: dict[str, Any], settled: int | None
+) -> None:
+    """That such an account states 0 units, or none, is a guess: nobody has captured an answer to one."""
+    (task,) = fill(capped, 1)
+    real = capped.provider.query
+
+    def query(kind: str, upstream_id: str) -> Any:
+        found = real(kind, upstream_id)
+        videos = {"task_result": {"videos": list(found.snapshot.videos)}}
+        data = {"task_id": found.snapshot.upstream_id, "task_status": found.snapshot.status, **videos, **charged}
+        return Found(snapshot.read({"code": 0, "message": "SUCCEED", "data": data}))
+
+    monkeypatch.setattr(capped.provider, "query", query)
+    done = capped.until_closed(task.id)
+    assert (done.phase, done.settled) == (Phase.SUCCEEDED, settled)
+    assert done.cash == (None if settled == 0 else "0.21")
+    assert balanced(capped) == {("acme", MONTH): 1500 if settled is None else settled}
+    spent = 1.5 if settled is None else settled / 1000
+    assert capped.measured["UnitsSpent"] == spent, "the day's spending alarm counts the estimate, too"

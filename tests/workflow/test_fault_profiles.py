@@ -70,8 +70,9 @@ def slow(watch: AlarmWatch, tasks: list[str]) -> None:
 
 UNTIL: dict[str, Callable[[AlarmWatch, list[str]], None]] = {
     **dict.fromkeys(("auth_error", "arrears", "too_fast", "no_room"), waiting),
-    **dict.fromkeys(("drop_before", "submit_5xx"), parked),
-    **dict.fromkeys(("query_5xx", "query_slow", "query_garbage", "query_unknown_status", "no_url", "never"), asked),
+    **dict.fromkeys(("drop_before", "submit_5xx", "maintenance", "redirect"), parked),
+    **dict.fromkeys(("query_5xx", "query_slow", "query_garbage", "query_unknown_status"), asked),
+    **dict.fromkeys(("mix_up", "no_url", "never"), asked),
     **dict.fromkeys(("result_host", "url_seconds", "expired_url", "truncate", "wrong_file"), copied),
     "slow_submit": slow,
 }

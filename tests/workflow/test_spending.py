@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.workflow.driver import BODY, Driver, data_of, refusal_of, until
 
-SOUND = {"model_name": "kling-v2-6", "mode": "pro", "sound": "on"}  # estimated with a voice, 6 units; billed 5
+VOICE = {"model_name": "kling-v3", "mode": "pro", "sound": "on", "voice_list": [{"voice_id": "v"}]}  # 7 units; billed 6
 PLAIN = {"model_name": "kling-v3"}  # 3 units
 
 
@@ -22,17 +22,17 @@ def operate(driver: Driver, action: str, **more: Any) -> dict[str, Any]:
 
 def test_what_was_reserved_is_settled_with_what_was_billed(kling: Driver) -> None:
     operate(kling, "set_cap", units=10)
-    task_id = kling.post(**SOUND)["task_id"]
-    assert operate(kling, "spend")["committed_units"] == 6
-    assert refusal_of(kling.send({**BODY, **SOUND}))[:2] == (429, 1102)
+    task_id = kling.post(**VOICE)["task_id"]
+    assert operate(kling, "spend")["committed_units"] == 7
+    assert refusal_of(kling.send({**BODY, **VOICE}))[:2] == (429, 1102)
     kling.delivered(task_id)
-    assert kling.paid(task_id)["units"] == "5"
-    assert operate(kling, "spend")["committed_units"] == 5
+    assert kling.paid(task_id)["units"] == "6"
+    assert operate(kling, "spend")["committed_units"] == 6
     row = kling.row(task_id)
-    assert (row["reserved"], row["settled"]) == (6000, 5000)
-    operate(kling, "set_cap", units=20)
+    assert (row["reserved"], row["settled"]) == (7000, 6000)
+    operate(kling, "set_cap", units=21)
     assert refusal_of(kling.send({**BODY, "model_name": "kling-v9"}))[:2] == (404, 1203)  # 15 units, if it were one
-    assert operate(kling, "spend")["committed_units"] == 5, "a refused task gives back what it reserved"
+    assert operate(kling, "spend")["committed_units"] == 6, "a refused task gives back what it reserved"
 
 
 def test_many_at_once_at_the_cap(kling: Driver) -> None:

@@ -65,7 +65,7 @@ def test_a_parked_task_ends_with_its_deadline_and_is_still_watched(driver: Drive
     ("change", "status", "code", "words"),
     [
         ({"model_name": "kling-v99"}, 404, 1203, "kling-v99"),
-        ({"model_name": "kling-v2-6", "duration": "7"}, 400, 1201, "duration"),  # sources differ: it is let through
+        ({"model_name": "kling-v2-1-master", "duration": "7"}, 400, 1201, "duration"),  # sources differ: let through
     ],
     ids=["model", "duration"],
 )

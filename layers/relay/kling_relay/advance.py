@@ -128,6 +128,7 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
             also=AT_THE_PROVIDER | {Phase.EXPIRED},  # a video is a video, however far the task had come before
             outputs=list(snap.videos),
             units=snap.units or task.units,
+            cash=snap.cash or task.cash,
             rendered_at=now,
             retry_at=None,
             copies=0,

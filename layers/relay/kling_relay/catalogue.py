@@ -15,14 +15,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from kling_relay.errors import KlingError
+from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.schema import Mode, default_mode
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[int, Meta(ge=1, le=60)]
 RenderSeconds = Annotated[int, Meta(ge=1, le=3600)]
 Price = Annotated[float, Meta(gt=0, le=100)]
-Priced = Literal["std", "pro", "4k", "std/sound", "pro/sound", "4k/sound"]
+Kind = Literal["image2video", "multi-image2video", "text2video", "omni-video"]
+Priced = Literal[
+    "std", "pro", "4k", "std/sound", "pro/sound", "4k/sound",
+    "std/voice", "pro/voice", "4k/voice", "std/video", "pro/video", "4k/video",
+]  # fmt: skip
 Feature = Literal[
     "image_tail",
     "image_tail_only",
@@ -54,10 +58,11 @@ class Model(Struct, forbid_unknown_fields=True):
     """`modes`: durations (s) a mode. `features`: where each works, as patterns of kind/mode/duration; one that is not
     here is not there. `exclusive`: features that do not go together. `drops`: fields that are left out for it.
     `retired`: the day on which Kling switched it off; relays may have it still. `units_per_second`: what a second of
-    video costs at most, in Kling's units; `units_estimated`: which of these stand on no list of Kling's.
+    video costs at most, in Kling's units; `units_source`: the entry of `price_sources` that they are copied from, but
+    for those in `units_estimated`, which are on no list of Kling's.
     """
 
-    kinds: list[Literal["image2video", "multi-image2video", "text2video", "omni-video"]] = []
+    kinds: list[Kind] = []
     modes: dict[Mode, list[Seconds]] = {}
     features: dict[Feature, list[Name]] = {}
     exclusive: list[list[Feature]] = []
@@ -66,12 +71,18 @@ class Model(Struct, forbid_unknown_fields=True):
     render_p5_seconds: dict[Name, RenderSeconds] = {}
     units_per_second: dict[Priced, Price] = {}
     units_estimated: list[Priced] = []
+    units_source: Name = "estimate"
 
 
 class Catalogue(Struct, forbid_unknown_fields=True):
+    """`price_sources`: where prices come from, by the name that `units_source` uses. `use_instead`: for each kind, what
+    replaces a retired model, in words for people."""
+
     default_render_p5_seconds: RenderSeconds
     default_units_per_second: Price
     models: dict[Name, Model]
+    price_sources: dict[Name, str] = {}
+    use_instead: dict[Kind, str] = {}
     about: str = ""
 
 
@@ -127,11 +138,30 @@ def estimate(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, A
     """
     model = catalogue.models.get(model_name) or Model()
     mode: Mode = body.get("mode", default_mode(kind))
-    priced: Priced = f"{mode}/sound" if body.get("sound") == "on" else mode  # type: ignore[assignment]
-    price = model.units_per_second.get(priced, catalogue.default_units_per_second)
+    price = model.units_per_second.get(_priced(mode, body), catalogue.default_units_per_second)
     edits = any(video.get("refer_type") != "feature" for video in body.get("video_list", []))
     seconds = _LONGEST_SECONDS if edits else int(body.get("duration", "5"))
     return math.ceil(Decimal(str(price)) * 1000 * seconds)  # as the decimal that was written, not as its nearest float
+
+
+def _priced(mode: Mode, body: dict[str, Any]) -> Priced:
+    """The price that holds for `body`. Kling refuses a reference video with sound, and a voice without sound."""
+    if body.get("video_list"):
+        return f"{mode}/video"  # type: ignore[return-value]
+    if body.get("sound") != "on":
+        return mode
+    return f"{mode}/voice" if body.get("voice_list") else f"{mode}/sound"  # type: ignore[return-value]
+
+
+def check_retired(catalogue: Catalogue, model_name: str, kind: str, *, named: bool) -> None:
+    """Raise KlingError 1201 for a model that Kling has retired. `named`: the client named it; else it is a default."""
+    model = catalogue.models.get(model_name)
+    if model is None or model.retired is None:
+        return
+    subject = f"{model_name} was" if named else f"none was sent, and {model_name}, the default of {kind}, was"
+    instead = catalogue.use_instead.get(kind)  # type: ignore[call-overload]
+    advice = f": use {instead}" if instead else ""
+    raise bad_parameter("model_name", f"{subject} discontinued by Kling on {model.retired}{advice}")
 
 
 def check(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:

@@ -33,6 +33,9 @@ def record(
         return earlier
     _check_callback(relay, request.callback_url)
     model = _model_name(relay, request.kind, request.body)
+    profile = relay.provider.profile
+    if profile.refuses_retired and model not in profile.models:  # what is mapped goes out under another name
+        catalogue.check_retired(relay.catalogue, model, request.kind, named="model_name" in request.body)
     dropped, notes = catalogue.check(relay.catalogue, model, request.kind, request.body)
     request.notes += notes
     for name in dropped:

@@ -17,6 +17,7 @@ class Profile:
 
     `auth`: what the secret holds, an API key ("key") or a pair that signs tokens ("aksk").
     `models`: a client's name of a model -> the provider's, where they differ.
+    `refuses_retired`: models that Kling has retired are refused before anything is sent there.
     `masks`: whether dynamic_masks goes out as the array that it is or as an "object".
     `repeats_model`: `model` is sent beside `model_name`. `drops`: per kind, fields that the provider does not know.
     `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
@@ -38,6 +39,7 @@ class Profile:
     hides_reference: bool
     auth: Literal["key", "aksk"] = "key"
     models: dict[str, str] = field(default_factory=dict)
+    refuses_retired: bool = False
     masks: Literal["array", "object"] = "array"
     repeats_model: bool = False
     drops: dict[str, list[str]] = field(default_factory=dict)

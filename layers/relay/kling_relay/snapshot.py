@@ -6,6 +6,7 @@ that cannot be read as a task is no snapshot at all.
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 Status = Literal["submitted", "processing", "succeed", "failed"]
@@ -38,6 +39,9 @@ class Snapshot:
     reference: str | None = None
     created_at: int | None = None
     units: str | None = None
+    cash: str | None = None
+    """What was taken from the account's balance of money (final_balance_deduction.quota), unless that is 0. `units` is
+    then never a zero: the task was not free."""
     ids: tuple[str, ...] = ()  # every id that the answer gives the task, outermost first: a relay wraps one in another
 
     def is_about(self, upstream_id: str) -> bool:
@@ -69,6 +73,7 @@ def read(answer: Any) -> Snapshot | None:
     word = _plain(_text(_first(inside_out, "task_status", "status")) or "")
     info = _first(inside_out, "task_info")
     reference = info.get("external_task_id") if isinstance(info, dict) else None
+    units, cash = _charged(inside_out)
     return Snapshot(
         upstream_id=ids[0],  # a relay's own id stands outside the one that it wraps
         status=_STATUS_WORDS.get(word.lower()),
@@ -77,9 +82,28 @@ def read(answer: Any) -> Snapshot | None:
         videos=tuple(_videos(inside_out)),
         reference=_text(reference or _first(inside_out, "external_task_id", "external_id")),
         created_at=_milliseconds(_first(inside_out, "created_at", "create_time", "submit_time")),
-        units=_text(_first(inside_out, "final_unit_deduction")),
+        units=units,
+        cash=cash,
         ids=ids,
     )
+
+
+def _charged(inside_out: list[dict[str, Any]]) -> tuple[str | None, str | None]:
+    """Units and cash that the task took. An account that pays in cash may state 0 units or none: a guess, since no
+    answer of such an account has been captured. A quota that is no number counts as cash that was taken."""
+    units = _text(_first(inside_out, "final_unit_deduction"))
+    balance = _first(inside_out, "final_balance_deduction")
+    cash = _text(balance.get("quota")) if isinstance(balance, dict) else None
+    if not cash or _is_zero(cash):
+        return units, None
+    return None if units is not None and _is_zero(units) else units, cash
+
+
+def _is_zero(amount: str) -> bool:
+    try:
+        return Decimal(amount) == 0
+    except InvalidOperation:
+        return False
 
 
 def names_task(answer: Any) -> bool:

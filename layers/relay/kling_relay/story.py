@@ -109,6 +109,8 @@ def _facts(task: Task) -> Html:
 def _cost(task: Task) -> str:
     if task.units is not None:
         cost = f"{task.units} units, as the provider states"
+    elif task.cash is not None:
+        cost = f"{task.cash} of the account's balance of money, as the provider states"
     elif task.cost_nothing:
         cost = "nothing: it never reached the provider"
     else:

@@ -123,6 +123,7 @@ class Task:
     refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
     waits_for: str = ""  # for operators: what an open task waits for
     units: str | None = None  # final_unit_deduction
+    cash: str | None = None  # final_balance_deduction.quota, unless it is 0
     estimate: int | None = None  # what it may cost at most, in thousandths of a unit
     reserved: int | None = None  # under a cap: thousandths of a unit, committed in the tenant's `spend_month`
     spend_month: str | None = None
