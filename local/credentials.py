@@ -15,8 +15,8 @@ def provider_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     if not key or len(key.split()) != 1 or not key.isprintable():
         what = "the key has blanks in it" if key else "no key was given"
         raise OperatorError(what, f"paste the key alone: make provider-key STAGE={stack.stage}")
-    stack.store_provider_secret(provider_secret.with_key(stored, key))
-    print(f"stored in {stack.outputs['ProviderKeySecret']}")
+    stack.store_provider_secret(provider_secret.with_key(stored, stack.account, key))
+    print(f"stored in {stack.outputs['ProviderKeySecret']}, for the account {stack.account}")
     print("It is used from the next task on; one that was stored before, for five minutes more.")
     print(f"next: make key STAGE={stack.stage} TENANT=demo")
     return 0
@@ -31,7 +31,7 @@ def webhook_secret(stack: DeployedStack, options: argparse.Namespace) -> int:
         raise OperatorError(
             what, f"paste it as the provider shows it, whsec_...: make webhook-secret STAGE={stack.stage}"
         )
-    stack.store_provider_secret(provider_secret.with_webhook_secrets(stored, " ".join(given)))
+    stack.store_provider_secret(provider_secret.with_webhook_secrets(stored, stack.account, " ".join(given)))
     print("Callbacks that carry a signature are checked within five minutes from now.")
     print(f"next: make doctor STAGE={stack.stage}")
     return 0

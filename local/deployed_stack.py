@@ -17,6 +17,8 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from kling_relay.profiles import Account, profile
+from kling_relay.settings import Settings
 
 from local import provider_secret
 
@@ -70,6 +72,13 @@ class DeployedStack:
     def parameters(self) -> dict[str, str]:
         return {p["ParameterKey"]: p.get("ParameterValue", "") for p in self.described.get("Parameters", [])}
 
+    @property
+    def account(self) -> str:
+        """The account that new tasks are sent to, as the functions name it."""
+        given = self.parameters
+        name, label = given.get("Provider") or Settings().provider, given.get("ProviderAccount") or "1"
+        return str(Account(name, profile(name, given.get("KlingBaseUrl", "")).base_url, label))
+
     def forget(self) -> None:
         """After an update: look at the stack anew."""
         for name in ("described", "outputs"):
@@ -88,7 +97,7 @@ class DeployedStack:
         return str(answer["StackResourceDetail"]["PhysicalResourceId"])
 
     def has_provider_key(self) -> bool:
-        return provider_secret.holds_key(self.provider_secret())
+        return provider_secret.holds_key(self.provider_secret(), self.account)
 
     def provider_secret(self) -> str:
         """The provider's secret as it is stored now, "" where nothing is."""

@@ -73,6 +73,22 @@ def _provider_key(stack: DeployedStack) -> None:
         raise Problem("no provider key is stored", f"make provider-key STAGE={stack.stage}")
 
 
+def _accounts(stack: DeployedStack) -> str:
+    """What is open at each account; one that has open tasks needs its key until they have ended."""
+    answer = stack.operate("accounts")
+    shown = [
+        f"{one['account']}{' (new tasks)' if one['current'] else ''}: {one['open']} open, {one['in_doubt']} in doubt, "
+        f"{one['parked']} parked"
+        for one in answer["accounts"]
+    ]
+    if without := [one["account"] for one in answer["accounts"] if one["open"] and not one["has_key"]]:
+        remedy = (
+            f"deploy with the account's Provider and ProviderAccount once, then make provider-key STAGE={stack.stage}"
+        )
+        raise Problem(f"tasks are open at {', '.join(without)}, and its key is not stored", remedy)
+    return "; ".join(shown) + ("" if answer["whole"] else "; the oldest tasks only")
+
+
 def _delivery_key(stack: DeployedStack) -> None:
     if not stack.delivery_url:
         remedy = f"make delivery-key STAGE={stack.stage}"
@@ -120,7 +136,7 @@ def _callback_address(stack: DeployedStack) -> None:
 
 def _callbacks_arrive(stack: DeployedStack) -> str:
     """As the provider's own would: with a token, and a signature where there is a secret. Returns the address."""
-    secrets = provider_secret.webhook_secrets(stack.provider_secret())
+    secrets = provider_secret.webhook_secrets(stack.provider_secret(), stack.account)
     given = {p["ParameterKey"]: p.get("ParameterValue", "") for p in stack.described.get("Parameters", [])}
     if given.get("RequireWebhookSignature") == "on" and not secrets:
         remedy = f"make webhook-secret STAGE={stack.stage}, or deploy with RequireWebhookSignature=off"
@@ -179,6 +195,7 @@ def _sending(stack: DeployedStack) -> None:
 
 _CHECKS: dict[str, Callable[[DeployedStack], str | None]] = {
     "the provider's key is stored": _provider_key,
+    "open tasks have their account's key": _accounts,
     "addresses of videos are signed by a delivery key": _delivery_key,
     "the base URL is the API's address": _base_url,
     "the API answers in Kling's envelope": _api_answers,

@@ -14,6 +14,7 @@ it. {"action": "replay_notice", "task_id": "..."} sends a task's webhooks once m
 {"action": "redrive", "queue": "IntakeDeadLetters"} sends what lies in a dead-letter queue back to where it came from.
 {"action": "export", "since": "2026-11-01", "until": "...", "tenant": "..."} answers the tasks recorded then as CSV.
 {"action": "probe_path"} answers where, below the API's address, a test callback may be sent to.
+{"action": "accounts"} lists the provider accounts: which have a key, and what is open at each.
 {"action": "reconcile"} compares our rows with what the provider knows of the last 30 days, or of "days"; it only reads.
 """
 
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import dead_letters, export, operations, reconcile
+from kling_relay import accounts, dead_letters, export, operations, reconcile
 from kling_relay.observability import logger
 from kling_relay.relay import Relay, current
 
@@ -35,6 +36,7 @@ ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
     "resume": operations.resume,
     "status": operations.status,
     "probe_path": operations.probe_path,
+    "accounts": accounts.accounts,
     "signing_secret": operations.signing_secret,
     "replay_notice": operations.replay_notice,
     "retry_archive": operations.retry_archive,

@@ -235,6 +235,10 @@ class Relay:
         key = TokenSigner(stored, lambda: self.clock.now_ms() / 1000) if chosen.auth == "aksk" else stored
         return Provider(chosen, key, lambda outcome: self.count(Metric.PROVIDER_CALLS, outcome))
 
+    def provider_secret(self) -> str:
+        """The stored secret of all accounts; raises SettingsError if nothing is stored."""
+        return self._provider_key.get(True)
+
     def webhook_secrets(self, refresh: bool = False) -> list[str]:
         """What the providers may sign their callbacks with; none where the operator has stored none."""
         held = entries(self._provider_key.get(refresh)).values()
