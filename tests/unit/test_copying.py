@@ -43,3 +43,15 @@ def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs[1]["url"] = "bad"
     with pytest.raises(ArchiveError):
         copying.copy_outputs(world.relay, task, seconds=5)
+
+
+@pytest.mark.parametrize(("found", "lines"), [(True, []), (False, ["video_track_missing"])])
+def test_a_copy_without_a_video_track_is_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: bool, lines: list[str]
+) -> None:
+    stored = StoredVideo("k", 7, "md5", has_video_track=found)
+    monkeypatch.setattr(copying.archive, "archive", lambda *_, **__: stored)
+    outputs = [{"id": "a", "url": "https://cdn.example/a", "duration": "5"}]
+    task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
+    assert copying.copy_outputs(world.relay, task, seconds=5)[0]["size"] == 7
+    assert [line for line in caplog.messages if line == "video_track_missing"] == lines

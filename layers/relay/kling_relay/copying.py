@@ -34,7 +34,7 @@ def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, 
 
 
 def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVideo:
-    return archive.archive(
+    stored = archive.archive(
         relay.archive_s3,
         bucket=relay.settings.need("video_bucket"),
         key=key,
@@ -44,6 +44,9 @@ def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVid
         trusted_origin=relay.provider.profile.base_url,
         check_host=lambda host: _check_host(relay, host),
     )
+    if not stored.has_video_track:
+        logger.warning("video_track_missing", extra={"bytes": stored.size})
+    return stored
 
 
 def _check_host(relay: Relay, host: str) -> None:
