@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from kling_relay import intake, notifying, schedule, submission, sweeper, workflow
+from kling_relay import intake, notifying, output_names, schedule, submission, sweeper, workflow
 from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import Metric, logger
 from kling_relay.provider import Found
@@ -109,7 +109,7 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         rendered = relay.table.move(
             task,
             Phase.RENDERED,
-            outputs=list(snap.videos),
+            outputs=output_names.named(snap.videos, task.outputs),
             units=snap.units or task.units,
             rendered_at=now,
             retry_at=None,
@@ -178,7 +178,8 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         snap = _query(relay, task)
         if snap is not None and snap.status == "succeed" and snap.videos:
             units = snap.units or task.units
-            task = relay.table.move(task, None, outputs=list(snap.videos), units=units, updated_at=now)
+            outputs = output_names.named(snap.videos, task.outputs)
+            task = relay.table.move(task, None, outputs=outputs, units=units, updated_at=now)
     return Step(task, "archive")
 
 

@@ -1,9 +1,9 @@
-"""All the videos of a task into the video bucket, under keys that follow from the task alone."""
+"""All the videos of a task into the video bucket, under keys that follow from task and video."""
 
 import time
 from typing import Any
 
-from kling_relay import address, archive
+from kling_relay import address, archive, output_names
 from kling_relay.address import AddressError
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay
@@ -13,24 +13,29 @@ MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, w
 
 
 def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
-    """Copy every output of `task` within `seconds`, the watermarked ones too where the client asked for them. Raises
+    """Copy every output of `task` within `seconds`, the watermarked ones too if the client asked for them. Raises
     archive.ArchiveError.
 
-    Keys are `videos/{tenant}/{task id}/{n}.mp4` and `{n}-watermark.mp4`: a second try finds what the first one
-    finished.
+    A second try finds what the first one finished, because a key follows its video. Older versions numbered their keys
+    by place (`0.mp4`). What lies there is left alone: nothing proves which video it is, so it is copied once more.
     """
     wants_watermark = task.request.get("watermark_info", {}).get("enabled") is True
     ends_at = time.monotonic() + seconds
     copied = []
-    for index, output in enumerate(task.outputs):
-        prefix = f"videos/{task.tenant}/{task.id}/{index}"
-        stored = _copy(relay, output["url"], f"{prefix}.mp4", ends_at)
+    for output, name in zip(task.outputs, output_names.names(task.outputs), strict=True):
+        stored = _copy(relay, output["url"], key(task, name), ends_at)
         video: dict[str, Any] = {"id": output["id"], "duration": output["duration"], "key": stored.key}
         video |= {"size": stored.size, "md5": stored.md5}
         if wants_watermark and "watermark_url" in output:
-            video["watermark_key"] = _copy(relay, output["watermark_url"], f"{prefix}-watermark.mp4", ends_at).key
+            twin = key(task, f"{name}-watermark")
+            video["watermark_key"] = _copy(relay, output["watermark_url"], twin, ends_at).key
         copied.append(video)
     return copied
+
+
+def key(task: Task, name: str) -> str:
+    """The place of a video of `task`, by its name of output_names.py."""
+    return f"videos/{task.tenant}/{task.id}/{name}.mp4"
 
 
 def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVideo:
