@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from kling_relay import intake, notifying, output_names, schedule, submission, sweeper, workflow
+from kling_relay import intake, notifying, output_names, removal, schedule, submission, sweeper, workflow
 from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import Metric, logger
 from kling_relay.provider import Found
@@ -235,7 +235,7 @@ def _keep_watching(relay: Relay, task: Task, now: int, *, over: bool = False, un
 
 
 def _end(relay: Relay, task: Task, facts: Facts) -> Step:
-    return Step(task, "done")
+    return Step(task, "archive" if removal.awaits_late_copies(relay, task) else "done")
 
 
 _MOVERS: dict[Phase, Callable[[Relay, Task, Facts], Task | Step]] = {

@@ -153,12 +153,14 @@ class TaskTable:
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
 
-    def mark_deleted(self, task: Task, now: int) -> Task:
-        """End a closed task for good: an expired one is not watched any more. Raises LostRace."""
+    def mark_deleted(self, task: Task, now: int, due_at: int | None = None) -> Task:
+        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper takes it
+        up once more; None means never. Raises LostRace."""
+        later = {} if due_at is None else {"due": due_at, "open": "open"}
         update = self.rows.expression(
             f"task#{task.id}",
             "SET #phase = :end, #deleted_at = :now, #expires_at = if_not_exists(#expires_at, :expires), "
-            "#write = :write REMOVE #due_at, #queue",
+            "#write = :write" + (", #due_at = :due, #queue = :open" if later else " REMOVE #due_at, #queue"),
             "#phase = :was AND #attempt = :seen",
             end=Phase.FAILED if task.phase is Phase.EXPIRED else task.phase,
             was=task.phase,
@@ -166,6 +168,7 @@ class TaskTable:
             now=now,
             expires=now // 1000 + self._retention_days * _DAY_SECONDS,
             write=new_token(),
+            **later,
         )
         return _task(self.rows.update(update))
 
