@@ -3,6 +3,7 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from kling_relay import removal
 from kling_relay.advance import advance, begin_copy
 from kling_relay.archive import ArchiveError
 from kling_relay.copying import copy_outputs
@@ -17,16 +18,26 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     relay, task_id = current(), event["task_id"]
     logger.append_keys(task_id=task_id)
     task = relay.table.get(task_id)
-    if task is None or task.execution != event["execution"] or task.phase is not Phase.RENDERED:
-        return {"task_id": task_id, "next": "advance"}  # replaced, or moved meanwhile: let the row speak
+    if task is None or task.execution != event["execution"]:
+        return {"task_id": task_id, "next": "advance"}  # replaced
+    if removal.awaits_late_copies(relay, task):
+        removal.remove_late_copies(relay, task)
+        return {"task_id": task_id, "next": "done"}
+    if task.phase is not Phase.RENDERED:
+        return {"task_id": task_id, "next": "advance"}  # moved meanwhile: the row decides
     left_ms = context.get_remaining_time_in_millis()
     task = begin_copy(relay, task, relay.clock.now_ms() + left_ms)
     try:
         videos = copy_outputs(relay, task, seconds=left_ms / 1000 - 10)
+        facts = Facts(copied=videos)
+        logger.info("copied", extra={"videos": len(videos), "bytes": sum(video["size"] for video in videos)})
     except ArchiveError as exc:
+        facts = Facts(copy_failed=exc.reason)
         logger.warning("copy_failed", extra={"reason": exc.reason, "copies": task.copies})
         relay.measure({Metric.ARCHIVE_FAILED: 1})
-        # No error of the function: that rings FunctionErrorsAlarm, and this is the provider's doing as a rule.
-        return advance(relay, task_id, Facts(copy_failed=exc.reason)).as_state()
-    logger.info("copied", extra={"videos": len(videos), "bytes": sum(video["size"] for video in videos)})
-    return advance(relay, task_id, Facts(copied=videos)).as_state()
+    task = relay.table.get(task_id) or task
+    if task.deleted_at is not None:
+        removal.undo_copy(relay, task)
+        return {"task_id": task_id, "next": "done"}
+    # A failed copy is no error of the function: that rings FunctionErrorsAlarm, and mostly the provider is the cause.
+    return advance(relay, task_id, facts, known=task).as_state()

@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 import pytest
 import requests
+from kling_relay.mp4 import BoxWalk
 
 from local.simulator import Simulator
 from tests.local.simulator_client import (
@@ -47,6 +48,10 @@ def test_the_video_is_made_of_the_picture(sim: Simulator) -> None:
     assert answer.headers["Content-Type"] == "video/mp4"
     assert int(answer.headers["Content-Length"]) == len(answer.content)
     assert answer.content.find(b"moov") < answer.content.find(b"mdat")
+    walk = BoxWalk(len(answer.content))
+    walk.feed(answer.content)
+    walk.finish()
+    assert walk.has_video_track  # as FFmpeg writes it
     with av.open(io.BytesIO(answer.content)) as file:
         stream = file.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")

@@ -67,6 +67,8 @@ WRONG: dict[str, bytes] = {
     "playlist": b"#EXTM3U\n",
     "MP4 without pictures": FTYP + MOOV + box(b"free", bytes(3000)),
     "MP4 without index": FTYP + box(b"mdat", bytes(3000)),
+    "MP4 with an empty index": FTYP + box(b"moov") + box(b"mdat", bytes(3000)),
+    "MP4 with room for pictures only": FTYP + MOOV + box(b"mdat"),
     "MP4 that begins late": b"\n" + VIDEO,
     "MP4 with a tail": VIDEO + b"<!-- served by -->",
     "MP4 whose last box is cut": VIDEO[:-1],

@@ -49,7 +49,7 @@ RIGHTS = {
     },
     "ArchiveVideoFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:UpdateItem", "lambda:InvokeFunction"),
-        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+        *("s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucketVersions"),
     },
     "NotifyClientFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "events:PutEvents"),

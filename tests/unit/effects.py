@@ -6,6 +6,7 @@ from typing import Any
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 _EFFECTS = {"update_item", "transact_write_items", "put_object", "start_execution", "send_task_success"}
+_EFFECTS |= {"delete_objects"}
 
 DEATHS = ("dies before", "dies after")
 # What can become of a request of the AWS SDK: it repeats what got no answer, and gives up after some tries.

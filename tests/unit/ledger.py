@@ -1,6 +1,7 @@
 """A provider in memory: what it sold is in its ledger, what it says about it can be wrong in every known way."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,10 @@ class Sold:
     end: str = "succeed"
 
 
+def _one_video(sold: Sold) -> list[dict[str, str]]:
+    return [{"id": f"v-{sold.upstream_id}", "url": VIDEO_URL, "duration": "5"}]
+
+
 class LedgerProvider:
     """Stands where provider.Provider does. `submit_faults` and `query_faults` are used up one a call."""
 
@@ -51,6 +56,7 @@ class LedgerProvider:
         self.query_faults: list[str] = []
         self.slots, self.seconds, self.end = 0, 60.0, "succeed"
         self.words = "the picture is blocked"  # why a render has failed
+        self.videos: Callable[[Sold], list[dict[str, str]]] = _one_video  # what an answer lists, asked anew each time
         self.units = "1.5"  # what a finished task costs
         self.per_second = 0  # POSTs; one more is refused
         self._posted: list[int] = []
@@ -124,7 +130,7 @@ class LedgerProvider:
     def _snapshot(self, sold: Sold, fault: str) -> Snapshot:
         age = (self.clock.now_ms() - sold.at) / 1000
         status: Any = sold.end if age >= sold.seconds else "processing" if age > 1 else "submitted"
-        videos: Any = ({"id": f"v-{sold.upstream_id}", "url": VIDEO_URL, "duration": "5"},)
+        videos = tuple(self.videos(sold))
         reference = None if self.profile.hides_reference else sold.reference
         if fault == "odd":
             status = None

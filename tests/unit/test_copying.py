@@ -10,6 +10,8 @@ from kling_relay.task import Phase, Task
 
 from tests.unit.world import World
 
+KEYS = [f"videos/acme/t/{name}" for name in ("afe677844772d1dd", "234a2bf529af42ac")]
+
 
 def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[tuple[str, str]] = []
@@ -30,16 +32,28 @@ def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
     videos = copying.copy_outputs(world.relay, task, seconds=0)
     assert copied == [
-        ("u0", "videos/acme/t/0.mp4"),
-        ("w0", "videos/acme/t/0-watermark.mp4"),
-        ("u1", "videos/acme/t/1.mp4"),
+        ("u0", f"{KEYS[0]}.mp4"),
+        ("w0", f"{KEYS[0]}-watermark.mp4"),
+        ("u1", f"{KEYS[1]}.mp4"),
     ]
-    assert videos[0]["watermark_key"] == "videos/acme/t/0-watermark.mp4" and "watermark_key" not in videos[1]
+    assert videos[0]["watermark_key"] == f"{KEYS[0]}-watermark.mp4" and "watermark_key" not in videos[1]
     for body in ({}, {"watermark_info": {"enabled": False}}):  # a provider that sends one unasked
         copied.clear()
         plain = copying.copy_outputs(world.relay, replace(task, request=body), seconds=5)
-        assert [key for _, key in copied] == ["videos/acme/t/0.mp4", "videos/acme/t/1.mp4"]
+        assert [key for _, key in copied] == [f"{one}.mp4" for one in KEYS]
         assert not any("watermark_key" in video for video in plain)
     outputs[1]["url"] = "bad"
     with pytest.raises(ArchiveError):
         copying.copy_outputs(world.relay, task, seconds=5)
+
+
+@pytest.mark.parametrize(("found", "lines"), [(True, []), (False, ["video_track_missing"])])
+def test_a_copy_without_a_video_track_is_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: bool, lines: list[str]
+) -> None:
+    stored = StoredVideo("k", 7, "md5", has_video_track=found)
+    monkeypatch.setattr(copying.archive, "archive", lambda *_, **__: stored)
+    outputs = [{"id": "a", "url": "https://cdn.example/a", "duration": "5"}]
+    task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
+    assert copying.copy_outputs(world.relay, task, seconds=5)[0]["size"] == 7
+    assert [line for line in caplog.messages if line == "video_track_missing"] == lines

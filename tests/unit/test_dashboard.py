@@ -12,7 +12,7 @@ from tests.unit.tables import fresh
 from tests.unit.test_intake import b64, png
 from tests.unit.test_markup import ATTACKS
 from tests.unit.widget_html import Widget
-from tests.unit.world import BODY, Cloud, World
+from tests.unit.world import BODY, Cloud, World, video_keys
 
 TABLE_IN_MEMORY = True
 HERE = "arn:aws:lambda:us-east-1:123456789012:function:x"  # as world.call names it
@@ -117,7 +117,7 @@ def test_a_succeeded_task_tells_of_its_copies_webhooks_and_cost(world: World, mo
     assert "copied into your bucket" in story.text and "at try 2" in story.text
     assert "1.5 units, as the provider states" in story.text
     assert payloads(story, OPERATE) == [{"action": "replay_notice", "task_id": task.id}]
-    assert any(f"videos/acme/{task.id}/0.mp4" in link for link in story.links)
+    assert any(video_keys(task)[0] in link for link in story.links)
 
 
 def test_a_task_that_was_paid_in_cash_names_the_amount(world: World) -> None:

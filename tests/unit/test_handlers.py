@@ -13,7 +13,7 @@ from kling_relay.task import Phase, Task
 from moto import mock_aws
 
 from tests.unit.test_intake import b64, png
-from tests.unit.world import BASE_URL, BODY, ROOT, Cloud, World, create_table
+from tests.unit.world import BASE_URL, BODY, ROOT, Cloud, World, create_table, video_keys
 
 TABLE_IN_MEMORY = True
 PREFIXES = ("/kling/v1", "/v1")
@@ -57,7 +57,7 @@ def test_the_samples_in_the_order_of_a_life(world: World) -> None:
     status, body = envelope(world.call("task_api", event("task_api_query", API_KEY=api_key)))
     assert body["data"]["task_status"] == "succeed"
     (video,) = body["data"]["task_result"]["videos"]
-    assert f"videos/acme/{task.id}/0.mp4" in video["url"] and "Signature=" in video["url"]
+    assert video_keys(world.task(task.id))[0] in video["url"] and "Signature=" in video["url"]
     _, listed = envelope(world.call("task_api", event("task_api_list", API_KEY=api_key)))
     assert [one["task_id"] for one in listed["data"]] == [task.id]
     _, offered = envelope(world.call("task_api", event("task_api_upload", API_KEY=api_key)))

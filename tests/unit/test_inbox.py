@@ -12,7 +12,7 @@ from kling_relay.task import Phase
 from tests.unit.inbox import Queue, drop, empty, event, result, results, source, task_of
 from tests.unit.pictures import jpeg, png
 from tests.unit.test_handlers import event as handler_event
-from tests.unit.world import Cloud, World
+from tests.unit.world import Cloud, World, video_keys
 
 TABLE_IN_MEMORY = True
 MODEL = {"default_model_image2video": "kling-v1-6"}
@@ -53,7 +53,7 @@ def test_an_image_becomes_a_task_and_its_result_tells_how_it_ends(world: World, 
     assert told["videos"] == [
         {
             "bucket": "videos",
-            "key": f"videos/inbox/{task.id}/0.mp4",
+            "key": video_keys(world.task(task.id))[0],
             "id": told["videos"][0]["id"],
             "duration": "5",
             "size": 5,

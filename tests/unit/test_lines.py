@@ -13,7 +13,7 @@ from kling_relay.task import Phase
 from tests.unit.inbox import Queue, drop, empty, result, results, source, task_of
 from tests.unit.pictures import jpeg, png
 from tests.unit.test_intake import b64
-from tests.unit.world import Cloud, World
+from tests.unit.world import Cloud, World, video_keys
 
 TABLE_IN_MEMORY = True
 KEY = "inbox/batch/night.tasks.jsonl"
@@ -66,7 +66,7 @@ def test_every_kind_in_one_file(world: World, queue: Queue) -> None:
     assert result(world, KEY, 3)["task_id"] == tasks[3].id
     finish(world)
     assert counts(world) == dict(lines=4, accepted=4, rejected=0, succeeded=4, failed=0, finished=True)
-    assert result(world, KEY, 3)["videos"][0]["key"] == f"videos/inbox/{tasks[3].id}/0.mp4"
+    assert result(world, KEY, 3)["videos"][0]["key"] == video_keys(world.task(tasks[3].id))[0]
     assert len(world.tasks()) == 4 and queue.dead == []
 
 

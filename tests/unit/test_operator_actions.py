@@ -12,7 +12,7 @@ from kling_relay.export import HEADS
 from kling_relay.task import Phase, Task
 
 from tests.unit.tables import fresh
-from tests.unit.world import BODY, START, World
+from tests.unit.world import BODY, START, World, video_keys
 
 
 def operate(world: World, action: str, **more: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class TestExport:
             **{"task_status": "succeed", "phase": "succeeded", "created_at": "2026-09-21T14:13:20Z"},
             **{"updated_at": _iso(done.updated_at), "model_name": "kling-v2-5-turbo", "mode": "std", "duration": "5"},
             **{"units": "1.5", "committed_units": "1.5", "failure": "", "reason": "", "bytes": "5", "source": ""},
-            "videos": f"videos/acme/{done.id}/0.mp4",
+            "videos": video_keys(done)[0],
         }
         (refused,) = table_of(operate(world, "export", tenant="umbrella"))
         assert (refused["failure"], refused["reason"], refused["units"]) == ("refused", "prompt: too rude", "")

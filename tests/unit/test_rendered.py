@@ -6,8 +6,10 @@ import pytest
 from kling_relay import workflow
 from kling_relay.advance import advance, begin_copy
 from kling_relay.facts import Facts
+from kling_relay.output_names import names
 from kling_relay.task import Phase, Task
 
+from tests.unit.ledger import VIDEO_URL
 from tests.unit.world import Cloud, World
 
 IN_MEMORY = True
@@ -83,6 +85,19 @@ def test_a_second_copy_takes_what_the_provider_says_then(world: World) -> None:
     step = advance(world.relay, task.id)
     assert (step.next, step.task.outputs, step.task.units) == ("archive", task.outputs, "1.5")
     assert step.task.updated_at == world.clock.now
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_video_keeps_the_name_of_its_copy_if_its_provider_stops_giving_ids(world: World, late: bool) -> None:
+    task = asked_at(world, 100)
+    (name,) = names(task.outputs)
+    task = world.relay.table.move(task, None, copies=1, updated_at=world.clock.now)
+    if late:
+        world.relay.table.move(task, Phase.EXPIRED, expired_at=world.clock.now, updated_at=world.clock.now)
+    unnamed = {"id": "0", "url": f"{VIDEO_URL}-of-another-day", "duration": "5"}
+    world.provider.videos = lambda sold: [unnamed]
+    step = advance(world.relay, task.id)
+    assert (step.next, step.task.outputs) == ("archive", [{**unnamed, "name": name}])
 
 
 @pytest.mark.parametrize(("early", "asked"), [(1, 1), (0, 0)])

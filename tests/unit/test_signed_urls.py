@@ -22,7 +22,7 @@ from kling_relay.signed_urls import LIFE_SECONDS, DeliveryKey
 from kling_relay.task import Phase
 
 from local.delivery_key import new_pair, secret_text
-from tests.unit.world import START, Cloud, World
+from tests.unit.world import START, Cloud, World, video_keys
 
 PRIVATE, PUBLIC = new_pair()
 URL, DAY = "https://d111111abcdef8.cloudfront.net", 86_400
@@ -128,7 +128,7 @@ def test_until_the_key_is_stored_addresses_are_s3s_own(delivering: World) -> Non
     assert "X-Amz-Signature=" in address(delivering, task.id)
     put(delivering, stored())
     url = address(delivering, task.id)
-    assert url == DeliveryKey.read(stored()).url_of(f"videos/acme/{task.id}/0.mp4", delivering.clock.now / 1000)
+    assert url == DeliveryKey.read(stored()).url_of(video_keys(task)[0], delivering.clock.now / 1000)
     assert delivering.clock.now >= START and "Expires" not in json.dumps(delivering.row(f"task#{task.id}"))
 
 

@@ -272,6 +272,12 @@ def test_a_deleted_task_has_ended_and_is_watched_no_more(table: TaskTable, at: P
     assert table.mark_deleted(deleted, START + 86_400_000).expires_at == kept_until
 
 
+def test_a_deleted_task_may_stay_due_for_what_is_left_of_it(table: TaskTable) -> None:
+    deleted = table.mark_deleted(recorded(table, phase=Phase.EXPIRED), START + 7, START + 8)
+    assert (deleted.phase, deleted.due_at) == (Phase.FAILED, START + 8) and table.get(deleted.id) == deleted
+    assert (table.due(START + 7, 10), table.due(START + 8, 10)) == ([], [deleted.id])
+
+
 def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:
     said = {"outputs": [{"id": "1"}], "callback_url": "https://client.example", "waits_for": "its copy"}
     task = recorded(table, phase=Phase.SUCCEEDED, reason="why", videos=[{"id": "1"}], task_token="token", **said)

@@ -25,8 +25,9 @@ EXCEPTIONS = {
     "presigned URLs of videos, needed as long as no delivery key is stored": (
         r"(TaskApi|NotifyClient|OpsWidget)FunctionRole s3:GetObject arn:aws:s3:::[\w-]*videobucket[\w-]*/videos/\*"
     ),
-    "S3 does not damage a copy on demand, which is then removed": (
-        r"ArchiveVideoFunctionRole s3:DeleteObject(Version)? arn:aws:s3:::[\w-]*videobucket[\w-]*/videos/\*"
+    "S3 does not damage a copy on demand, nor does a DELETE meet a copier: either copy is then removed": (
+        r"ArchiveVideoFunctionRole s3:(DeleteObject(Version)?|ListBucketVersions) "
+        r"arn:aws:s3:::[\w-]*videobucket[\w-]*(/videos/\*)?"
     ),
 }
 

@@ -3,7 +3,19 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from kling_relay import confirm, evidence, intake, notifying, schedule, steps, submission, sweeper, workflow
+from kling_relay import (
+    confirm,
+    evidence,
+    intake,
+    notifying,
+    output_names,
+    removal,
+    schedule,
+    steps,
+    submission,
+    sweeper,
+    workflow,
+)
 from kling_relay.facts import NOTHING, Facts
 from kling_relay.observability import Metric, logger
 from kling_relay.provider import Found
@@ -126,7 +138,7 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
             task,
             Phase.RENDERED,
             also=AT_THE_PROVIDER | {Phase.EXPIRED},  # a video is a video, however far the task had come before
-            outputs=list(snap.videos),
+            outputs=output_names.named(snap.videos, task.outputs),
             units=snap.units or task.units,
             cash=snap.cash or task.cash,
             rendered_at=now,
@@ -199,7 +211,8 @@ def _copy(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         snap = _query(relay, task)
         if snap is not None and snap.status == "succeed" and snap.videos:
             units = snap.units or task.units
-            task = relay.table.move(task, None, outputs=list(snap.videos), units=units, updated_at=now)
+            outputs = output_names.named(snap.videos, task.outputs)
+            task = relay.table.move(task, None, outputs=outputs, units=units, updated_at=now)
     return Step(task, "archive")
 
 
@@ -255,7 +268,7 @@ def _keep_watching(relay: Relay, task: Task, now: int, *, over: bool = False, un
 
 
 def _end(relay: Relay, task: Task, facts: Facts) -> Step:
-    return Step(task, "done")
+    return Step(task, "archive" if removal.awaits_late_copies(relay, task) else "done")
 
 
 _MOVERS: dict[Phase, Callable[[Relay, Task, Facts], Task | Step]] = {

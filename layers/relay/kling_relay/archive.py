@@ -9,7 +9,7 @@ overwritten: a key belongs to one video, and an object at it was proved by whoev
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.config import Config
@@ -31,11 +31,13 @@ _REASONS = {name: name for name in ("truncated", "too_large", "refused_host")} |
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A video that is in the bucket, whole. `size` in bytes, `md5` in hex."""
+    """A video that is in the bucket, whole. `size` in bytes, `md5` in hex. `has_video_track`: whether its index names a
+    video track; a file without one is kept, since the index may be of a form that mp4.py does not read."""
 
     key: str
     size: int
     md5: str
+    has_video_track: bool = field(default=True, compare=False)
 
 
 class ArchiveError(Exception):
@@ -124,6 +126,10 @@ class _Proof:
         self._hash = hashlib.md5(usedforsecurity=False)
         self._walk = BoxWalk(length, open_end=open_end)
 
+    def video(self, key: str, length: int) -> StoredVideo:
+        """What has passed, `length` bytes, as the object at `key`."""
+        return StoredVideo(key, length, self.md5 or "", self._walk.has_video_track)
+
     def read(self, size: int = -1) -> bytes:
         if size < 0:
             return b"".join(iter(lambda: self.read(CHUNK), b""))
@@ -182,7 +188,7 @@ def _put(s3: Any, target: dict[str, str], body: _Proof, length: int) -> StoredVi
         if stored is not None:
             return stored
         raise ArchiveError("checksum" if _status(error) == 412 else "storage") from error
-    video = StoredVideo(target["Key"], length, body.md5 or "")
+    video = body.video(target["Key"], length)
     if answer.get("ETag", "").strip('"') != body.md5:  # an answer before the end of the body is not believed either
         _compare(s3, target | ({"VersionId": answer["VersionId"]} if answer.get("VersionId") else {}), video)
     return video
@@ -220,7 +226,7 @@ def _read_back(s3: Any, target: dict[str, str]) -> StoredVideo:
         body = _Proof(stream.read, length)
         while body.read(CHUNK):
             pass
-    return StoredVideo(target["Key"], length, body.md5 or "")
+    return body.video(target["Key"], length)
 
 
 def _delete(s3: Any, target: dict[str, str]) -> None:

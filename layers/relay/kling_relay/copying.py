@@ -1,11 +1,12 @@
-"""All the videos of a task into the video bucket, under keys that follow from the task alone."""
+"""All the videos of a task into the video bucket, under keys that follow from task and video."""
 
 import time
 from typing import Any
 
-from kling_relay import address, archive
+from kling_relay import address, archive, output_names
 from kling_relay.address import AddressError
 from kling_relay.observability import Metric, logger
+from kling_relay.profiles import Profile
 from kling_relay.relay import Relay
 from kling_relay.task import Task
 
@@ -13,43 +14,51 @@ MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, w
 
 
 def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
-    """Copy every output of `task` within `seconds`, the watermarked ones too where the client asked for them. Raises
+    """Copy every output of `task` within `seconds`, the watermarked ones too if the client asked for them. Raises
     archive.ArchiveError.
 
-    Keys are `videos/{tenant}/{task id}/{n}.mp4` and `{n}-watermark.mp4`: a second try finds what the first one
-    finished.
+    A second try finds what the first one finished, because a key follows its video. Older versions numbered their keys
+    by place (`0.mp4`). What lies there is left alone: nothing proves which video it is, so it is copied once more.
     """
+    profile = relay.provider_of(task).profile
     wants_watermark = task.request.get("watermark_info", {}).get("enabled") is True
     ends_at = time.monotonic() + seconds
     copied = []
-    for index, output in enumerate(task.outputs):
-        prefix = f"videos/{task.tenant}/{task.id}/{index}"
-        stored = _copy(relay, output["url"], f"{prefix}.mp4", ends_at)
+    for output, name in zip(task.outputs, output_names.names(task.outputs), strict=True):
+        stored = _copy(relay, profile, output["url"], key(task, name), ends_at)
         video: dict[str, Any] = {"id": output["id"], "duration": output["duration"], "key": stored.key}
         video |= {"size": stored.size, "md5": stored.md5}
         if wants_watermark and "watermark_url" in output:
-            video["watermark_key"] = _copy(relay, output["watermark_url"], f"{prefix}-watermark.mp4", ends_at).key
+            twin = key(task, f"{name}-watermark")
+            video["watermark_key"] = _copy(relay, profile, output["watermark_url"], twin, ends_at).key
         copied.append(video)
     return copied
 
 
-def _copy(relay: Relay, url: str, key: str, ends_at: float) -> archive.StoredVideo:
-    return archive.archive(
+def key(task: Task, name: str) -> str:
+    """The place of a video of `task`, by its name of output_names.py."""
+    return f"videos/{task.tenant}/{task.id}/{name}.mp4"
+
+
+def _copy(relay: Relay, profile: Profile, url: str, key: str, ends_at: float) -> archive.StoredVideo:
+    stored = archive.archive(
         relay.archive_s3,
         bucket=relay.settings.need("video_bucket"),
         key=key,
         url=url,
         max_bytes=MAX_VIDEO_BYTES,
         deadline_seconds=max(1.0, ends_at - time.monotonic()),
-        trusted_origin=relay.provider.profile.base_url,
-        check_host=lambda host: _check_host(relay, host),
+        trusted_origin=profile.base_url,
+        check_host=lambda host: _check_host(relay, profile, host),
     )
+    if not stored.has_video_track:
+        logger.warning("video_track_missing", extra={"bytes": stored.size})
+    return stored
 
 
-def _check_host(relay: Relay, host: str) -> None:
+def _check_host(relay: Relay, profile: Profile, host: str) -> None:
     """Raises AddressError for a host off the provider's list where the operator wants no such copies. By default it is
     only reported, since no provider promises where its videos lie."""
-    profile = relay.provider.profile
     own = address.origin(address.parse(profile.base_url))[1]
     if address.is_below(host, [own, *profile.result_hosts]):
         return

@@ -3,11 +3,13 @@
 _HEADER = 8  # 32-bit size, type
 _LONG_HEADER = 16  # size 1 says: a 64-bit size follows the type
 _SMALLEST_FTYP = 16  # header, major brand, minor version
+_ON_THE_WAY = {b"trak", b"mdia"}  # a `moov` names the kind of a track in trak/mdia/hdlr
+_TO_HANDLER = 12  # bytes of a `hdlr` up to and with its handler type: version and flags, pre_defined, handler_type
 
 
 class BadVideo(Exception):
     """`reason`, which is all of the text: `not_a_video` (it does not begin as an MP4, or a box makes no sense) or
-    `truncated` (a beginning of an MP4: a box reaches past the end, or the index or the pictures never came)."""
+    `truncated` (a beginning of an MP4: a box reaches past the end, or index or pictures are missing or empty)."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -15,8 +17,8 @@ class BadVideo(Exception):
 
 
 class BoxWalk:
-    """Feed it the bytes in pieces of any size, then `finish`: what passes has `ftyp` first, `moov` and `mdat`, and
-    boxes whose sizes add up to exactly `length` bytes.
+    """Feed it the bytes in pieces of any size, then `finish`: what passes has `ftyp` first, a `moov` and an `mdat` that
+    hold something, and boxes whose sizes add up to exactly `length` bytes.
 
     `open_end`: whether a last box of size 0 ("to the end") is accepted. It proves nothing where the end of the file is
     itself only known from the end of a connection.
@@ -29,6 +31,8 @@ class BoxWalk:
         self._box_end = 0  # where the next header begins
         self._header = b""
         self._missing = {b"moov", b"mdat"}
+        self._index: _Index | None = None  # the `moov` that is passing
+        self.has_video_track = False  # whether a `moov` so far names one
 
     def feed(self, data: bytes) -> None:
         """Raises BadVideo as soon as it is certain."""
@@ -36,6 +40,7 @@ class BoxWalk:
         self._position += len(data)
         if self._position > self._length:
             raise BadVideo("not_a_video")
+        self._read_index(data, 0, self._box_end - start)
         while self._box_end < self._position:
             header_end = self._box_end + self._header_size()
             at = self._box_end + len(self._header) - start
@@ -44,6 +49,7 @@ class BoxWalk:
                 return
             if len(self._header) == self._header_size():  # not yet, when the first half has asked for the second
                 self._take_box()
+                self._read_index(data, header_end - start, self._box_end - start)
 
     def finish(self) -> None:
         """Raises BadVideo unless everything that was fed is one whole MP4."""
@@ -52,6 +58,12 @@ class BoxWalk:
         adds_up = self._position == self._box_end == self._length and not self._header
         if not adds_up or self._missing:
             raise BadVideo("truncated")
+
+    def _read_index(self, data: bytes, begin: int, end: int) -> None:
+        """Pass on the part of `data` that lies in a `moov`."""
+        if self._index is not None and begin < end:
+            self._index.feed(data[begin:end])
+            self.has_video_track = self.has_video_track or self._index.has_video_track
 
     def _header_size(self) -> int:
         return _LONG_HEADER if self._header[:4] == b"\0\0\0\1" else _HEADER
@@ -70,7 +82,53 @@ class BoxWalk:
             size = self._length - self._box_end
         if size < len(header):
             raise BadVideo("not_a_video")
-        self._missing.discard(kind)
+        if size > len(header):
+            self._missing.discard(kind)
+        self._index = _Index() if kind == b"moov" else None
         self._box_end += size
         if self._box_end > self._length:
             raise BadVideo("truncated")
+
+
+class _Index:
+    """Searches the payload of a `moov` for a video track, in pieces of any size and without keeping them.
+
+    It enters `trak` and `mdia` and skips every other box (ISO/IEC 14496-12, 8.4.3). A box with an impossible size ends
+    the search. A missing track refuses nothing, so an index of another form does no harm.
+    """
+
+    def __init__(self) -> None:
+        self.has_video_track = False
+        self._over = False
+        self._skip = 0  # bytes to the next header
+        self._head = b""
+
+    def feed(self, data: bytes) -> None:
+        at = 0
+        while at < len(data) and not self._over:
+            skipped = min(self._skip, len(data) - at)
+            self._skip -= skipped
+            at += skipped
+            part = data[at : at + self._wanted() - len(self._head)]
+            self._head += part
+            at += len(part)
+            if len(self._head) == self._wanted():
+                self._take_box()
+
+    def _wanted(self) -> int:
+        header = _LONG_HEADER if self._head[:4] == b"\0\0\0\1" else _HEADER
+        return header + (_TO_HANDLER if self._head[4:8] == b"hdlr" else 0)
+
+    def _take_box(self) -> None:
+        head, self._head = self._head, b""
+        kind, size = head[4:8], int.from_bytes(head[:4])
+        if size == 1:
+            size = int.from_bytes(head[_HEADER:_LONG_HEADER])
+        if kind in _ON_THE_WAY:
+            size = len(head)  # its first child follows
+        if size < len(head):
+            self._over = True
+            return
+        self.has_video_track = kind == b"hdlr" and head.endswith(b"vide")
+        self._over = self.has_video_track
+        self._skip = size - len(head)

@@ -1,9 +1,15 @@
-"""DELETE of a task: cancels what nothing was paid for, removes what has ended, and leaves alone what is running."""
+"""DELETE of a task: cancels what nothing was paid for, removes what has ended, and leaves alone what is running.
+
+A copier may still be at work when its task is deleted: that of an expired task, or a second one. It may store its copy
+after the removal, so archive_video reads the row once more when a copy has ended (`undo_copy`). A copier that dies in
+between leaves its copy behind. The deleted row therefore stays due until no copier can live, and the sweeper brings it
+back (`remove_late_copies`).
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
-from kling_relay import notifying, results
+from kling_relay import notifying, results, schedule
 from kling_relay.errors import KlingError
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
@@ -22,7 +28,7 @@ def remove(relay: Relay, task: Task) -> Task:
         task = _end(relay, task)
         notifying.hand_over(relay, task)
         logger.info("task_deleted", extra={"task_id": task.id, "phase": task.phase})
-    _remove_all(relay, relay.settings.need("video_bucket"), f"videos/{task.tenant}/{task.id}/")
+    _remove_videos(relay, task)
     inputs = relay.settings.need("input_bucket")
     _remove_all(relay, inputs, f"inputs/{task.tenant}/{task.id}/")
     for key in _uploads(task):
@@ -32,6 +38,31 @@ def remove(relay: Relay, task: Task) -> Task:
     return scrubbed
 
 
+def undo_copy(relay: Relay, task: Task) -> None:
+    """Remove what a copier of `task`, which was deleted meanwhile, may have stored after the removal."""
+    _remove_videos(relay, task)
+    logger.info("late_copy_removed", extra={"task_id": task.id})
+
+
+def awaits_late_copies(relay: Relay, task: Task) -> bool:
+    """Whether `task` was deleted so long ago that no copier of it can be at work, and nothing has been done since."""
+    over = task.deleted_at is not None and relay.clock.now_ms() >= _copiers_gone(task.deleted_at)
+    return over and task.due_at is not None
+
+
+def remove_late_copies(relay: Relay, task: Task) -> None:
+    """Remove what a copier left that died after the removal, and take the row out of the sweeper's index. An execution
+    that has been replaced meanwhile leaves that to the newer one."""
+    _remove_videos(relay, task)
+    condition = "attribute_exists(#deleted_at) AND #execution = :ours"
+    relay.table.rows.update_if(f"task#{task.id}", "REMOVE #due_at, #queue", condition, ours=task.execution)
+
+
+def _copiers_gone(deleted_at: int) -> int:
+    """When every copier that began before `deleted_at` has ended (ms). None begins after it."""
+    return deleted_at + int((schedule.COPY_SECONDS + schedule.GRACE_SECONDS) * 1000)
+
+
 def _end(relay: Relay, task: Task) -> Task:
     """Mark the row in one conditional write: from here on nothing can move the task any more."""
     now = relay.clock.now_ms()
@@ -39,7 +70,7 @@ def _end(relay: Relay, task: Task) -> Task:
         if task.phase is Phase.ACCEPTED and task.unsure_since is None:  # neither at the provider nor possibly there
             return relay.table.move(task, Phase.FAILED, reason=_CANCELLED, deleted_at=now, updated_at=now)
         if task.phase in CLOSED:
-            return relay.table.mark_deleted(task, now)
+            return relay.table.mark_deleted(task, now, None if task.rendered_at is None else _copiers_gone(now))
     except LostRace:
         moved = relay.table.get(task.id)
         if moved is not None:  # claimed, ended, or deleted by another DELETE
@@ -53,6 +84,10 @@ def _uploads(task: Task) -> Iterator[str]:
     for _, holder, key in image_places(task.request):
         if isinstance(holder[key], dict) and "upload" in holder[key]:
             yield holder[key]["upload"]
+
+
+def _remove_videos(relay: Relay, task: Task) -> None:
+    _remove_all(relay, relay.settings.need("video_bucket"), f"videos/{task.tenant}/{task.id}/")
 
 
 def _remove_all(relay: Relay, bucket: str, prefix: str) -> None:

@@ -12,6 +12,7 @@ PARKED_SECONDS = 300.0  # between looks once the settle window is over
 WATCH_SECONDS = 6 * 3600.0  # between looks at an expired task
 WATCH_UNTIL_SECONDS = 30 * 86_400.0  # the provider removes its files after 30 days
 NO_ROOM_SECONDS = 30.0  # nothing is sent; shorter than the sweeper's minute, or its probe would come too early
+COPY_SECONDS = 900.0  # the longest life of a copier: the timeout of ArchiveVideoFunction
 GRACE_SECONDS = 90.0  # what is this late has been lost: the sweeper takes over
 
 

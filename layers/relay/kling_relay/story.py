@@ -75,7 +75,7 @@ def _why(task: Task) -> Html | None:
 
 
 def _now(asked: Asked, task: Task) -> Html | None:
-    if task.phase in CLOSED and not task.due_at:
+    if task.phase in CLOSED and (task.deleted_at or not task.due_at):
         return None
     waits = f"waits for {task.waits_for or 'the provider'}"
     again = () if task.retry_at is None else ("; the next try is ", ago(asked, task.retry_at))

@@ -187,12 +187,14 @@ class TaskTable:
         condition += "(attribute_not_exists(#hints) OR #hints = :seen)"
         self.rows.update_if(f"task#{task.id}", "SET #hints = :hints", condition, hints=kept, seen=task.hints)
 
-    def mark_deleted(self, task: Task, now: int) -> Task:
-        """End a closed task for good: an expired one is not watched any more. Raises LostRace."""
+    def mark_deleted(self, task: Task, now: int, due_at: int | None = None) -> Task:
+        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper takes it
+        up once more; None means never. Raises LostRace."""
+        later = {} if due_at is None else {"due": due_at, "open": "open"}
         update = self.rows.expression(
             f"task#{task.id}",
             "SET #phase = :end, #deleted_at = :now, #expires_at = if_not_exists(#expires_at, :expires), "
-            "#write = :write REMOVE #due_at, #queue",
+            "#write = :write" + (", #due_at = :due, #queue = :open" if later else " REMOVE #due_at, #queue"),
             "#phase = :was AND #attempt = :seen",
             end=Phase.FAILED if task.phase is Phase.EXPIRED else task.phase,
             was=task.phase,
@@ -200,6 +202,7 @@ class TaskTable:
             now=now,
             expires=now // 1000 + self._retention_days * _DAY_SECONDS,
             write=new_token(),
+            **later,
         )
         return _task(self.rows.update(update))
 

@@ -115,7 +115,7 @@ class Task:
     expired_at: int | None = None  # set once and kept: the late move after it is the only one
     outputs: list[dict[str, Any]] = field(
         default_factory=list
-    )  # the provider's videos: id, url, duration, watermark_url
+    )  # the provider's videos: id, url, duration, watermark_url; name: in our bucket, by output_names.py
     copies: int = 0  # tries of the copy
     videos: list[dict[str, Any]] = field(default_factory=list)  # ours: id, duration, key, size, md5, watermark_key
     reason: str = ""  # task_status_msg

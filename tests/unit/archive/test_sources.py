@@ -82,7 +82,7 @@ def test_limits_that_cannot_be(max_bytes: int) -> None:
 def test_memory_stays_flat(length: bool, sink: S3Sink, s3: Any, source: Source, origin: str) -> None:
     sink.keep = False
     megabytes = 200
-    head, tail, filling = box(b"ftyp", b"isom\0\0\2\0"), box(b"moov"), bytes(1 << 20)
+    head, tail, filling = box(b"ftyp", b"isom\0\0\2\0"), box(b"moov", b"m"), bytes(1 << 20)
 
     def handler(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
         size = 16 + megabytes * len(filling)

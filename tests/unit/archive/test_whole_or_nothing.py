@@ -32,7 +32,7 @@ def test_the_put_is_plain_and_conditional(s3: Any, sink: S3Sink, origin: str) ->
 
 
 def test_a_box_to_the_end_needs_a_length(s3: Any, sink: S3Sink, source: Source, origin: str) -> None:
-    video = box(b"ftyp", b"isom\0\0\2\0") + box(b"moov") + box(b"mdat", b"pictures", to_end=True)
+    video = box(b"ftyp", b"isom\0\0\2\0") + box(b"moov", b"m") + box(b"mdat", b"pictures", to_end=True)
     source.extra["open"] = lambda connection, path, headers: respond(connection, video, length=path == "/open/length")
     assert failure(s3, origin, "/open/close") == "truncated"
     assert sink.visible() == {}
@@ -112,3 +112,15 @@ def test_the_last_bytes_are_held_back(s3: Any, sink: S3Sink, origin: str) -> Non
     failure(s3, origin, f"/cut/{EDGES[-2]}")
     assert sink.visible() == {}
     assert sink.received[0] < EDGES[-2]
+
+
+@pytest.mark.parametrize("handler", [b"vide", b"soun"])
+def test_whether_there_is_a_video_track_is_told(
+    handler: bytes, s3: Any, sink: S3Sink, source: Source, origin: str
+) -> None:
+    index = box(b"moov", box(b"trak", box(b"mdia", box(b"hdlr", bytes(8) + handler + bytes(12)))))
+    video = box(b"ftyp", b"isom\0\0\2\0") + index + box(b"mdat", b"pictures")
+    source.extra["track"] = lambda connection, path, headers: respond(connection, video)
+    for _ in range(2):  # copied, and found
+        assert copy(s3, origin, "/track").has_video_track is (handler == b"vide")
+    assert sink.visible() == {"t1/0.mp4": video}
