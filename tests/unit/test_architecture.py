@@ -80,6 +80,7 @@ FLOORS = [
         "ended",
         "measures",
         "tally",
+        "turns",
         "provider",
         "profiles",
         "rows",

@@ -33,8 +33,7 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     back, or the time that this Lambda has left is too short to see the answer."""
     now = relay.clock.now_ms()
     if now >= deadline(relay, task):
-        late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
-        return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
+        return sweeper.out_of_time(relay, task)
     if task.retry_at is not None and task.retry_at > now:
         return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
     must_end_by = facts.must_end_by
