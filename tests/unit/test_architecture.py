@@ -81,6 +81,7 @@ FLOORS = [
         "measures",
         "tally",
         "turns",
+        "permits",
         "provider",
         "profiles",
         "rows",

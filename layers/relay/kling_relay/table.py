@@ -1,8 +1,10 @@
 """A task's row, every write of it conditional: how it is found, moved and taken over. recording.py makes it.
 
 One table, one key `pk`: `task#{id}`, and `upstream#{provider}#{upstream_id}` (owned by one task); `external#` and
-`idempotency#` are recording.py's, `gate#` and `control` gate.py's, `key#` and `tenant-keys#` keys.py's, `spend#` and
-`cap#` spending.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
+`idempotency#` are recording.py's, `gate#` and `control` gate.py's, `webhooks#` notifying.py's (permits), `key#` and
+`tenant-keys#` keys.py's, `spend#` and `cap#` spending.py's.
+
+The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
 "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
 `birth`. The sparse index `by_age` holds those whose client sees no end: `standing` is "open" or "parked", sorted by
 `birth`. `by_notice` is outbox.py's, `by_turn` turns.py's, and `by_end`, of the tasks whose client has seen an end
