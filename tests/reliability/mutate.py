@@ -44,7 +44,7 @@ LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdis
 TESTS = {
     "task": "task client_view sizes submission advance handlers table delete spending",
     "advance": "advance rendered callback submission sweeper delete spending account_trouble money told_metrics",
-    "table": "table table_reads recording operator_actions delete listing sweeper callback spending notifying "
+    "table": "table table_reads turns recording operator_actions delete listing sweeper callback spending notifying "
     "told_metrics",
     "recording": "recording intake handlers refused_again spending money told_metrics",
     "rows": "rows table recording keys spending listing reconcile",
