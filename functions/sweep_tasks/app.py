@@ -1,4 +1,4 @@
-"""Every minute: new workflows for tasks that are overdue, and a turn for tasks that wait for room."""
+"""Every minute: new workflows for overdue tasks, turns for tasks that wait, and ends for those that wait too long."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from kling_relay.relay import current
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
-    started = sweeper.sweep(current())
+    relay = current()
+    started = sweeper.sweep(relay, relay.clock.now_ms() + context.get_remaining_time_in_millis())
     logger.info("swept", extra=started)
     return started

@@ -3,11 +3,13 @@
 import heapq
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kling_relay.task import CLOSED, Phase
+from kling_relay.table import new_item
+from kling_relay.task import CLOSED, Phase, Task
 
+from tests.reliability.indexes import Lag
 from tests.unit.world import BODY, World
 
 SWEEP_MS = 60_000
@@ -24,14 +26,18 @@ def uneven(tasks: int, dice: random.Random, gap: float = 0.5) -> list[tuple[floa
 @dataclass
 class Crowd:
     """Sends `arrivals` to the world's API and lives until all tasks have ended. `slots`: (second, how many the provider
-    has from then on; -1 for none). `renders`: the shortest and the longest render (s)."""
+    has from then on; -1 for none; or the name of what becomes of every POST from then on). `renders`: the shortest and
+    the longest render (s). `lag`: the dice of the indexes' lag. `backlog`: a tenant and how many tasks of it wait from
+    the start; the crowd need not live to their end."""
 
     world: World
     arrivals: list[tuple[float, str]]
     dice: random.Random
-    slots: list[tuple[float, int]] = field(default_factory=lambda: [(0, 3)])
+    slots: list[tuple[float, int | str]] = field(default_factory=lambda: [(0, 3)])
     renders: tuple[float, float] = (20.0, 30.0)  # about when kling-v2-5-turbo's first poll is due, at 25 s
     callbacks: bool = True
+    lag: random.Random | None = None
+    backlog: tuple[str, int] | None = None
     ids: list[str] = field(default_factory=list)
     errors: list[Any] = field(default_factory=list)  # what no client should have seen
     idle_ms: int = 0  # the longest time in which a slot was free while tasks waited
@@ -39,6 +45,10 @@ class Crowd:
 
     def play(self, *, hours: float = 24) -> "Crowd":
         world, start = self.world, self.world.clock.now
+        if self.lag is not None:
+            world.dynamodb.lag = Lag(lambda: world.clock.now, self.lag)
+        if self.backlog is not None:
+            self._wait(*self.backlog)
         events: list[tuple[int, int, str, Any]] = []  # (ms, order, what, about)
         for second, about in self.slots:
             heapq.heappush(events, (start + int(second * 1000), len(events), "slots", about))
@@ -65,12 +75,29 @@ class Crowd:
                     heapq.heappush(events, (at + SWEEP_MS, order, "sweep", None))
         return self
 
+    def _wait(self, tenant: str, tasks: int) -> None:
+        """Rows as `tasks` POSTs of `tenant` leave them at a provider without room; put past the API, which is slow."""
+        self.world.relay.gates.stop(self.world.clock.now, "a long list")
+        first = self.world.create(tenant=tenant)
+        row = self.world.row(f"task#{first.id}")
+        for number in range(1, tasks):
+            name = f"{number:032x}"
+            made = new_item(replace(first, id=name, execution=name))
+            item = {**made, "queue": row["queue"], "due_at": row["due_at"]}
+            self.world.dynamodb.put_item(TableName=self.world.table.rows.name, Item=item)
+        self.world.relay.gates.resume()
+
     def _all_ended(self) -> bool:
+        if self.backlog is not None:
+            return all(self.world.task(task_id).phase in CLOSED for task_id in self.ids)
         busy = any(one.open for one in self.world.states.executions.values())
         return not busy and all(task.phase in CLOSED for task in self.world.tasks())
 
-    def _slots(self, slots: int) -> None:
-        self.world.provider.slots = slots
+    def _slots(self, slots: int | str) -> None:
+        if isinstance(slots, str):
+            self.world.provider.usually = slots
+        else:
+            self.world.provider.slots = slots
 
     def _post(self, tenant: str) -> None:
         status, answer = self.world.post(BODY, tenant=tenant)
@@ -115,15 +142,17 @@ class Crowd:
         return round(sum(self.world.states.transitions.values()) / len(self.ids), 2)
 
     def longest_wait(self) -> int:
-        """In turns: the most tasks of others that the provider took while one tenant had a task waiting and got no
-        place."""
+        """In turns: the most tasks of others that the provider took while a tenant had a task waiting and got no place.
+        Of the tenants that send to the API: the one of a backlog is not among them."""
         tasks = {task.id: task for task in self.world.tasks()}
         sold = [(tasks[one.reference].tenant, one.at) for one in self.world.provider.sold]
-        return max(self._waits(tenant, sold) for tenant in SHARES)
+        return max(
+            self._waits([tasks[one] for one in self.ids], name, sold) for name in {name for _, name in self.arrivals}
+        )
 
-    def _waits(self, tenant: str, sold: list[tuple[str, int]]) -> int:
+    def _waits(self, tasks: list[Task], tenant: str, sold: list[tuple[str, int]]) -> int:
         place = {one.reference: number for number, one in enumerate(self.world.provider.sold)}
-        mine = [(task.created_at, place[task.id]) for task in self.world.tasks() if task.tenant == tenant]
+        mine = [(task.created_at, place[task.id]) for task in tasks if task.tenant == tenant]
         most = count = 0
         for number, (served, at) in enumerate(sold):
             if served == tenant:

@@ -1,14 +1,14 @@
 """A DynamoDB in memory: as much of it as the relay uses, a hundred times as fast as moto, and with a memory.
 
-test_dynamo.py proves it equal to moto. What it has over moto: transactions honour their ClientRequestToken, and
-`history` holds every version of every item.
+test_dynamo.py proves it equal to moto. What it has over moto: transactions honour their ClientRequestToken,
+`history` holds every version of every item, and its indexes lag behind if `lag` is set (indexes.py).
 """
 
-from decimal import Decimal
 from typing import Any
 
 from tests.reliability import expressions
 from tests.reliability.expressions import Item
+from tests.reliability.indexes import Index, Lag
 from tests.unit.world import client_error
 
 MOST_KEY_BYTES = 2048
@@ -20,7 +20,8 @@ class Dynamo:
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, Item]] = {}
-        self.indexes: dict[str, Any] = {}  # by name
+        self.indexes: dict[str, dict[str, Index]] = {}  # by table and name
+        self.lag: Lag | None = None
         self.kinds: dict[str, str] = {}  # of the keys of the indexes: "S" or "N"
         self.history: list[tuple[Item | None, Item]] = []  # (before, after)
         self._done: dict[str, Any] = {}  # transactions by token
@@ -28,7 +29,8 @@ class Dynamo:
     def create_table(self, *, TableName: str, **properties: Any) -> dict[str, Any]:
         assert [key["AttributeName"] for key in properties["KeySchema"]] == ["pk"]
         self.tables[TableName] = {}
-        self.indexes = {index["IndexName"]: index for index in properties["GlobalSecondaryIndexes"]}
+        made = {index["IndexName"]: Index(index) for index in properties["GlobalSecondaryIndexes"]}
+        self.indexes[TableName] = made
         self.kinds = {one["AttributeName"]: one["AttributeType"] for one in properties["AttributeDefinitions"]}
         return {}
 
@@ -48,30 +50,18 @@ class Dynamo:
         return {"Items": found, "Count": len(found)}
 
     def query(self, *, TableName: str, IndexName: str, KeyConditionExpression: str, **options: Any) -> dict[str, Any]:
-        holds, _ = expressions.condition(KeyConditionExpression)
-        names, values = options["ExpressionAttributeNames"], options["ExpressionAttributeValues"]
-        index = self.indexes[IndexName]
-        hash_key, range_key = (key["AttributeName"] for key in index["KeySchema"])
-
-        def order(item: Item) -> Any:
-            given = item[range_key]
-            return (Decimal(given["N"]) if "N" in given else given["S"], item["pk"]["S"])
-
-        within = [one for one in self.tables[TableName].values() if hash_key in one and range_key in one]
-        found = sorted((one for one in within if holds(one, names, values)), key=order)
-        if not options.get("ScanIndexForward", True):
-            found.reverse()
-        if "ExclusiveStartKey" in options:
-            places = [one["pk"] for one in found]
-            found = found[places.index(options["ExclusiveStartKey"]["pk"]) + 1 :]
-        page = found[: options.get("Limit", len(found))]
-        keys = {"pk", hash_key, range_key}
-        shown = keys | set(index["Projection"].get("NonKeyAttributes", []))
+        index = self.indexes[TableName].get(IndexName)
+        if index is None:
+            raise client_error("ValidationException", "Query")
+        if self.lag is not None:
+            index.catch_up(self.lag.now())
+        found = index.find(KeyConditionExpression, options)
+        page = list(index.items(found[: options.get("Limit", len(found))]))
         answer: dict[str, Any] = {"Count": len(page)}
         if options.get("Select") != "COUNT":
-            answer["Items"] = [{name: one[name] for name in shown & one.keys()} for one in page]
+            answer["Items"] = [{name: one[name] for name in index.shown & one.keys()} for one in page]
         if len(page) < len(found):
-            answer["LastEvaluatedKey"] = {name: page[-1][name] for name in keys}
+            answer["LastEvaluatedKey"] = {name: page[-1][name] for name in index.keys}
         return answer
 
     # -- writes
@@ -138,3 +128,5 @@ class Dynamo:
             raise client_error("ValidationException", "size")
         self.history.append((self.tables[table].get(pk), after))
         self.tables[table][pk] = after
+        for index in self.indexes[table].values():
+            index.write(after, None if self.lag is None else self.lag.seen_at())

@@ -10,6 +10,7 @@ from kling_relay.schedule import WATCH_SECONDS
 from kling_relay.task import CLOSED, Phase, Task
 
 from tests.reliability import invariants
+from tests.reliability.indexes import Lag
 from tests.reliability.memory import Memory
 from tests.unit.effects import Crash, Effects
 from tests.unit.pictures import png, text
@@ -61,11 +62,13 @@ class Story:
     callbacks: tuple[int, ...] = (95,)  # seconds after the POST
     inline: bool = False  # the image comes in the body: it is stored in S3 first
     gap_seconds: float = 1  # before the client repeats an unanswered request
+    lag: int | None = None  # the seed of the indexes' lag; None: they show every write at once
 
     @classmethod
     def drawn(cls, dice: random.Random) -> "Story":
         callbacks = tuple(sorted(dice.choices(range(1, 400), k=dice.choice((0, 1, 1, 2, 5)))))
-        return cls(dice.choice((3, 20, 60, 200)), callbacks, dice.random() < 0.5, dice.choice((0.1, 1, 40)))
+        seconds, inline, gap = dice.choice((3, 20, 60, 200)), dice.random() < 0.5, dice.choice((0.1, 1, 40))
+        return cls(seconds, callbacks, inline, gap, dice.choice((None, dice.getrandbits(32))))
 
 
 def history(world: World, since: int = 0) -> list[invariants.Change]:
@@ -81,6 +84,8 @@ class Life:
     def __init__(self, profile: Profile, story: Story, cloud: Any = None) -> None:
         self.profile, self.story = profile, story
         self.world = World(cloud or Memory(), **{**SHORT, **profile.settings})
+        if story.lag is not None:
+            self.world.dynamodb.lag = Lag(lambda: self.world.clock.now, random.Random(story.lag))
         self.world.key()
         self.world.effects.names.clear()
         provider = self.world.provider

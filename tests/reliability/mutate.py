@@ -43,10 +43,10 @@ LIBRARIES = (
 LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdist pytest_timeout pytest_socket"
 TESTS = {
     "task": "task client_view sizes submission advance handlers table delete spending",
-    "advance": "advance rendered callback submission sweeper delete delete_meets_copy spending account_trouble "
+    "advance": "advance rendered callback submission promise sweeper delete delete_meets_copy spending account_trouble "
     "money told_metrics",
-    "table": "table table_reads recording operator_actions delete delete_meets_copy listing sweeper callback spending "
-    "notifying told_metrics",
+    "table": "table table_reads turns recording operator_actions delete delete_meets_copy listing sweeper callback "
+    "spending notifying told_metrics",
     "recording": "recording intake handlers refused_again spending money told_metrics",
     "rows": "rows table recording keys spending listing reconcile",
     "webhooks": "webhooks signatures signed_callbacks callback",

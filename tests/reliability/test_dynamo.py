@@ -1,6 +1,7 @@
 """The DynamoDB in memory is as good as moto's: the same calls get the same answers and leave the same table."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kling_relay.rows import LostRace
 from tests.reliability import expressions
 from tests.reliability.campaign import Campaign
 from tests.reliability.dynamo import Dynamo
+from tests.reliability.indexes import Lag
 from tests.reliability.life import PROFILES, Life, Story
 from tests.reliability.memory import Memory
 from tests.unit.effects import DEATHS, LOST
@@ -68,7 +70,8 @@ def both(cloud: Cloud) -> Both:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_whole_lives(campaign: Campaign, both: Both, profile: str) -> None:
     def live(dice: random.Random) -> None:
-        life = Life(PROFILES[profile], Story.drawn(dice), in_memory(both))
+        story = replace(Story.drawn(dice), lag=None)  # moto's indexes have none
+        life = Life(PROFILES[profile], story, in_memory(both))
         # Not a lost answer of a transaction: moto does it twice, whatever its token.
         life.effects.plan[dice.randint(1, 15)] = dice.choice((*DEATHS, LOST[-1]))
         life.live().check()
@@ -174,3 +177,21 @@ def test_a_transaction_is_done_once_whoever_repeats_it() -> None:
     assert memory.dynamodb.get_item(TableName=table, Key=add["Key"], ConsistentRead=True)["Item"]["n"] == {"N": "1"}
     with pytest.raises(ClientError, match="IdempotentParameterMismatch"):
         memory.dynamodb.transact_write_items(TransactItems=[], ClientRequestToken="t")
+
+
+def test_an_index_that_lags_shows_what_was_and_a_row_what_is() -> None:
+    """No write is seen before the one before it of the same row; after the longest lag all are seen."""
+    world = World(Memory())
+    tasks = [world.create() for _ in range(40)]
+    assert len(world.table.due(world.clock.now + 10**9, 100)) == 40, "without lag"
+    world.dynamodb.lag = Lag(lambda: world.clock.now, random.Random(1))
+    for due in (2, 3):
+        for task in tasks:
+            world.table.move(world.task(task.id), None, due_at=START + due, updated_at=START)
+    for _ in range(4):
+        now = len(world.table.due(START + 3, 100))
+        assert {world.task(task.id).due_at for task in tasks} == {START + 3}
+        assert 0 < now < 40 and len(world.table.due(START + 2, 100)) > 0
+        world.clock.tick(5)
+    world.clock.tick(10)
+    assert (len(world.table.due(START + 3, 100)), world.table.due(START + 2, 100)) == (40, [])

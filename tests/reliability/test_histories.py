@@ -3,17 +3,19 @@
 Hypothesis draws them, and shortens one that breaks an invariant; the seed is the campaigns' own.
 """
 
+import random
 from contextlib import suppress
 from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from kling_relay.task import Task
 
 from tests.reliability import invariants
 from tests.reliability.campaign import Campaign
+from tests.reliability.indexes import Lag
 from tests.reliability.life import history
 from tests.reliability.memory import Memory
 from tests.unit.effects import DEATHS, LOST, Crash
@@ -37,6 +39,11 @@ class History(RuleBasedStateMachine):
         self.ids: list[str] = []
         self.history: list[invariants.Change] = []
         self.checked = 0  # of the table's writes
+
+    @initialize(lag=st.none() | st.integers(0, 2**32))
+    def indexes_lag(self, lag: int | None) -> None:
+        if lag is not None:
+            self.world.dynamodb.lag = Lag(lambda: self.world.clock.now, random.Random(lag))
 
     def some(self, data: st.DataObject) -> Task | None:
         return self.world.task(data.draw(st.sampled_from(self.ids))) if self.ids else None

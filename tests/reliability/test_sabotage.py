@@ -124,7 +124,7 @@ def no_end(patch: Patch) -> None:
 
 
 def no_sweeper(patch: Patch) -> None:
-    patch.setattr(sweeper, "sweep", lambda relay: {})
+    patch.setattr(sweeper, "sweep", lambda *_: {})
 
 
 def no_second_copy(patch: Patch) -> None:

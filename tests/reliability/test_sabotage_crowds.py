@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay import recording, schedule, spending, sweeper
+from kling_relay import recording, schedule, spending, sweeper, turns
 from kling_relay.gate import Gates
 from kling_relay.rows import Rows
 
@@ -44,6 +44,10 @@ def bodies_are_not_compared(patch: Patch) -> None:
 
 def the_oldest_first(patch: Patch) -> None:
     patch.setattr(sweeper, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
+
+
+def turns_by_age_alone(patch: Patch) -> None:
+    patch.setattr(turns, "oldest_of_each", lambda *_: [])
 
 
 def turns_are_forgotten(patch: Patch) -> None:
@@ -86,6 +90,7 @@ SABOTAGES: list[tuple[Callable[[Patch], None], Callable[[Campaign], None], str]]
     (every_claim_is_won, test_bursts.test_duplicate_bursts, "one POST|billed twice"),
     (bodies_are_not_compared, test_bursts.test_changed_bodies, "assert"),
     (the_oldest_first, test_crowds.test_crowd, "starved"),
+    (turns_by_age_alone, test_crowds.test_crowd_behind_a_long_list, "starved"),
     (turns_are_forgotten, test_crowds.test_crowd, "starved"),
     (nobody_gives_up_a_place, test_crowds.test_crowd, "a slot was free|<= 12"),
     (a_probe_brings_nobody, test_crowds.test_crowd_on_a_shared_account, "a slot was free"),

@@ -15,7 +15,6 @@ Template = dict[str, Any]
 LEFT_TO_THE_DEFAULT = {
     ("OpsWidgetFunction", "task_retention_days"): "it writes nothing",
     ("OpsWidgetFunction", "stack_name"): "it measures nothing",
-    ("SweepTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("OperateTasksFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("NotifyClientFunction", "task_retention_days"): "it ends no task, so it writes no expiry",
     ("NotifyClientFunction", "allow_local_webhooks"): "a switch of laptops: no stack has it",

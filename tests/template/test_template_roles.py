@@ -136,6 +136,17 @@ def test_parameters_are_read_by_their_name_only(template: Template) -> None:
     }
 
 
+def test_whoever_starts_waiting_tasks_may_read_both_of_their_indexes(template: Template) -> None:
+    """sweeper.start_waiting reads by_due and by_turn. The widget only counts, and by_tenant has no reader yet."""
+    indexes: dict[str, set[str]] = {}
+    for role, actions, resources in statements(template):
+        for name in re.findall(r"/index/(\w+)", json.dumps(resources)) if "dynamodb:Query" in actions else []:
+            indexes.setdefault(role, set()).add(name)
+    starting = {role for role, names in indexes.items() if "by_due" in names} - {"OpsWidgetFunctionRole"}
+    assert starting == {role for role, names in indexes.items() if "by_turn" in names}
+    assert len(starting) == 5 and not any("by_tenant" in names for names in indexes.values())
+
+
 def test_executions_and_functions_are_started_on_our_own_only(template: Template) -> None:
     ours = set(of_type(template, "AWS::Lambda::Function"))
     checked = 0

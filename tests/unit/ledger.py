@@ -54,6 +54,7 @@ class LedgerProvider:
         self.queries: list[str] = []
         self.submit_faults: list[str] = []
         self.query_faults: list[str] = []
+        self.usually = "accept"  # what becomes of a POST without a fault of its own
         self.slots, self.seconds, self.end = 0, 60.0, "succeed"
         self.words = "the picture is blocked"  # why a render has failed
         self.videos: Callable[[Sold], list[dict[str, str]]] = _one_video  # what an answer lists, asked anew each time
@@ -81,7 +82,7 @@ class LedgerProvider:
     def _submit(self, body: dict[str, Any]) -> Outcome:
         reference = body["external_task_id"]
         self.posts.append(body)
-        fault = self.submit_faults.pop(0) if self.submit_faults else "accept"
+        fault = self.submit_faults.pop(0) if self.submit_faults else self.usually
         name, _, seconds = fault.partition(":")
         surely_not: dict[str, Outcome] = {
             "not_sent": NotSent("ConnectTimeout"),

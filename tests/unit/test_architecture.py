@@ -81,6 +81,8 @@ FLOORS = [
         "ended",
         "measures",
         "tally",
+        "turns",
+        "permits",
         "provider",
         "profiles",
         "rows",

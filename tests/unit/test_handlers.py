@@ -65,7 +65,7 @@ def test_the_samples_in_the_order_of_a_life(world: World) -> None:
     assert envelope(world.call("task_api", event("task_api_costs", API_KEY=api_key)))[1]["data"]["code"] == 0
     _, deleted = envelope(world.call("task_api", event("task_api_delete", API_KEY=api_key)))
     assert deleted["data"]["task_result"] == {"videos": []}
-    assert set(world.call("sweep_tasks", event("sweep_tasks"))) == {"overdue", "waiting", "telling"}
+    assert set(world.call("sweep_tasks", event("sweep_tasks"))) == {"overdue", "waiting", "late", "telling"}
     assert '<span class="number">1</span>succeed' in world.call("ops_widget", event("ops_widget"))
     issued = world.call("operate_tasks", event("operate_tasks"))
     assert issued["api_key"].startswith("kr_") and issued["access_key"].startswith("krak")

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -224,6 +224,64 @@ def test_a_move_while_a_webhook_is_under_way_repeats_nothing(world: World, recei
         world.tell()
         world.run(3600)
     assert [word for _, word in receiver.told()] == ["submitted", "processing", "succeed"]
+
+
+def test_slow_receivers_of_one_tenant_take_three_functions_and_no_webhook_of_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 tarpits. Whatever notify_client is invoked for while a webhook is under way runs at the same time."""
+    under_way: list[str] = []
+    most, told = list[int](), list[str]()
+    slow = True
+
+    def post(url: str, body: bytes, headers: dict[str, str], **_: Any) -> Receipt:
+        if url == HOOK:
+            told.append(json.loads(body)["task_id"])
+            return Receipt(204, None)
+        under_way.append(url)
+        most.append(len(under_way))
+        while world.handed_over:
+            world.call("notify_client", {"task_id": world.handed_over.pop(0)}, left_ms=90_000)
+        under_way.remove(url)
+        if slow:
+            raise FetchError("timeout")
+        return Receipt(200, None)
+
+    monkeypatch.setattr(fetch, "post", post)
+    tasks = [world.create({**BODY, "callback_url": f"https://tarpit.example/{n}"}, tenant="globex") for n in range(24)]
+    other = world.create({**BODY, "callback_url": HOOK}, tenant="acme")
+    assert len(world.handed_over) == 25
+    world.tell()
+    assert max(most) == len(most) == 3, "three are tried, and the others end at once"
+    assert told == [other.id], "although three are under way"
+    firsts = [world.task(task.id).notices[0] for task in tasks]
+    assert sorted(one.tries for one in firsts) == [0] * 21 + [1] * 3
+    assert all(one.webhook == "due" and one.next_at > world.clock.now for one in firsts)
+    slow = False
+    world.run(3 * 3600)
+    assert max(most) == 3
+    firsts = [world.task(task.id).notices[0] for task in tasks]
+    assert all(one.webhook == "delivered" and one.tries in (1, 2) for one in firsts), "nothing is lost"
+
+
+def test_a_webhook_that_cannot_be_noted_gives_its_permit_back(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = world.create({**BODY, "callback_url": HOOK})
+    monkeypatch.setattr(fetch, "post", lambda *_, **__: 1 / 0)
+    world.tell()
+    monkeypatch.setattr(fetch, "post", receiver)
+    for _ in range(3):
+        assert world.relay.permits.take("webhooks#acme", 3, world.clock.now, world.clock.now + 1) is not None
+    assert world.task(task.id).notices[0].tries == 1
+
+
+def test_who_is_put_off_waits_longer_each_time_and_never_too_long() -> None:
+    one = Notice(1, "succeed", 0, webhook="due", tries=2, answer="500")
+    for age, low, high in ((0, 15, 18), (60, 15, 18), (3600, 900, 1080), (5 * DAY, 3600, 4320)):
+        later = notices.put_off(one, age * 1000)
+        assert low <= later.next_at / 1000 - age <= high
+        assert replace(later, next_at=0) == one
 
 
 def test_two_tellers_at_once_send_one(world: World, receiver: Receiver) -> None:

@@ -4,9 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from kling_relay import sweeper, workflow
 from kling_relay.gate import Gate
-from kling_relay.task import Phase, Task
+from kling_relay.rows import LostRace
+from kling_relay.table import new_item
+from kling_relay.task import Failure, Phase, Task
 
 from tests.unit.world import Cloud, World, client_error
 
@@ -24,7 +27,7 @@ def waiting_tasks(world: World, *tenants: str) -> list[Task]:
 
 
 def test_nothing_to_do(world: World) -> None:
-    assert world.sweep() == {"overdue": 0, "waiting": 0, "telling": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
 
 
 def test_a_killed_workflow_is_replaced(world: World) -> None:
@@ -70,7 +73,7 @@ def test_one_bad_row_stops_nobody(in_moto: World) -> None:
 def test_a_healthy_task_is_left_alone(world: World) -> None:
     task = world.create()
     world.states.run()
-    assert world.sweep() == {"overdue": 0, "waiting": 0, "telling": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
     assert sweeper._restart(world.relay, task.id) is False, "the index may be behind; the row decides"
     assert sweeper._restart(world.relay, "none") is False
 
@@ -151,7 +154,7 @@ def test_a_task_that_somebody_else_started_costs_no_place(world: World, monkeypa
     world.clock.tick(60)
     stale = world.table.waiting(10)
     assert sweeper.start_waiting(world.relay, 1) == 1
-    monkeypatch.setattr(world.table, "waiting", lambda _: stale)
+    monkeypatch.setattr(sweeper, "_candidates", lambda *_: stale)
     assert sweeper.start_waiting(world.relay, 1) == 1
     assert set(world.states.executions) == {f"{task.id}-r1" for task in tasks[:2]}
 
@@ -203,7 +206,7 @@ def test_room_is_made_by_the_end_of_the_render_not_of_the_copy(world: World) -> 
 
 
 def test_trouble_with_room_is_not_the_ended_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: int) -> Any:
+    def broken(*_: int) -> Any:
         raise client_error("ThrottlingException")
 
     monkeypatch.setattr(world.table, "waiting", broken)
@@ -218,9 +221,130 @@ def test_tasks_past_their_deadline_go_even_without_room(cloud: Cloud) -> None:
     (task,) = waiting_tasks(world, "acme")
     world.clock.tick(901)
     world.relay.gates.close(world.relay.account, Gate(), not_before=world.clock.now + 10**6, reason="full")
-    assert world.sweep()["waiting"] == 1
+    assert world.sweep()["late"] == 1
+    failed = world.task(task.id)
+    assert (failed.phase, failed.failure) == (Phase.FAILED, Failure.EXPIRED)
+    assert failed.reason == "not sent within 900 s: room at the provider (HTTP 429, code 1303)"
+    assert len(world.provider.posts) == 1 and f"{task.id}-r1" not in world.states.executions
+    world.clock.tick(60)
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 1}, "its client is told"
+
+
+def late_and_young(cloud: Cloud, late: int, **settings: int) -> tuple[World, list[str], Task]:
+    """`late` tasks of acme and one of umbrella, which all waited through a pause; only the last one is in time."""
+    world = World(cloud, deadline_seconds=3600, **settings)
+    world.call("operate_tasks", {"action": "pause", "reason": "maintenance"})
+    ids = [world.create().id for _ in range(late)]
+    world.clock.tick(3600)
+    young = world.create(tenant="umbrella")
+    world.call("operate_tasks", {"action": "resume"})
+    return world, ids, young
+
+
+def test_tasks_past_their_deadline_take_nobodys_turn_and_end_in_one_sweep(cloud: Cloud) -> None:
+    world, late, young = late_and_young(cloud, 450)
+    assert world.sweep()["late"] == 450
     world.states.run()
-    assert world.task(task.id).phase is Phase.FAILED and len(world.provider.posts) == 1
+    assert {world.task(one).phase for one in late} == {Phase.FAILED}
+    assert world.task(young.id).phase is Phase.SUBMITTED and len(world.provider.posts) == 1
+
+
+def test_late_tasks_end_as_far_as_there_is_time(cloud: Cloud) -> None:
+    """The function keeps 15 s for all else. Each end takes a second here."""
+    world, late, _ = late_and_young(cloud, 30)
+    began = world.clock.now
+    world.effects.pause = lambda name: world.clock.tick(name == "update_item")
+    assert 5 < world.call("sweep_tasks", {}, left_ms=28_000)["late"] <= 13
+    assert world.clock.now <= began + 14_000
+    assert world.call("sweep_tasks", {}, left_ms=15_000)["late"] == 0
+    world.effects.pause = lambda name: None
+    world.sweep()
+    assert {world.task(one).phase for one in late} == {Phase.FAILED}
+
+
+def test_a_late_task_that_somebody_else_moves_or_that_is_in_trouble_stops_nobody(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, late, _ = late_and_young(cloud, 4)
+    world.table.move(world.task(late[0]), Phase.FAILED, updated_at=world.clock.now)
+    stale, real = world.table.read(late), world.table.move
+
+    def move(task: Task, *given: Any, **changes: Any) -> Task:
+        if task.id == late[1]:
+            raise LostRace
+        if task.id == late[2]:
+            raise client_error("ThrottlingException")
+        return real(task, *given, **changes)
+
+    monkeypatch.setattr(world.table, "late", lambda until: [late])
+    monkeypatch.setattr(world.table, "move", move)
+    assert world.sweep()["late"] == 1
+    assert [task.phase for task in stale] == [Phase.FAILED] + [Phase.ACCEPTED] * 3
+    assert world.task(late[3]).phase is Phase.FAILED
+
+
+def test_what_the_index_shows_as_late_may_be_under_way(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(cloud, deadline_seconds=900)
+    sent = world.create()
+    (young,) = waiting_tasks(world, "acme")
+    monkeypatch.setattr(world.table, "late", lambda until: [[sent.id, young.id, "gone"]])
+    assert world.sweep()["late"] == 0
+    assert [world.task(task.id).phase for task in (sent, young)] == [Phase.SUBMITTED, Phase.ACCEPTED]
+
+
+def test_ten_thousand_lines_of_one_tenant_keep_nobody_else_waiting(cloud: Cloud) -> None:
+    """One task each of the other tenants is started in the first round of turns."""
+    world = World(cloud)
+    world.call("operate_tasks", {"action": "pause", "reason": "a long list"})
+    first = world.create(tenant="globex")
+    template = world.row(f"task#{first.id}")
+    for number in range(1, 10_000):
+        task = replace(world.task(first.id), id=f"{number:032x}", execution=f"{number:032x}")
+        row = {**new_item(task), "queue": template["queue"], "due_at": template["due_at"]}
+        world.dynamodb.put_item(TableName=world.table.rows.name, Item=row)
+    world.clock.tick(60)
+    others = [world.create(tenant=name) for name in ("acme", "initech", "umbrella")]
+    world.call("operate_tasks", {"action": "resume"})
+    world.provider.slots = 4
+    world.sweep()
+    world.states.run()
+    assert [world.task(task.id).phase for task in others] == [Phase.SUBMITTED] * 3
+    assert len(world.provider.sold) == 4
+
+
+def test_waiting_rows_of_an_older_version_get_their_turns(cloud: Cloud) -> None:
+    """Rows of c90a538 have no `turn`."""
+    world = World(cloud)
+    old = waiting_tasks(world, "acme", *["globex"] * 40, "acme")
+    for task in old:
+        row = world.row(f"task#{task.id}")
+        world.dynamodb.put_item(TableName=world.table.rows.name, Item={k: v for k, v in row.items() if k != "turn"})
+    new = waiting_tasks(world, "globex", "umbrella")
+    world.run(7200)
+    assert {world.task(task.id).phase for task in [*old, *new]} == {Phase.SUCCEEDED}
+
+
+@pytest.mark.parametrize("code", ["ValidationException", "ResourceNotFoundException"])
+def test_turns_go_by_age_as_long_as_the_index_is_not_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """An update creates by_turn and does not wait for it (CloudFormation's reference of GlobalSecondaryIndexes)."""
+    tasks = waiting_tasks(world, "acme", "acme", "umbrella")
+    real = world.dynamodb.query
+
+    def query(**options: Any) -> Any:
+        if options["IndexName"] == "by_turn":
+            raise client_error(code, "Query")
+        return real(**options)
+
+    monkeypatch.setattr(world.dynamodb, "query", query)
+    world.clock.tick(60)
+    world.sweep()
+    world.states.run()
+    assert {world.task(task.id).phase for task in tasks} == {Phase.SUBMITTED}
+    code = "ThrottlingException"
+    with pytest.raises(ClientError, match="Throttling"):
+        sweeper.start_waiting(world.relay, 1)
 
 
 @pytest.mark.parametrize("code", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])

@@ -76,6 +76,8 @@ def test_queues(table: TaskTable) -> None:
     table.move(late, None, queue="waiting", updated_at=START)
     assert table.due(START + 2, 10) == [later.id]
     assert table.waiting(10) == [(late.id, "acme")]
-    assert table.waiting_since(START + 1, 10) == [] and table.waiting_since(START + 2, 10) == [late.id]
+    assert table.waiting(10, START + 2) == [(late.id, "acme")] and table.waiting(10, START + 3) == []
+    assert table.waiting_by_lot(10, START) == [(late.id, "acme")] and table.waiting_by_lot(10, START + 3) == []
+    assert list(table.late(START + 1)) == [[]] and list(table.late(START + 2)) == [[late.id]]
     table.take_over(late, f"{late.id}-r1", START + 50)
     assert table.waiting(10) == []

@@ -15,6 +15,8 @@ from typing import Any, Literal
 PREFIX = "notice_"  # of the row's attributes: notice_1, notice_2, ...
 SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # seconds before each try: 75.6 h at least
 _JITTER = 0.2
+SHORTEST_PUT_OFF = 15  # seconds until a webhook is tried that could not be tried now
+LONGEST_PUT_OFF = 3_600
 MOST_RETRY_AFTER = 86_400  # seconds that a receiver may ask us to stay away
 SCHEMA = 1  # of the event's detail
 
@@ -88,6 +90,14 @@ def tried(notice: Notice, now: int) -> Notice:
     # Later, never sooner: whoever is back after three days still gets the last one.
     pause = slot * (1 + random.uniform(0, _JITTER))  # nosec B311 # noqa: S311  (jitter, no secret)
     return replace(notice, tries=tries, next_at=now + int(pause * 1000))
+
+
+def put_off(notice: Notice, now: int) -> Notice:
+    """The webhook cannot be tried now, which counts as no try. An older notice waits longer, so that thousands of one
+    tenant do not come again every minute."""
+    pause = min(max(SHORTEST_PUT_OFF, (now - notice.at) / 4000), LONGEST_PUT_OFF)
+    pause *= 1 + random.uniform(0, _JITTER)  # nosec B311 # noqa: S311  (jitter, no secret)
+    return replace(notice, next_at=now + int(pause * 1000))
 
 
 def answered(notice: Notice, answer: str, *, status: int | None, retry_after: int | None, now: int) -> Notice:

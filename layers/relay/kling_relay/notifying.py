@@ -19,6 +19,8 @@ from kling_relay.rows import LostRace
 from kling_relay.task import Phase, Task
 
 WEBHOOK_SECONDS = 15.0  # Standard Webhooks asks for 15 to 30
+WEBHOOKS_AT_ONCE = 3  # of one tenant: an account may have ten functions at once, and its clients need some of them
+_PERMIT_MS = 30_000  # longer than a webhook takes; a function that dies keeps its permit so long
 _MOST_LOOKS = 50  # a task has five notices at most: more than this in one call means that somebody is fighting with us
 
 
@@ -114,10 +116,19 @@ def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:
     if task.callback_url is None:  # the client has deleted the task, and with it where to tell
         _note(relay, task, notice, replace(notice, webhook="gone"))
         return
-    begun = notices.tried(notice, relay.clock.now_ms())
-    task = relay.outbox.note(task, begun)  # whoever loses this race does not send
-    body = notices.webhook_body(delivery.task_object(relay, task), notice)
-    status, retry_after, answer = _post(relay, task, notice, body)
+    now = relay.clock.now_ms()
+    permit = relay.permits.take(f"webhooks#{task.tenant}", WEBHOOKS_AT_ONCE, now, now + _PERMIT_MS)
+    if permit is None:  # the sweeper hands it over again; to wait here would keep a function from others
+        logger.info("webhook_put_off", extra={"task_id": task.id, "task_status": notice.status})
+        _note(relay, task, notice, notices.put_off(notice, now))
+        return
+    try:
+        begun = notices.tried(notice, now)
+        task = relay.outbox.note(task, begun)  # whoever loses this race does not send
+        body = notices.webhook_body(delivery.task_object(relay, task), notice)
+        status, retry_after, answer = _post(relay, task, notice, body)
+    finally:
+        relay.permits.release(permit)
     now = relay.clock.now_ms()
     ended = notices.answered(begun, answer, status=status, retry_after=retry_after, now=now)
     logger.info(

@@ -25,6 +25,7 @@ from kling_relay.keyring import Keyring
 from kling_relay.keys import Keys
 from kling_relay.observability import Metric, logger
 from kling_relay.outbox import Outbox
+from kling_relay.permits import Permits
 from kling_relay.profiles import Account, profile
 from kling_relay.provider import Provider
 from kling_relay.settings import Settings, SettingsError
@@ -118,6 +119,10 @@ class Relay:
     @cached_property
     def outbox(self) -> Outbox:
         return Outbox(self.table.rows)
+
+    @cached_property
+    def permits(self) -> Permits:
+        return Permits(self.table.rows)
 
     @cached_property
     def signing(self) -> SigningSecrets:

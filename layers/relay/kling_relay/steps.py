@@ -66,6 +66,16 @@ def deadline(relay: Relay, task: Task) -> int:
     return task.created_at + relay.settings.deadline_seconds * 1000
 
 
+def out_of_time(relay: Relay, task: Task) -> Task | Step:
+    """End a task that was not sent before its deadline. One whose earlier POST is in doubt may have been taken after
+    all: it is watched. Raises LostRace."""
+    late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
+    if task.unsure_since is not None:
+        return expire(relay, task, f"{late}; still watched: a late video will be delivered")
+    now = relay.clock.now_ms()
+    return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
+
+
 def watch(relay: Relay, now: int) -> dict[str, Any]:
     """The fields of an expired row: seen again every few hours until the provider itself has removed everything."""
     return {

@@ -23,7 +23,7 @@ from kling_relay.provider import (
 from kling_relay.relay import Relay
 from kling_relay.settings import SettingsError
 from kling_relay.snapshot import Snapshot
-from kling_relay.steps import adopt, age, deadline, expire, first_poll, in_short, ms, wait
+from kling_relay.steps import adopt, age, deadline, first_poll, in_short, ms, out_of_time, wait
 from kling_relay.task import SENT, Failure, Phase, Step, Task
 from kling_relay.wire import CONNECT_SECONDS
 
@@ -37,7 +37,7 @@ def submit(relay: Relay, task: Task, facts: Facts) -> Task | Step:
     back, or the time that this Lambda has left is too short to see the answer."""
     now = relay.clock.now_ms()
     if now >= deadline(relay, task):
-        return _too_late(relay, task, now)
+        return out_of_time(relay, task)
     if task.retry_at is not None and task.retry_at > now:
         return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
     if facts.must_end_by is None:  # a callback or a copy: neither may send anything
@@ -74,13 +74,6 @@ def _claim_and_send(
     if not _has_time(relay, must_end_by):  # the claim took its time; it is certain that nothing was sent
         return sender.again(claimed, 1, "its turn")
     return sender.send(claimed, body)
-
-
-def _too_late(relay: Relay, task: Task, now: int) -> Task | Step:
-    late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
-    if task.unsure_since is not None:  # an earlier POST may have been taken after all
-        return expire(relay, task, f"{late}; still watched: a late video will be delivered")
-    return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
 
 
 def _held_back(relay: Relay, task: Task, facts: Facts, gate: Gate, now: int) -> Task | Step | None:

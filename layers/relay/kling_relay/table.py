@@ -1,21 +1,25 @@
 """A task's row, every write of it conditional: how it is found, moved and taken over. recording.py makes it.
 
 One table, one key `pk`: `task#{id}`, and `upstream#{space}#{upstream_id}` (owned by one task); `external#` and
-`idempotency#` are recording.py's, `gate#` and `control` gate.py's, `key#` and `tenant-keys#` keys.py's, `spend#` and
-`cap#` spending.py's. The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
+`idempotency#` are recording.py's, `gate#` and `control` gate.py's, `webhooks#` notifying.py's (permits), `key#` and
+`tenant-keys#` keys.py's, `spend#` and `cap#` spending.py's.
+
+The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
 "waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
 `birth`. The sparse index `by_age` holds those whose client sees no end: `standing` is "open" or "parked", sorted by
-`birth`. `by_notice` is outbox.py's, and `by_end`, of the tasks whose client has seen an end (`end`), ended.py's.
+`birth`. `by_notice` is outbox.py's, `by_turn` turns.py's, and `by_end`, of the tasks whose client has seen an end
+(`end`), ended.py's. `by_tenant` holds the keys of all tasks by `tenant`, sorted by `birth`: no other row has both.
 """
 
 import json
-from collections.abc import Callable, Collection
+import random
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay import ended, notices, outbox, spending
+from kling_relay import ended, notices, outbox, spending, turns
 from kling_relay.rows import LostRace, Rows, condition_failed, new_token, plain, value
 from kling_relay.task import CLOSED, ENDED, MOVES, TASK_STATUS, Failure, Phase, Task, notice_of
 
@@ -24,6 +28,8 @@ _TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
 _MOST_HINTS = 4  # of one task: a forger with a stolen address fills no row
+_LATE_PAGE = 100  # as many rows as one BatchGetItem reads
+_FOR_EVER = 10**15  # ms: later than any `due_at`
 _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
@@ -222,32 +228,39 @@ class TaskTable:
     def due(self, now: int, limit: int) -> list[str]:
         """Ids of open tasks whose `due_at` has passed, most overdue first. From the index: a moment old, never wrong
         for long, because whoever acts on an id reads the row again."""
-        return [task_id for task_id, _ in self._queue("open", now, limit)]
+        return [task_id for task_id, _ in _found(self._queue("open", until=now, Limit=limit))]
 
-    def waiting(self, limit: int) -> list[tuple[str, str]]:
-        """(id, tenant) of the tasks that wait for room upstream, oldest first."""
-        return self._queue("waiting", None, limit)
+    def waiting(self, limit: int, since: int = 0) -> list[tuple[str, str]]:
+        """(id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest first."""
+        return _found(self._queue("waiting", since, Limit=limit))
 
-    def waiting_since(self, until: int, limit: int) -> list[str]:
-        """Ids of the tasks that have waited since before `until` (ms)."""
-        return [task_id for task_id, _ in self._queue("waiting", until, limit)]
+    def waiting_by_lot(self, limit: int, since: int) -> list[tuple[str, str]]:
+        """As `waiting`, from a moment on that is drawn between the oldest task and the newest."""
+        ends = [self._queue("waiting", since, Limit=1, ScanIndexForward=forward)["Items"] for forward in (True, False)]
+        births = [plain(item["due_at"]) for items in ends for item in items]
+        moment = random.randint(min(births), max(births)) if births else 0  # nosec B311 # noqa: S311  (a lot, no secret)
+        return self.waiting(limit, moment) if births else []
 
-    def _queue(self, queue: str, until: int | None, limit: int) -> list[tuple[str, str]]:
-        condition, values = "#queue = :queue", {":queue": value(queue)}
-        names = {"#queue": "queue"}
-        if until is not None:
-            condition += " AND #due_at <= :until"
-            names["#due_at"] = "due_at"
-            values[":until"] = value(until)
-        found = self.rows.client.query(
+    def late(self, until: int) -> Iterator[list[str]]:
+        """Ids of the tasks that wait and were created before `until` (ms), oldest first, page after page."""
+        more: dict[str, Any] = {"Limit": _LATE_PAGE}
+        while True:
+            answer = self._queue("waiting", until=until, **more)
+            yield [task_id for task_id, _ in _found(answer)]
+            if "LastEvaluatedKey" not in answer:
+                return
+            more["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _queue(self, queue: str, since: int = 0, until: int = _FOR_EVER, **more: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self.rows.client.query(
             TableName=self.rows.name,
             IndexName="by_due",
-            KeyConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-            Limit=limit,
+            KeyConditionExpression="#queue = :queue AND #due_at BETWEEN :since AND :until",
+            ExpressionAttributeNames={"#queue": "queue", "#due_at": "due_at"},
+            ExpressionAttributeValues={":queue": value(queue), ":since": value(since), ":until": value(until)},
+            **more,
         )
-        return [(plain(item["pk"]).partition("#")[2], plain(item["tenant"])) for item in found["Items"]]
+        return answer
 
     def hurry_copy(self, task: Task) -> Task:
         """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
@@ -324,6 +337,10 @@ def upstream_pk(space: str, upstream_id: str) -> str:
     return f"upstream#{space}#{upstream_id}"
 
 
+def _found(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(plain(item["pk"]).partition("#")[2], plain(item["tenant"])) for item in answer["Items"]]
+
+
 def _owner(tenant: str, kind: str) -> str:
     return f"{tenant}#{kind}"
 
@@ -333,7 +350,9 @@ def new_item(task: Task) -> dict[str, Any]:
     row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
     item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
     # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
-    listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(f"{task.created_at:013}#{task.id}")}
+    birth = f"{task.created_at:013}#{task.id}"
+    listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(birth)}
+    listed["turn"] = value(turns.turn(task.tenant, birth))
     open_ = {"queue": value("open"), "standing": value("open")}
     for notice in task.notices:
         item |= {name: value(given) for name, given in outbox.appended(notice).items()}
