@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kling_relay import provider, reconcile, schedule, wire
+from kling_relay import provider, reconcile, wire
+from kling_relay.profiles import _profiles, profile
 from kling_relay.settings import Settings
 
 from tests.template.rules import REPOSITORY, of_type, references, settings_read
@@ -154,5 +155,6 @@ def test_what_comes_again_by_itself_is_not_repeated(template: Template) -> None:
 def test_the_report_ends_before_its_function(template: Template) -> None:
     """The longest call: a key is refused and the newer one tried. A second look waits for the gap of two denials."""
     call = 2 * (wire.CONNECT_SECONDS + provider.QUERY_SECONDS)
-    longest = reconcile.SECONDS + schedule.DENIAL_GAP_SECONDS + call
+    gap = max(profile(name, "https://x.example").denial_gap_seconds for name in _profiles())
+    longest = reconcile.SECONDS + gap + call
     assert longest + 15 < functions(template)["OperateTasksFunction"]["Timeout"]

@@ -50,7 +50,7 @@ DEFAULTS = {
     "WaitScale": "1",
     "MonthlyCapUnits": 0,
     "SpendAlarmUnits": 0,
-    "OnUnconfirmed": "park",
+    "OnUnconfirmed": "auto",
     "RequireWebhookSignature": "off",
 }
 

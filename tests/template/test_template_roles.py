@@ -61,7 +61,7 @@ RIGHTS = {
     },
     "OperateTasksFunctionRole": {
         *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"),
-        *("dynamodb:Scan", "secretsmanager:GetSecretValue", "lambda:InvokeFunction"),
+        *("dynamodb:Query", "dynamodb:Scan", "secretsmanager:GetSecretValue", "lambda:InvokeFunction"),
         *("states:StartExecution", "states:SendTaskSuccess", "s3:PutObject", "s3:GetObject"),
         *("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"),
     },

@@ -52,6 +52,7 @@ class LedgerProvider:
         self.sold: list[Sold] = []
         self.posts: list[dict[str, Any]] = []
         self.queries: list[str] = []
+        self.controls: list[str] = []
         self.submit_faults: list[str] = []
         self.query_faults: list[str] = []
         self.usually = "accept"  # what becomes of a POST without a fault of its own
@@ -118,8 +119,10 @@ class LedgerProvider:
         return False
 
     def query(self, kind: str, upstream_id: str) -> Answer:
-        self.queries.append(upstream_id)
-        fault = self.query_faults.pop(0) if self.query_faults else ""
+        # A look-up by reference of a task that was asked for by its id before: the relay's positive control.
+        control = any(one.reference == upstream_id and one.upstream_id in self.queries for one in self.sold)
+        (self.controls if control else self.queries).append(upstream_id)
+        fault = self.query_faults.pop(0) if self.query_faults and not control else ""
         if fault in ("trouble", "unknown"):
             return Trouble("HTTP 502 without a readable body") if fault == "trouble" else Unknown()
         now, by_reference = self.clock.now_ms(), self.profile.ask_by_reference

@@ -93,8 +93,7 @@ def test_expiring_asks_the_provider_once(cloud: Cloud) -> None:
     world.clock.tick(601)
     before = len(world.provider.queries)
     assert advance(world.relay, task.id).next == "done"
-    asked = [one for one in world.provider.queries[before:] if one != task.id]  # without the day's control
-    assert world.task(task.id).phase is Phase.EXPIRED and asked == ["up-1"]
+    assert world.task(task.id).phase is Phase.EXPIRED and len(world.provider.queries) == before + 1
 
 
 def test_the_watch_ends_where_the_provider_failed(cloud: Cloud) -> None:

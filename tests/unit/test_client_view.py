@@ -29,7 +29,7 @@ def task(phase: Phase, **more: Any) -> Task:
 def test_a_new_task_has_nothing_behind_it() -> None:
     new = Task("t", "acme", "image2video", Phase.ACCEPTED, {}, 1, 1)
     counts = {"attempt": 0, "denials": 0, "wake_seq": 0, "notice_seq": 0, "copies": 0, "schema": 1}
-    texts = {"execution": "", "reason": "", "waits_for": "", "outputs": [], "videos": [], "notices": ()}
+    texts = {"execution": "", "reason": "", "waits_for": "", "hints": "", "outputs": [], "videos": [], "notices": ()}
     said = {"id", "tenant", "kind", "phase", "request", "created_at", "updated_at"}
     for field in fields(Task):
         if field.name not in said:

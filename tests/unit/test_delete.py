@@ -143,6 +143,7 @@ def test_an_ended_task_leaves_its_frame_only(world: World, versioned: None) -> N
     assert answer["data"] == {**before, "task_result": {"videos": []}}
     assert objects(world, task.id) == [] == objects(world, reference.rpartition("/")[2])
     row = world.row(f"task#{task.id}")
+    assert row.pop("account")["S"] == world.relay.account  # the operator's, and no word of the client
     assert set(row) & {"outputs", "videos", "callback_url", "task_token"} == set() and row["request"]["S"] == "{}"
     assert [word for word in ("canary", "s3", "http", "cat.png") if word in json.dumps(row)] == []
     after = world.task(task.id)

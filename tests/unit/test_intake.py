@@ -42,7 +42,7 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
     assert len(set(keys)) == 3 and all(key.startswith(f"inputs/acme/{task.id}/") for key in keys)
     assert world.s3.get_object(Bucket="inputs", Key=keys[0])["Body"].read() == png()
     for at_hand in ({}, {"image": png()}):
-        upstream = intake.upstream_body(world.relay, task, at_hand)
+        upstream = intake.upstream_body(world.relay, task, at_hand, world.relay.account)
         assert upstream["image"] == body["image"] and upstream["static_mask"] == body["static_mask"]
         assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v1"
     assert task.request["image"] == {"s3": keys[0]}, "the row keeps the reference"
@@ -51,7 +51,7 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
 def test_urls_pass_through_and_lists_too(world: World) -> None:
     body = {"image_list": [{"image": "https://i.example/1.png"}, {"image": b64(png())}], "prompt": "x"}
     task = intake.record(world.relay, "acme", parse(body, "multi-image2video"))
-    upstream = intake.upstream_body(world.relay, task, {})
+    upstream = intake.upstream_body(world.relay, task, {}, world.relay.account)
     assert [one["image"] for one in upstream["image_list"]] == ["https://i.example/1.png", b64(png())]
     assert upstream["model_name"] == "kling-v1-6"
 

@@ -60,7 +60,7 @@ def moved(task: Task, to: Phase, now: int, draw: Any) -> Task:
     if to is Phase.SUBMITTING:
         return replace(task, claimed_at=now, attempt=task.attempt + 1)
     if to is Phase.SUBMITTED:
-        return replace(task, upstream_id="up-1")
+        return replace(task, upstream_id="up-1", claimed_at=task.claimed_at or now)
     if to is Phase.RENDERED:
         return replace(task, rendered_at=now, units=task.units or draw(st.sampled_from([None, "2.5"])))
     if to is Phase.SUCCEEDED:

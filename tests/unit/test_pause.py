@@ -151,4 +151,4 @@ def test_cap_and_switch_cost_a_post_no_round_trip(world: World, monkeypatch: pyt
     monkeypatch.setattr(client, "batch_get_item", batch_get_item)
     world.create(BODY)
     del reads[-1]  # the test's own look
-    assert reads == [["key"], ["cap"], ["gate", "control", "callbacks"], ["task"]]
+    assert reads == [["key"], ["cap"], ["gate", "callbacks", "suspects", "control"], ["task"]]

@@ -39,7 +39,7 @@ def check(world: World, host: str) -> list[Any]:
     logged: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copying.logger, "warning", lambda *said, **more: logged.append((said, more)))
-        copying._check_host(world.relay, host)
+        copying._check_host(world.relay, world.provider.profile, host)
     return logged
 
 

@@ -48,12 +48,12 @@ def test_which_phase_may_follow_which() -> None:
         "accepted": {"submitting", "unconfirmed"},
         "submitting": {"accepted"},
         "unconfirmed": {"submitting"},
-        "submitted": {"submitting", "unconfirmed"},
+        "submitted": {"accepted", "submitting", "unconfirmed"},
         "processing": {"submitted"},
         "rendered": {"submitted", "processing", "expired"},
         "succeeded": {"rendered"},
         "failed": {"accepted", "submitting", "unconfirmed", "submitted", "processing"},
-        "expired": {"unconfirmed", "submitted", "processing", "rendered"},
+        "expired": {"accepted", "unconfirmed", "submitted", "processing", "rendered"},
     }
 
 

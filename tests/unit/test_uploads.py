@@ -119,7 +119,7 @@ def test_every_place_of_an_image_takes_a_reference(world: World) -> None:
         assert [name for name, _ in kept] == places
         assert all(set(image) == {"s3", "upload"} for _, image in kept)
         assert len(json.dumps(kept)) < 1024
-        sent = intake.upstream_body(world.relay, task, {})
+        sent = intake.upstream_body(world.relay, task, {}, world.relay.account)
         texts = [holder[key] for _, holder, key in request.image_places(sent)]
         assert texts == [base64.b64encode(png()).decode()] * len(places)
 
