@@ -138,7 +138,17 @@ class TestAnswers:
         world.run(3600)
         assert world.task(task.id).upstream_id is None
 
-    def test_a_second_id_of_one_task_rings_the_alarm(self, world: World) -> None:
+    def test_a_relays_callbacks_name_another_id_and_wake_the_task_all_the_same(self, world: World) -> None:
+        """Kling's id, where the relay answers with its own: kling-api.md, "With relays that hand out their own ids"."""
+        task = world.create()
+        world.states.run()
+        world.clock.tick(61)
+        world.callback(task, {"task_id": "kling-1", "task_status": "succeed", "external_task_id": task.id})
+        world.states.run()
+        assert world.task(task.id).phase is Phase.SUCCEEDED and world.provider.queries == ["up-1"]
+
+    def test_a_second_id_of_one_task_rings_the_alarm(self, cloud: Cloud) -> None:
+        world = World(cloud, profile=OFFICIAL)
         task = world.create()
         world.clock.tick(10)
         twin = replace(world.provider.sold[0], upstream_id="up-9")

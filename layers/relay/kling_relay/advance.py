@@ -91,12 +91,18 @@ def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
 
 
 def _keep_claim(relay: Relay, task: Task, claim: Snapshot) -> None:
-    """A callback may hold the only copy of the provider's id: it is kept for the next look-up, and no more. One beside
-    the id that is known may be a second purchase: the provider is asked before the alarm rings."""
+    """A callback may hold the only copy of the provider's id: it is kept for the next look-up, and no more.
+
+    An id beside the one that is known may be a second purchase. The provider is asked before the alarm rings, and only
+    if references are unique there: a relay's callbacks name Kling's id, and its answers its own.
+    """
     if task.upstream_id is None:
         relay.table.keep_hint(task, claim.upstream_id)
-    elif claim.reference == task.id and not claim.is_about(task.upstream_id) and _may_ask(relay, task):
-        answer = relay.provider_of(task).query(task.kind, claim.upstream_id)
+        return
+    provider = relay.provider_of(task)
+    ours_elsewhere = claim.reference == task.id and not claim.is_about(task.upstream_id)
+    if ours_elsewhere and provider.profile.unique_reference and _may_ask(relay, task):
+        answer = provider.query(task.kind, claim.upstream_id)
         if isinstance(answer, Found) and answer.snapshot.reference == task.id:
             note_second_id(relay, task, answer.snapshot)
 

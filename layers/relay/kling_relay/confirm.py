@@ -6,7 +6,7 @@ from kling_relay import evidence, schedule
 from kling_relay.facts import Facts
 from kling_relay.observability import logger
 from kling_relay.profiles import Account
-from kling_relay.provider import Found, Unknown
+from kling_relay.provider import Found, Trouble, Unknown
 from kling_relay.relay import Relay
 from kling_relay.snapshot import Snapshot
 from kling_relay.steps import adopt, deadline, expire, in_short, ms, wait
@@ -123,6 +123,8 @@ def ask_for(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
     named = [facts.hint] if facts.hint else []
     for hint in dict.fromkeys([*named, *reversed(task.hints.split())]):
         answer = provider.query(task.kind, hint)
+        if isinstance(answer, Trouble):  # the next ones would only wait as long
+            break
         if isinstance(answer, Found) and answer.snapshot.is_about(hint) and _may_be_ours(relay, task, answer.snapshot):
             return answer.snapshot
     return learned

@@ -192,7 +192,8 @@ def _gate(relay: Relay, asked: Asked, gate: Gate) -> Html:
         said = (provider, f" refuses this account: {gate.reason}. New tasks wait. The next try: ", until, ".")
         tone = ""
     elif gate.not_before > asked.now:
-        said, tone = (provider, f" has no room: {gate.reason}. New tasks wait; next try ", until, "."), "warn"
+        why = "is in maintenance" if gate.cause == "maintenance" else "has no room"
+        said, tone = (provider, f" {why}: {gate.reason}. New tasks wait; next try ", until, "."), "warn"
     return tag("div", said, class_=f"box {tone}".strip())
 
 
