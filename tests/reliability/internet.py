@@ -3,7 +3,6 @@ connection that a socket tried to make. Only the resolver, the network below `so
 
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,7 +39,7 @@ class Internet:
         self.handler: Handler = lambda connection, path, headers: respond(connection, b"benign")
         self.ports: dict[str, int] = {}
         self.ours: set[int] = set()  # ports of a test's own servers on loopback: reached, and not recorded
-        self.context = ssl.create_default_context(cafile=str(authority.pem))
+        self.context = fetch.trusting(str(authority.pem))
         self._connect, self._getaddrinfo = socket.socket.connect, socket.getaddrinfo
 
     def stand(self, stack: ExitStack, authority: Authority) -> None:

@@ -147,8 +147,7 @@ def says_nothing(connection: socket.socket, *_: Any) -> None:
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     """An authority that calls of the provider trust, instead of the world's."""
     authority = Authority(tmp_path)
-    monkeypatch.setattr(fetch.certifi, "where", lambda: str(authority.pem))
-    context = fetch.tls_context.__wrapped__()
+    context = fetch.trusting(str(authority.pem))
     monkeypatch.setattr(fetch, "tls_context", lambda: context)
     return authority
 
