@@ -55,14 +55,6 @@ def respond(
     connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 
 
-def drip(connection: socket.socket, data: bytes) -> None:
-    """One byte every 50 ms: each one in time for any socket timeout."""
-    stop = threading.Event()
-    for byte in data:
-        connection.sendall(bytes([byte]))
-        stop.wait(0.05)
-
-
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
