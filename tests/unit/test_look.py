@@ -176,12 +176,13 @@ def test_an_address_that_we_may_not_reach_is_not_looked_at(url: str, world: Worl
 def test_all_looks_are_under_way_at_once_and_share_their_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     deadlines, every = Deadlines(), threading.Barrier(8)
     monkeypatch.setattr(fetch, "Deadline", deadlines)
+    monkeypatch.setattr(fetch, "READ_SECONDS", 300)
     monkeypatch.setattr(look, "time", SimpleNamespace(monotonic=lambda: 7.0))
 
     def slow(connection: socket.socket, path: str, _: dict[str, str]) -> None:
         if path == "/drip":
             connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + png(9, 9)[:9])
-        if every.wait(60) == 0:
+        if every.wait(20) == 0:
             for number in range(8):
                 deadlines.let_pass(number)
         silence(connection, path, _)
