@@ -1,4 +1,7 @@
-"""The Python that the laptop's functions run on: Lambda's own version if this machine has it, otherwise ours."""
+"""The Python that the laptop's functions run on: Lambda's own version if this machine has it, otherwise ours.
+
+python -m local.runtime    prints its path if it is another one than this; writes to standard error why it prints none
+"""
 
 import os
 import subprocess
@@ -44,3 +47,16 @@ def _started(name: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+def main() -> None:
+    if HERE.version == LAMBDA:
+        print(f"this is Python {LAMBDA} already: the other tests have run on it", file=sys.stderr)
+    elif of_functions() == HERE:
+        print(f"no Python {LAMBDA} here: the tests on the functions' own version are left out", file=sys.stderr)
+    else:
+        print(of_functions().path)
+
+
+if __name__ == "__main__":
+    main()

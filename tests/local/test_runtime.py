@@ -72,6 +72,30 @@ def test_a_name_may_hide_another_version(machine: Path) -> None:
     assert runtime.of_functions() == (Python(sys.executable, "3.13") if right else OTHER)
 
 
+@pytest.mark.parametrize(
+    ("version", "found", "out", "err"),
+    [
+        ("3.11", True, "bin/python3.13\n", ""),
+        ("3.11", False, "", "no Python 3.13 here: the tests on the functions' own version are left out\n"),
+        ("3.13", True, "", "this is Python 3.13 already: the other tests have run on it\n"),
+    ],
+)
+def test_what_make_reads(
+    version: str,
+    found: bool,
+    out: str,
+    err: str,
+    machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(runtime, "HERE", Python("/ours/python", version))
+    if found:
+        interpreter(machine / "bin/python3.13")
+    runtime.main()
+    assert capsys.readouterr() == (out and f"{machine}/{out}", err)
+
+
 def test_the_functions_of_the_template_have_that_runtime() -> None:
     template = (Path(__file__).parents[2] / "template.yaml").read_text()
     assert f"Runtime: python{runtime.LAMBDA}\n" in template
