@@ -166,7 +166,7 @@ class S3Sink:
     def visible(self) -> dict[str, bytes]:
         """The stored objects, once every request that was sent has been dealt with to its end."""
         with self._lock:
-            assert self._lock.wait_for(lambda: self._handled == self.sent, timeout=5)
+            assert self._lock.wait_for(lambda: self._handled == self.sent, timeout=60)
             return dict(self.objects)
 
     def __call__(self, connection: socket.socket, path: str, headers: dict[str, str]) -> None:
