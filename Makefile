@@ -26,7 +26,7 @@ test: $(VENV)/test.done ## every test; where there is a Python 3.13, those that 
 	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile $(ARGS) # three, because many wait for a stack: tests/order.py
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-runtime SUITES="$(SOCKETS)")
 
-# What Python's version changes most, sockets, TLS and threads, in less than a minute. Left out: sabotages, which test the
+# What Python's version changes most, sockets, TLS and threads: a minute of CPU, not nine. Left out: sabotages, which test the
 # campaigns, and reconciliation, which opens no socket of its own.
 SOCKETS := -m enable_socket --ignore-glob=*sabotage* --ignore-glob=*reconcile* tests/unit tests/reliability
 SUITES ?= tests/unit tests/contract tests/reliability
