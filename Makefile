@@ -22,8 +22,19 @@ run: $(VENV)/run.done ## the whole stack here, and an image that becomes a video
 serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, AWS_PORT, KLING_BASE_URL, KLING_API_KEY, PROVIDER, WAIT_SCALE)
 	@exec $(VENV)/bin/python -m local.run --serve
 
-test: $(VENV)/test.done ## every test
+test: $(VENV)/test.done ## every test; where there is a Python 3.13, those that open sockets on that one, too (ARGS="-k ..." for some)
 	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile $(ARGS) # three, because many wait for a stack: tests/order.py
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-runtime SUITES="$(SOCKETS)")
+
+# What Python's version changes most, sockets, TLS and threads: a minute of CPU, not nine. Left out: sabotages, which test the
+# campaigns, and reconciliation, which opens no socket of its own.
+SOCKETS := -m enable_socket --ignore-glob=*sabotage* --ignore-glob=*reconcile* tests/unit tests/reliability
+SUITES ?= tests/unit tests/contract tests/reliability
+
+test-runtime: $(VENV)/test.done ## the suites on Python 3.13, the functions' own, where this machine has it (SUITES=tests/unit)
+	$(eval RUNTIME := $(shell $(VENV)/bin/python -m local.runtime))
+	@$(if $(RUNTIME),$(MAKE) --no-print-directory $(VENV)/runtime.done RUNTIME="$(RUNTIME)")
+	@$(if $(RUNTIME),$(VENV)/runtime/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(SUITES) $(ARGS))
 
 campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=7, NAME=crash, LIVES=10000)
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
@@ -180,6 +191,14 @@ $(VENV)/run.done: requirements/run.txt layers/dependencies/requirements.txt | $(
 $(VENV)/test.done: requirements/test.txt | $(VENV)/run.done
 	@echo "installing what the tests need (once; about a minute)"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/test.txt
+	@touch $@
+
+# RUNTIME is the Python that `test-runtime` has found. It may have no pip of its own.
+$(VENV)/runtime.done: requirements/run.txt requirements/test.txt layers/dependencies/requirements.txt | $(VENV)/test.done
+	@echo "installing what the tests need on Lambda's Python, too (once; about a minute)"
+	@$(RUNTIME) -m venv --clear --without-pip $(VENV)/runtime
+	@for list in run test; do $(VENV)/bin/python -m pip --python $(VENV)/runtime/bin/python install --quiet --disable-pip-version-check \
+	  --no-deps --require-hashes -r requirements/$$list.txt || exit 1; done
 	@touch $@
 
 # The SAM CLI, checkov and the AWS CLI pin what the rest of us use in other versions: an environment of their own each.

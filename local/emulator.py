@@ -19,6 +19,8 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
+from local import runtime
+
 REGION = "us-east-1"
 ACCOUNT_CONCURRENCY = 12
 """Lambda invocations at once, over all functions; more wait. Each one is a process on the laptop."""
@@ -181,6 +183,7 @@ class Emulator:
             "BIND_HOST": "127.0.0.1",
             "AUTH": "true",  # calls are checked against the policies of who makes them
             "CALLS_FILE": str(self.calls_path),
+            "FUNCTION_PYTHON": runtime.of_functions().path,
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
             "DOCKER_HOST": "unix:///nonexistent",  # with Docker, MiniStack would remove containers of others

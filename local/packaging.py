@@ -1,4 +1,4 @@
-"""Code as zip files for the emulator: every function's folder, and both layers built for this machine's Python."""
+"""Code as zip files for the emulator: every function's folder, and both layers, built for the functions' Python."""
 
 import contextlib
 import fcntl
@@ -10,6 +10,9 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from local import runtime
+from local.runtime import Python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STATE = REPOSITORY / ".local"
@@ -35,18 +38,23 @@ def relay_layer() -> bytes:
     return zip_folder(REPOSITORY / "layers/relay/kling_relay", "python/kling_relay/")
 
 
-def dependencies_layer() -> bytes:
-    """The pinned dependencies as wheels of this machine (AWS gets those of arm64), made by the layer's own makefile, so
-    that what is left out on AWS is missing here too; installed once, until one of the recipe's files changes."""
+def dependencies_layer(python: Python | None = None) -> bytes:
+    """The pinned dependencies as wheels of this machine (AWS gets those of arm64) for `python`, the functions' if None.
+
+    The layer's own makefile makes them, so that what is left out on AWS is missing here too. They are installed once,
+    until one of the recipe's files changes.
+    """
+    python = python or runtime.of_functions()
     recipe = b"".join(path.read_bytes() for path in sorted(_RECIPE.iterdir()) if path.is_file())
     mark = hashlib.sha256(recipe + sys.version.encode()).hexdigest()[:16]
-    cached = STATE / f"dependencies-{mark}.zip"
+    name = f"dependencies-{python.version}-"
+    cached = STATE / f"{name}{mark}.zip"
     with _alone():
         if not cached.exists():
-            for old in STATE.glob("dependencies-*"):
+            for old in STATE.glob(f"{name}*"):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-            folder = STATE / f"dependencies-{mark}"
-            _install(folder)
+            folder = STATE / f"{name}{mark}"
+            _install(folder, python)
             fresh = cached.with_suffix(".part")
             fresh.write_bytes(zip_folder(folder))
             fresh.replace(cached)
@@ -62,15 +70,18 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def dependencies_folder() -> Path:
+def dependencies_folder(python: Python | None = None) -> Path:
     """Where `dependencies_layer` has unpacked them."""
-    dependencies_layer()
-    return next(path for path in STATE.glob("dependencies-*") if path.is_dir()) / "python"
+    python = python or runtime.of_functions()
+    dependencies_layer(python)
+    return next(path for path in STATE.glob(f"dependencies-{python.version}-*") if path.is_dir()) / "python"
 
 
-def _install(folder: Path) -> None:
+def _install(folder: Path, python: Python) -> None:
+    """With our own pip: another Python may have none. Wheels alone, because building needs the Python itself."""
+    wheels = "" if python == runtime.HERE else f"--python-version {python.version} --only-binary=:all:"
     command = ["make", "-C", str(_RECIPE), "build-DependenciesLayer", f"ARTIFACTS_DIR={folder}"]
-    command += [f"PYTHON={sys.executable}", "WHEELS=", "BYTECODE="]
+    command += [f"PYTHON={sys.executable}", f"WHEELS={wheels}", "BYTECODE="]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason was given"]

@@ -4,10 +4,15 @@ from functools import cache
 
 import pytest
 from botocore.loaders import JSONFileLoader
+from hypothesis import HealthCheck, settings
 
 from tests.canaries import pytest_configure, pytest_runtest_makereport  # noqa: F401  (no secret in any log)
 from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401  (the longest first)
 from tests.reliability.campaign import pytest_terminal_summary  # noqa: F401  (the table after a run)
+
+# No test depends on the machine's load: hypothesis would allow 200 ms an example, and a second for ten draws.
+settings.register_profile("any load", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 
 _read = cache(JSONFileLoader().load_file)
 JSONFileLoader.load_file = lambda _, path: _read(path)  # each session has a loader, and megabytes of JSON to parse

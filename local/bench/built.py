@@ -7,7 +7,7 @@ import sysconfig
 from functools import cache
 from pathlib import Path
 
-from local import packaging
+from local import packaging, runtime
 
 HERE = packaging.STATE / "bench"
 SITE = Path(sysconfig.get_path("purelib"))  # where this Python's packages are, boto3 as it is published among them
@@ -16,8 +16,8 @@ _USUAL = packaging.REPOSITORY / ".venv/bench"  # what we are compared with: requ
 
 @cache
 def layers() -> list[Path]:
-    """The folders that Lambda puts on the path."""
-    made = {"dependencies": packaging.dependencies_folder(), "relay": packaging.REPOSITORY / "layers/relay"}
+    """The folders that Lambda puts on the path, for this Python: the packages that we are compared with are its own."""
+    made = {"dependencies": packaging.dependencies_folder(runtime.HERE), "relay": packaging.REPOSITORY / "layers/relay"}
     return [_copied(folder, HERE / name, "unchecked-hash") for name, folder in made.items()]
 
 

@@ -66,18 +66,27 @@ def serving(*arguments: str) -> Iterator[int]:
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
-    """An authority, and a certificate and key of 127.0.0.1 that it signed; both good for a day."""
+    """An authority, and a certificate and key of 127.0.0.1 that it signed; both are valid for a day.
+
+    Both have the form of RFC 5280, which `ssl.create_default_context` demands since Python 3.13.
+    """
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("bench authority", "source")]
-    extensions = (
-        x509.BasicConstraints(ca=True, path_length=0),
-        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-    )
+    signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # certificates and CRLs
+    extensions: list[list[x509.ExtensionType]] = [
+        [x509.BasicConstraints(ca=True, path_length=0), signs],
+        [x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])],
+    ]
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key())
     now = datetime.datetime.now(datetime.UTC)
     signed = []
-    for key, name, extension in zip(keys, names, extensions, strict=True):
+    for key, name, own in zip(keys, names, extensions, strict=True):
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(names[0]).public_key(key.public_key())
-        builder = builder.serial_number(x509.random_serial_number()).add_extension(extension, critical=True)
+        builder = builder.serial_number(x509.random_serial_number())
+        for extension in own:
+            builder = builder.add_extension(extension, critical=True)
+        for extension in (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), issuer):
+            builder = builder.add_extension(extension, critical=False)
         builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
         made = builder.not_valid_after(now + datetime.timedelta(days=1)).sign(keys[0], hashes.SHA256())
         signed.append(made.public_bytes(serialization.Encoding.PEM))

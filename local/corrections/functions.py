@@ -1,6 +1,8 @@
 """Lambda: error names, what a function can import, retries of asynchronous calls, concurrency."""
 
+import os
 import queue
+import sys
 import tempfile
 import threading
 import time
@@ -38,6 +40,16 @@ def errors_are_named_by_their_exception() -> None:
             '            if error_msg == "Worker process died":\n'
             '                error_type = "Runtime.ExitError"\n',
         ),
+    )
+
+
+@correction
+def functions_run_on_their_own_python() -> None:
+    """MiniStack runs them on the Python that it runs on itself. AWS: on the runtime's; local/runtime.py finds it."""
+    swap(
+        lambda_runtime._detect_runtime_binary,
+        ("return sys.executable, ", "return _FUNCTION_PYTHON, "),
+        _FUNCTION_PYTHON=os.environ.get("FUNCTION_PYTHON") or sys.executable,
     )
 
 

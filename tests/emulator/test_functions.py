@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from botocore.exceptions import ClientError
 
+from local import runtime
 from tests.emulator.aws import Aws, archive, catch, count_call, until
 
 
@@ -36,6 +37,15 @@ class TestLambda:
         wanted = json.dumps(["boto3", "inlayer", "ministack", "requests", "aws_lambda_powertools", "local"])
         answer = aws.functions.invoke(FunctionName="imports", Payload=wanted)
         assert json.loads(answer["Payload"].read()) == ["boto3", "inlayer"]
+
+    def test_it_runs_on_lambdas_python_if_this_machine_has_one(self, aws: Aws) -> None:
+        source = """
+            import sys
+            def handler(event, context): return "%d.%d" % sys.version_info[:2]
+        """
+        aws.create_function("version", source)
+        answer = aws.functions.invoke(FunctionName="version")
+        assert json.loads(answer["Payload"].read()) == runtime.of_functions().version
 
     def test_a_layer_is_unpacked_and_compiled_once(self, aws: Aws) -> None:
         source = """

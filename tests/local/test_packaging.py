@@ -6,13 +6,16 @@ import os
 import re
 import ssl
 import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from local import packaging
+from local import packaging, runtime
+from local.runtime import Python
 
 
 def names(packed: bytes) -> list[str]:
@@ -52,7 +55,7 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that packages were installed into, in a state folder of the test's own."""
     seen: list[Path] = []
 
-    def install(folder: Path) -> None:
+    def install(folder: Path, python: Python) -> None:
         tree(folder, ["python/urllib3/__init__.py"])
         seen.append(folder)
 
@@ -90,13 +93,36 @@ def test_stacks_that_start_together_install_once(installs: list[Path]) -> None:
     assert len(installs) == 1 and len(names(packaging.dependencies_layer())) == 1
 
 
+def test_each_python_has_packages_of_its_own(tmp_path: Path, installs: list[Path]) -> None:
+    pythons = [runtime.HERE, Python("/elsewhere/python", "3.99")]
+    assert len({packaging.dependencies_folder(python) for python in pythons}) == 2 == len(installs)
+    assert [packaging.dependencies_folder(python).parent for python in pythons] == installs, "both stay"
+
+
+@pytest.mark.parametrize(
+    ("python", "wheels"),
+    [(runtime.HERE, ""), (Python("/elsewhere/python", "3.99"), "--python-version 3.99 --only-binary=:all:")],
+)
+def test_our_own_pip_installs_for_another_python(
+    python: Python, wheels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: (commands.append(command), _done())[1])
+    packaging._install(tmp_path, python)
+    assert commands[0][-3:] == [f"PYTHON={sys.executable}", f"WHEELS={wheels}", "BYTECODE="]
+
+
+def _done() -> Any:
+    return subprocess.CompletedProcess([], 0, "", "")
+
+
 def test_a_failed_installation_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess(
         [], 1, "", "WARNING: one\nERROR: No matching distribution found for x\nmake: *** Error 1\n"
     )
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(packaging.PackagingError, match="No matching distribution found for x") as caught:
-        packaging._install(tmp_path / "folder")
+        packaging._install(tmp_path / "folder", runtime.HERE)
     assert "connection" in str(caught.value) and "WARNING" not in str(caught.value)
 
 

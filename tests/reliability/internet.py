@@ -3,7 +3,6 @@ connection that a socket tried to make. Only the resolver, the network below `so
 
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,17 +29,18 @@ Answers = list[str] | Callable[[], list[str]]
 
 class Internet:
     """`names`: what the resolver answers. `connected`: what was connected to, or tried. `looked_up`: names asked
-    for."""
+    for. `patience`: the timeouts (s) of the connections to public addresses."""
 
     def __init__(self, authority: Authority) -> None:
         self.names: dict[str, Answers] = {name: [PUBLIC[0]] for name in NAMES}
         self.names |= {"localhost": ["127.0.0.1"], "other.example.com": [PUBLIC[1]]}
         self.connected: list[tuple[str, int]] = []
         self.looked_up: list[str] = []
+        self.patience: list[float] = []
         self.handler: Handler = lambda connection, path, headers: respond(connection, b"benign")
         self.ports: dict[str, int] = {}
         self.ours: set[int] = set()  # ports of a test's own servers on loopback: reached, and not recorded
-        self.context = ssl.create_default_context(cafile=str(authority.pem))
+        self.context = fetch.trusting(str(authority.pem))
         self._connect, self._getaddrinfo = socket.socket.connect, socket.getaddrinfo
 
     def stand(self, stack: ExitStack, authority: Authority) -> None:
@@ -53,6 +53,7 @@ class Internet:
         if address[0] == "127.0.0.1" and address[1] in self.ours:
             return self._connect(sock, address)
         self.connected.append(address[:2])
+        self.patience.append(sock.gettimeout() or 0)
         if address[1] == 443 and address[0] in self.ports:
             return self._connect(sock, ("127.0.0.1", self.ports[address[0]]))
         raise ConnectionRefusedError(111, "nobody there")
@@ -70,6 +71,7 @@ class Internet:
     def forget(self) -> None:
         self.connected.clear()
         self.looked_up.clear()
+        self.patience.clear()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from kling_relay.snapshot import Snapshot
 from kling_relay.table import TaskTable
 
 from tests.reliability import (
+    hostile_servers,
     test_downloads,
     test_forged_callbacks,
     test_hostile_addresses,
@@ -68,6 +69,7 @@ def _not_pinned(patch: Patch, cloud: Cloud) -> None:
 
 def _no_watchdog(patch: Patch, cloud: Cloud) -> None:
     patch.setattr(Deadline, "_pass", lambda deadline: None)
+    patch.setattr(hostile_servers, "PATIENCE", 1)
 
 
 def _no_meter(patch: Patch, cloud: Cloud) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 Handler = Callable[[socket.socket, str, dict[str, str]], None]
+_SIGNS = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # certificates and CRLs
 
 
 def box(kind: bytes, payload: bytes = b"", *, long: bool = False, to_end: bool = False) -> bytes:
@@ -52,14 +53,6 @@ def respond(
     if length:
         lines.append(f"Content-Length: {len(body)}")
     connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-
-
-def drip(connection: socket.socket, data: bytes) -> None:
-    """One byte every 50 ms: each one in time for any socket timeout."""
-    stop = threading.Event()
-    for byte in data:
-        connection.sendall(bytes([byte]))
-        stop.wait(0.05)
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -99,33 +92,46 @@ def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
 
 class Authority:
-    """A CA for this test run and the server certificates that it signs."""
+    """A CA for this test run and the server certificates that it signs, in the form of RFC 5280 that strict
+    verification wants, unless a test asks for a `sloppy` one: without the authority key identifier."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-        self._certificate = self._sign(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
+        critical = (x509.BasicConstraints(ca=True, path_length=0), _SIGNS)
+        self._certificate = self._sign(self._name, self._key, dict.fromkeys(critical, True))
         self.pem = folder / "ca.pem"
         self.pem.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _sign(self, subject: x509.Name, key: Any, extension: x509.ExtensionType) -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: Any, extensions: dict[x509.ExtensionType, bool]) -> x509.Certificate:
+        """`extensions` and whether each is critical."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
         builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
-        return builder.add_extension(extension, critical=False).sign(self._key, hashes.SHA256())
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        for extension, critical in extensions.items():
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self._key, hashes.SHA256())
 
-    def server_context(self, *names: str) -> ssl.SSLContext:
+    def server_context(self, *names: str, sloppy: bool = False) -> ssl.SSLContext:
         """With one certificate for all `names`, which may be IPv4 addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         entries = [
             x509.IPAddress(ipaddress.ip_address(name)) if name.replace(".", "").isdigit() else x509.DNSName(name)
             for name in names
         ]
+        extensions: dict[x509.ExtensionType, bool] = {
+            x509.SubjectAlternativeName(entries): False,
+            x509.BasicConstraints(ca=False, path_length=None): True,
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]): False,
+        }
+        if not sloppy:
+            extensions[x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())] = False
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-        certificate = self._sign(subject, key, x509.SubjectAlternativeName(entries))
+        certificate = self._sign(subject, key, extensions)
         path = self._folder / f"{names[0]}.pem"
         path.write_bytes(
             key.private_bytes(
@@ -160,7 +166,7 @@ class S3Sink:
     def visible(self) -> dict[str, bytes]:
         """The stored objects, once every request that was sent has been dealt with to its end."""
         with self._lock:
-            assert self._lock.wait_for(lambda: self._handled == self.sent, timeout=5)
+            assert self._lock.wait_for(lambda: self._handled == self.sent, timeout=60)
             return dict(self.objects)
 
     def __call__(self, connection: socket.socket, path: str, headers: dict[str, str]) -> None:

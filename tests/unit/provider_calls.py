@@ -35,7 +35,7 @@ def made(url: str, keys: Callable[[bool], str] | None = None, name: str = "kling
     return Provider(profile(name, url), keys or Keys(KEY))
 
 
-def post(provider: Provider, seconds: float = 2.0, **fields: Any) -> Any:
+def post(provider: Provider, seconds: float = 60, **fields: Any) -> Any:
     return provider.submit("image2video", {**BODY, **fields}, read_seconds=seconds)
 
 

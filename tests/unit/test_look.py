@@ -6,19 +6,20 @@ Public names lead to servers on loopback, as in tests of fetch: every rule of th
 # ruff: noqa: F811  (fixtures come from tests of fetch by their names)
 import json
 import socket
-import time
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kling_relay import images, intake, look, request
+from kling_relay import fetch, images, intake, look, request
 from kling_relay.catalogue import shipped
 from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
 
+from tests.unit.deadlines import Deadlines
 from tests.unit.fetch.conftest import authority, world  # noqa: F401
-from tests.unit.fetch.internet import PUBLIC, World
-from tests.unit.loopback import drip, respond
+from tests.unit.fetch.internet import PUBLIC, World, silence
+from tests.unit.loopback import respond
 from tests.unit.pictures import jpeg, png, segment, text
 
 pytestmark = pytest.mark.enable_socket
@@ -172,19 +173,38 @@ def test_an_address_that_we_may_not_reach_is_not_looked_at(url: str, world: Worl
     assert world.dialled == []
 
 
-def test_all_looks_together_take_two_seconds(world: World) -> None:
+def test_all_looks_are_under_way_at_once_and_share_their_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines, every = Deadlines(), threading.Barrier(8)
+    monkeypatch.setattr(fetch, "Deadline", deadlines)
+    monkeypatch.setattr(fetch, "READ_SECONDS", 300)
+    monkeypatch.setattr(look, "time", SimpleNamespace(monotonic=lambda: 7.0))
+
     def slow(connection: socket.socket, path: str, _: dict[str, str]) -> None:
         if path == "/drip":
-            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            drip(connection, png(9, 9) * 5)
-        time.sleep(4)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + png(9, 9)[:9])
+        if every.wait(20) == 0:
+            for number in range(8):
+                deadlines.let_pass(number)
+        silence(connection, path, _)
 
     world.stand(slow)
     masks = [{"mask": f"{URL}/mask{number}", "trajectories": POINTS} for number in range(6)]
-    sent = parse(image=f"{URL}/drip", static_mask=f"{URL}/static", dynamic_masks=masks)
-    begins = time.monotonic()
-    look.check(sent)
-    assert 1 < time.monotonic() - begins < 2.2
+    look.check(parse(image=f"{URL}/drip", static_mask=f"{URL}/static", dynamic_masks=masks))
+    assert deadlines.passed == [True] * 8 and not every.broken
+    assert deadlines.asked == pytest.approx([1.8] * 8)
+
+
+def test_a_look_that_would_come_too_late_asks_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a request are more than the looks that are under way at once: the last ones find no time left."""
+    now = iter([0.0, 1.7, 1.8, 1.9])
+    deadlines = Deadlines()
+    monkeypatch.setattr(fetch, "Deadline", deadlines)
+    monkeypatch.setattr(look, "_AT_ONCE", 1)
+    monkeypatch.setattr(look, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    world.stand(lambda c, p, h: respond(c, png(400, 400)))
+    masks = [{"mask": f"{URL}/mask{number}", "trajectories": POINTS} for number in range(2)]
+    look.check(parse(image=f"{URL}/image", dynamic_masks=masks))
+    assert deadlines.asked == pytest.approx([0.1])
 
 
 # -- masks beside their image

@@ -50,11 +50,7 @@ def test_a_video_arrives(sim: Simulator, wrapped: bool) -> None:
     sim.faults.set(wrapped=wrapped)
     provider = made(sim.url)
     outcome = post(provider)
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        answer = provider.query("image2video", outcome.snapshot.upstream_id)
-        if answer.snapshot.status == "succeed":
-            break
+    while (answer := provider.query("image2video", outcome.snapshot.upstream_id)).snapshot.status != "succeed":
         time.sleep(0.05)
     [video] = answer.snapshot.videos
     assert video["url"].startswith(sim.url)
@@ -81,7 +77,7 @@ def test_a_video_arrives(sim: Simulator, wrapped: bool) -> None:
 )
 def test_each_class_of_outcome(sim: Simulator, fault: dict[str, Any], kind: type, accepted: int) -> None:
     sim.faults.set(**fault)
-    assert isinstance(post(made(sim.url), seconds=0.5), kind)
+    assert isinstance(post(made(sim.url), seconds=0.5 if "slow_submit" in fault else 60), kind)
     assert len(sim.ledger.posts) == 1
     assert len(sim.ledger.entries) == accepted
 

@@ -4,8 +4,6 @@ import gzip
 import json
 import socket
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ from kling_relay import fetch, wire
 from kling_relay import provider as module
 from kling_relay.provider import Accepted, AccountTrouble, Misconfigured, NoRoom, NotSent, Refused, Trouble, Unsure
 
-from tests.unit.loopback import Authority, Handler, drip, respond
+from tests.unit.deadlines import Deadlines, Lasting, bytewise
+from tests.unit.loopback import Authority, respond
 from tests.unit.provider_calls import KEY, answering, made, post
 
 pytestmark = pytest.mark.enable_socket
@@ -132,21 +131,6 @@ def test_a_huge_answer_is_read_in_part() -> None:
     assert sent < wire.MAX_ANSWER_BYTES * 8  # what was read, and the buffers of two sockets
 
 
-def header_drip(connection: socket.socket, *_: Any) -> None:
-    drip(connection, b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1000)
-
-
-def body_drip(connection: socket.socket, *_: Any) -> None:
-    respond(connection, length=False)
-    drip(connection, b" " * 1000)
-
-
-def goes_on_for_ever(connection: socket.socket, *_: Any) -> None:
-    while True:
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        time.sleep(0.01)
-
-
 def says_nothing(connection: socket.socket, *_: Any) -> None:
     connection.recv(1)
 
@@ -154,29 +138,57 @@ def says_nothing(connection: socket.socket, *_: Any) -> None:
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     """An authority that calls of the provider trust, instead of the world's."""
     authority = Authority(tmp_path)
-    monkeypatch.setattr(fetch.certifi, "where", lambda: str(authority.pem))
-    context = fetch.tls_context.__wrapped__()
+    context = fetch.trusting(str(authority.pem))
     monkeypatch.setattr(fetch, "tls_context", lambda: context)
     return authority
 
 
+@pytest.fixture
+def deadlines(monkeypatch: pytest.MonkeyPatch) -> Deadlines:
+    """Those of wire.py: each call makes one, and one more for each connection. All other limits are out of the way."""
+    made = Deadlines()
+    monkeypatch.setattr(wire, "Deadline", made)
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 300)
+    monkeypatch.setattr(module, "QUERY_SECONDS", 200)
+    return made
+
+
 @pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("handler", [header_drip, body_drip, goes_on_for_ever, says_nothing])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        bytewise(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 60),
+        bytewise(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 500),
+        [b"HTTP/1.1 100 Continue\r\n\r\n"] * 500,
+    ],
+    ids=["header", "body", "interim answers"],
+)
 def test_a_server_that_takes_its_time(
-    handler: Handler, tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pieces: list[bytes], tls: bool, deadlines: Deadlines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is left when the deadline of the call passes, though each piece comes in time for the socket."""
     authority = trusted(tmp_path, monkeypatch)
-    monkeypatch.setattr(module, "QUERY_SECONDS", 0.4)
-    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.4)
-    with answering(handler, authority.server_context("127.0.0.1") if tls else None) as (provider, seen):
-        for ask, kind in ((lambda: post(provider, 0.4), Unsure), (lambda: provider.query("image2video", "1"), Trouble)):
-            started = time.monotonic()
-            assert isinstance(ask(), kind)
-            assert (
-                time.monotonic() - started < 5
-            )  # a server that is waited for without an end takes longer on any machine
+    slow = Lasting(lambda: deadlines.let_pass(-2))
+    context = authority.server_context("127.0.0.1") if tls else None
+    with answering(slow.handler(lambda path: pieces), context) as (provider, seen):
+        assert isinstance(post(provider, 100), Unsure) and slow.was_left()
+        assert isinstance(provider.query("image2video", "1"), Trouble) and slow.was_left()
     assert len(seen) == 2
-    assert threading.active_count() < 50
+    assert deadlines.asked == [400, 300, 500, 300]
+    assert deadlines.passed == [True, False, True, False]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_says_nothing(
+    tls: bool, deadlines: Deadlines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket's own timeout ends that, before any deadline."""
+    authority = trusted(tmp_path, monkeypatch)
+    monkeypatch.setattr(module, "QUERY_SECONDS", 0.2)
+    with answering(says_nothing, authority.server_context("127.0.0.1") if tls else None) as (provider, _):
+        assert isinstance(post(provider, 0.2), Unsure)
+        assert isinstance(provider.query("image2video", "1"), Trouble)
+    assert deadlines.passed == [False] * 4
 
 
 @pytest.mark.parametrize(
@@ -242,16 +254,15 @@ def test_a_certificate_of_another_name_was_not_sent(tmp_path: Path, monkeypatch:
     assert seen == []
 
 
-def test_a_handshake_that_drips_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.4)
+def test_a_handshake_that_drips_was_not_sent(deadlines: Deadlines) -> None:
+    slow = Lasting(lambda: deadlines.let_pass(-1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        hello = b"\x16\x03\x03\x3f\xff" + bytes(60)
 
         def answer() -> None:
-            with suppress(OSError):
-                drip(listener.accept()[0], hello)
+            with listener.accept()[0] as connection:
+                slow.send(connection, bytewise(b"\x16\x03\x03\x3f\xff", bytes(500)))
 
         threading.Thread(target=answer, daemon=True).start()
-        started = time.monotonic()
         assert isinstance(post(made(f"https://127.0.0.1:{listener.getsockname()[1]}")), NotSent)
-        assert time.monotonic() - started < 1.5
+        assert slow.was_left()
+    assert deadlines.passed == [False, True]

@@ -194,17 +194,20 @@ class States:
         return state
 
     def _sleep(self, one: SimpleNamespace) -> None:
+        """AwaitCallback's own call. A failed condition leads to Advance, any other error to the end (Lost)."""
         token = f"token-{next(self._tokens)}"
-        values = {":token": {"S": token}, ":execution": {"S": one.name}}
-        values |= {f":{name}": {"N": one.state[name]} for name in ("due_at", "wake_seq")}
-        expression = {name: self.wait[name] for name in ("UpdateExpression", "ConditionExpression")}
-        names = self.wait["ExpressionAttributeNames"]
-        table, key = self.world.table.rows.name, {"pk": {"S": f"task#{one.state['task_id']}"}}
+        given = {"$$.Task.Token": token, "$$.Execution.Name": one.name}
+        given |= {f"$.{name}": value for name, value in one.state.items()}
+        values = {
+            name: {kind.removesuffix(".$"): given[path] for kind, path in typed.items()}
+            for name, typed in self.wait["ExpressionAttributeValues"].items()
+        }
+        place = {"TableName": self.world.table.rows.name, "Key": {"pk": {"S": f"task#{one.state['task_id']}"}}}
         try:
-            self.world.table.rows.client.update_item(
-                TableName=table, Key=key, ExpressionAttributeNames=names, ExpressionAttributeValues=values, **expression
-            )
-        except ClientError:
+            self.world.table.rows.client.update_item(**{**self.wait, **place, "ExpressionAttributeValues": values})
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
             one.state["next"] = "advance"
             return
         assert one.state["wait_seconds"] >= 1 and isinstance(one.state["wait_seconds"], int)

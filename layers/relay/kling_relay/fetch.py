@@ -158,9 +158,21 @@ def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
 @cache
 def tls_context() -> ssl.SSLContext:
     """One context for all connections, since loading the roots costs more than a request."""
+    return trusting(certifi.where())
+
+
+def trusting(roots: str) -> ssl.SSLContext:
+    """A context that verifies chain, dates, purpose and name against `roots` (a PEM file), alike on every Python.
+
+    The provider's calls (wire.py), result files, images and webhooks use it. The flags are set here because a default
+    may change: Python 3.13's `create_default_context` adds VERIFY_X509_STRICT, botocore's calls to AWS do not have it.
+    A strict client refuses a chain only for its form. Only authorities of `roots` can have signed it all the same, so
+    it proves no less; but a paid video on such a server would be lost. tests/unit/test_tls.py compares all clients.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
     context.hostname_checks_common_name = False
-    context.load_verify_locations(certifi.where())
+    context.load_verify_locations(roots)
     return context
 
 

@@ -1,6 +1,5 @@
 """One certificate authority a module, one internet a test."""
 
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -18,7 +17,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def world(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    context = ssl.create_default_context(cafile=str(authority.pem))
+    context = fetch.trusting(str(authority.pem))
     with ExitStack() as stack:
         made = World(authority, stack)
         monkeypatch.setattr(address, "resolve", made.resolve)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.enable_socket
 
 def test_length_type_and_pieces(world: World) -> None:
     world.stand(lambda c, p, h: respond(c, b"0123456789", Content_Type="video/mp4"))
-    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=5) as download:
+    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=60) as download:
         assert (download.length, download.content_type, download.framed) == (10, "video/mp4", True)
         assert [download.read(4) for _ in range(4)] == [b"0123", b"4567", b"89", b""]
 
@@ -29,13 +29,13 @@ def test_chunks_are_joined_and_framed(world: World) -> None:
     world.stand(handler)
     assert get("https://cdn.example.com/whole") == b"abcdefg"
     assert refusal("https://cdn.example.com/cut").reason == "truncated"
-    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=5) as download:
+    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=60) as download:
         assert (download.length, download.framed) == (None, True)
 
 
 def test_an_end_of_connection_is_a_body_without_frame(world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"abc", length=False))
-    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=5) as download:
+    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=60) as download:
         assert (download.length, download.framed, download.read()) == (None, False, b"abc")
 
 
@@ -81,7 +81,7 @@ def test_no_more_is_read_than_one_byte_over_the_limit(world: World, monkeypatch:
     real = http.client.HTTPResponse.read
     monkeypatch.setattr(http.client.HTTPResponse, "read", lambda one, size: (asked.append(size), real(one, size))[1])
     world.stand(lambda connection, path, headers: respond(connection, b"x" * 5000, length=False))
-    with open_url("https://cdn.example.com/", max_bytes=1000, deadline_seconds=5) as download:
+    with open_url("https://cdn.example.com/", max_bytes=1000, deadline_seconds=60) as download:
         assert len(download.read(600)) == 600
         with pytest.raises(FetchError, match="too_large"):
             download.read(-1)
@@ -92,7 +92,7 @@ def test_a_mebibyte_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     asked: list[int] = []
     monkeypatch.setattr(http.client.HTTPResponse, "read", lambda _, size: (asked.append(size), b"x" * size)[1])
     world.stand(lambda connection, path, headers: respond(connection, length=False))
-    with open_url("https://cdn.example.com/", max_bytes=1 << 30, deadline_seconds=5) as download:
+    with open_url("https://cdn.example.com/", max_bytes=1 << 30, deadline_seconds=60) as download:
         assert len(download.read()) == len(download.read(1 << 29)) == 1 << 20
     assert asked == [1 << 20] * 2
 
@@ -100,7 +100,7 @@ def test_a_mebibyte_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("size", "got"), [(1, b"a"), (0, b"abc"), (-1, b"abc")])
 def test_no_size_is_no_end(size: int, got: bytes, world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"abc"))
-    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=5) as download:
+    with open_url("https://cdn.example.com/", max_bytes=10, deadline_seconds=60) as download:
         assert (download.content_type, download.read(size)) == ("", got)
 
 

@@ -14,7 +14,7 @@ URL = "https://cdn.example.com/x.png"
 
 
 def start(url: str = URL, *, size: int = 4) -> tuple[bytes, int | None]:
-    return read_start(url, size=size, deadline_seconds=5)
+    return read_start(url, size=size, deadline_seconds=60)
 
 
 def refusal(url: str = URL) -> tuple[str, int | None]:
