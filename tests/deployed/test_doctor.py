@@ -17,6 +17,7 @@ from tests.deployed.operator import STAGE, problems, run, typed
 CHECKS = [
     "the stack is deployed",
     "the provider's key is stored",
+    "open tasks have their account's key",
     "addresses of videos are signed by a delivery key",
     "the base URL is the API's address",
     "the API answers in Kling's envelope",
@@ -57,7 +58,7 @@ class TestDoctor:
             monkeypatch.setattr(DeployedStack, "delivery_url", "")  # a hint is no problem
             assert run("doctor") == 0
             said = capsys.readouterr().out
-            assert f"hint     {CHECKS[2]}" in said and f"-> make delivery-key STAGE={STAGE}" in said
+            assert f"hint     {CHECKS[3]}" in said and f"-> make delivery-key STAGE={STAGE}" in said
         finally:
             for one in made:
                 stack.client("sns").unsubscribe(SubscriptionArn=one)

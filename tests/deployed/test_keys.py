@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from kling_relay.credential import entry_of
 
 from local import deployed
 from local.client import Client
@@ -18,13 +19,18 @@ from tests.deployed.operator import STAGE, problems, run, stored_key, typed
 SIGNING = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
 
 
+def entry() -> str:
+    """What is stored for the account that new tasks go to."""
+    return entry_of(stored_key(), DeployedStack(STAGE).account)
+
+
 class TestProviderKey:
     def test_it_is_stored_without_the_blanks_around_it(
         self, restored_key: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         typed(monkeypatch, "  sk-new-key \n")
         assert run("provider-key") == 0
-        assert stored_key() == "sk-new-key"
+        assert entry() == "sk-new-key"
         said = capsys.readouterr().out
         assert "sk-new-key" not in said
         assert f"next: make key STAGE={STAGE}" in said
@@ -35,7 +41,7 @@ class TestProviderKey:
         typed(monkeypatch, "", terminal=True)
         monkeypatch.setattr("getpass.getpass", lambda prompt: "sk-typed")
         assert run("provider-key") == 0
-        assert stored_key() == "sk-typed"
+        assert entry() == "sk-typed"
 
     @pytest.mark.parametrize(
         ("text", "problem"), [("", "no key"), (" \n ", "no key"), ("two words", "blanks"), ("a\nb", "blanks")]
@@ -57,15 +63,15 @@ class TestWebhookSecret:
         key = stored_key()
         typed(monkeypatch, f"{SIGNING} \n")
         assert run("webhook-secret") == 0
-        assert json.loads(stored_key()) == {"key": key, "webhook_secret": SIGNING}
+        assert json.loads(entry()) == {"key": key, "webhook_secret": SIGNING}
         assert SIGNING not in capsys.readouterr().out
         assert set(problems()) == {"somebody is told about alarms"}
         typed(monkeypatch, "sk-another")
         assert run("provider-key") == 0
-        assert json.loads(stored_key()) == {"key": "sk-another", "webhook_secret": SIGNING}
+        assert json.loads(entry()) == {"key": "sk-another", "webhook_secret": SIGNING}
         typed(monkeypatch, "none\n")
         assert run("webhook-secret") == 0
-        assert stored_key() == "sk-another"
+        assert entry() == "sk-another"
 
     @pytest.mark.parametrize("text", ["", "sk-key", f"{SIGNING} sk-key", "none none", "whsec_%%%%%%%%%%%%%%%%%%%%"])
     def test_what_is_no_secret_is_refused(

@@ -220,7 +220,12 @@ class Driver:
 
     def open_gate(self) -> None:
         """Let the pause after a refusal for want of room, or for trouble with the account, be over."""
-        self.write(f"gate#{self.stack.options.provider}", not_before=0)
+        self.write(self.gate, not_before=0)
+
+    @property
+    def gate(self) -> str:
+        """The key of the row of the account's gate."""
+        return f"gate#{self.stack.options.provider}@{self.endpoint['simulator_url']}#1"
 
     def execution_arn(self, name: str) -> str:
         machine: str = self.endpoint["state_machine_arn"]
