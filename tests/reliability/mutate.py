@@ -46,8 +46,13 @@ TESTS = {
     "advance": "advance rendered callback submission promise sweeper delete delete_meets_copy spending account_trouble "
     "money told_metrics",
     "table": "table table_reads turns recording operator_actions delete delete_meets_copy listing sweeper callback "
-    "spending notifying told_metrics",
-    "recording": "recording intake handlers refused_again spending money told_metrics",
+    "spending notifying promise told_metrics",
+    "recording": "recording intake handlers refused_again promise spending money told_metrics",
+    "submission": "submission promise account_trouble gate pause sweeper callback",
+    "confirm": "promise submission parked callback rendered",
+    "evidence": "promise parked",
+    "provider": "provider_answers provider provider_outcomes provider_hostile account_trouble",
+    "gate": "gate promise account_trouble pause submission sweeper",
     "rows": "rows table recording keys spending listing reconcile",
     "webhooks": "webhooks signatures signed_callbacks callback",
     "auth": "auth keys handlers",
