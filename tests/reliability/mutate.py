@@ -49,7 +49,7 @@ TESTS = {
     "spending notifying promise told_metrics",
     "recording": "recording intake handlers refused_again promise spending money told_metrics",
     "submission": "submission promise account_trouble gate pause sweeper callback",
-    "confirm": "promise submission parked callback rendered",
+    "confirm": "confirm promise submission parked callback rendered",
     "evidence": "promise parked",
     "provider": "provider_answers provider provider_outcomes provider_hostile account_trouble",
     "gate": "gate promise account_trouble pause submission sweeper",
