@@ -155,15 +155,20 @@ def lived(played: Played, *, called_back: bool = False) -> None:
         raise AssertionError(f"upgraded after entry {played.count}, {played.log[played.count - 1]}") from exc
 
 
-@pytest.mark.parametrize("way", ["executions go on", "executions die", "a callback comes"])
 @pytest.mark.parametrize("name", STORIES)
-def test_upgrade_after_any_effect(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for profile in profiles(name) if way == "executions go on" else [{}]:
+def test_upgrade_after_any_effect(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for profile in profiles(name):
         for count in moments(name):
-            played = Played(name, count, monkeypatch, profile)
-            if way != "executions go on":
-                played.world.states.kill()
-            lived(played, called_back=way == "a callback comes")
+            lived(Played(name, count, monkeypatch, profile))
+
+
+@pytest.mark.parametrize("called_back", [False, True])
+@pytest.mark.parametrize("name", STORIES)
+def test_upgrade_while_executions_die(name: str, called_back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in moments(name)[called_back::2]:
+        played = Played(name, count, monkeypatch, {})
+        played.world.states.kill()
+        lived(played, called_back=called_back)
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -176,3 +181,17 @@ def test_an_old_invocation_goes_on_after_new_ones(name: str, monkeypatch: pytest
             played.come_late()
             lived(played)
     assert late
+
+
+def test_the_first_post_is_found_after_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old version took two wrong denials for the truth. This one sends again, and that POST is surely not taken."""
+    found = 0
+    for count in moments("denied_wrongly"):
+        played = Played("denied_wrongly", count, monkeypatch, {})
+        (task,) = played.before.values()
+        if task.phase is Phase.ACCEPTED and task.unsure_since is not None:
+            found += 1
+            played.world.provider.query_faults, played.world.provider.submit_faults = ["unknown"], ["dropped"]
+            lived(played)
+            assert len(played.world.provider.posts) == 1 and played.world.task(task.id).attempt == 2
+    assert found
