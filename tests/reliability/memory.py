@@ -33,6 +33,15 @@ class Buckets:
         data = self.objects[Bucket, Key]
         return {"ContentLength": len(data), "ETag": f'"{hashlib.md5(data).hexdigest()}"'}
 
+    def list_object_versions(self, *, Bucket: str, Prefix: str) -> dict[str, Any]:
+        keys = [key for bucket, key in self.objects if bucket == Bucket and key.startswith(Prefix)]
+        return {"Versions": [{"Key": key, "VersionId": "null"} for key in keys]}
+
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        for one in Delete["Objects"]:
+            self.objects.pop((Bucket, one["Key"]), None)
+        return {}
+
     def generate_presigned_url(self, operation: str, *, Params: dict[str, str], ExpiresIn: int) -> str:
         return f"https://{Params['Bucket']}.example/{Params['Key']}"
 

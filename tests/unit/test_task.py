@@ -163,3 +163,17 @@ def test_the_form_of_our_ids() -> None:
 def test_a_step_waits_a_second_at_least() -> None:
     step = Step(task(wake_seq=2), "archive")
     assert step.as_state() == {"task_id": "t", "next": "archive", "wait_seconds": 1, "wake_seq": "2", "due_at": "0"}
+
+
+@pytest.mark.parametrize(
+    ("row", "since"),
+    [
+        ({"attempt": 1, "claimed_at": 7, "posted_since": 7}, 7),
+        ({"attempt": 2, "claimed_at": 9, "posted_since": 7}, 7),
+        ({"attempt": 1, "claimed_at": 7}, 7),  # the next two are rows of a version that kept the last claim alone
+        ({"attempt": 2, "claimed_at": 9}, 1),
+        ({}, None),
+    ],
+)
+def test_since_when_a_post_may_have_been_taken(row: dict[str, int], since: int | None) -> None:
+    assert task(Phase.UNCONFIRMED, **row).sent_since == since

@@ -142,8 +142,7 @@ def _is_ours(relay: Relay, task: Task, snap: Snapshot) -> bool:
     makes the answer a mistake."""
     if snap.reference not in (None, task.id):
         return False
-    since = task.posted_since or task.claimed_at
-    made = snap.created_at if snap.reference is None else None
+    made, since = snap.created_at if snap.reference is None else None, task.sent_since
     if made is not None and (since is None or made < since - _CLOCKS_MS):
         return False
     account = Account.read(relay.account_of(task))

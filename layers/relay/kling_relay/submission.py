@@ -107,7 +107,7 @@ def _ask_once_more(relay: Relay, task: Task, facts: Facts) -> Snapshot | str:
 def _claim(relay: Relay, task: Task, account: str, must_end_by: int) -> Task:
     """The claim's lease outlives this Lambda: when it is over, no POST under this claim can still begin."""
     now, lease = relay.clock.now_ms(), must_end_by + _LEASE_MARGIN_MS
-    in_doubt_since = task.posted_since if task.unsure_since is not None else None
+    in_doubt_since = task.sent_since if task.unsure_since is not None else None
     return relay.table.claim(
         task,
         attempt=task.attempt + 1,

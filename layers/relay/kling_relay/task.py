@@ -140,6 +140,13 @@ class Task:
         """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
         return None if self.refusal_code is None else Refusal(self.refusal_code, self.reason)
 
+    @property
+    def sent_since(self) -> int | None:
+        """The claim of the first POST whose outcome may still be unknown (ms). A row of a version that did not keep it
+        has its last claim alone: after a second one, the task's own birth stands for the first."""
+        last = self.claimed_at if self.attempt < 2 else self.created_at
+        return last if self.posted_since is None else self.posted_since
+
     def outlived(self, now: int) -> bool:
         """Whether the row should be gone at `now` (ms): DynamoDB takes up to some days to remove it."""
         return self.expires_at is not None and self.expires_at * 1000 <= now
