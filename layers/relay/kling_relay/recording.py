@@ -59,8 +59,8 @@ def record(
             raise failure
         if clock.now_ms() >= until:
             logger.error("record_in_doubt", extra={"task_id": task.id, "error": type(failure).__name__})
-            advice = f"GET .../{task.kind}/{task.id} before you send it again: it may be under way"
-            raise KlingError(5000, f"it is not known whether task {task.id} was recorded; {advice}") from failure
+            advice = f"GET .../{task.kind}/{task.id} before you send it again"
+            raise KlingError(5000, f"task {task.id} may be recorded, and be sent: {advice}") from failure
         clock.sleep(_PAUSE_SECONDS)
 
 
