@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
 from kling_relay import notices, recording, rows
 from kling_relay.errors import KlingError
 from kling_relay.rows import plain
-from kling_relay.table import TaskTable
-from kling_relay.task import Phase
+from kling_relay.table import TaskTable, new_item
+from kling_relay.task import Phase, Task
 
 from tests.unit.tables import Failing, fresh, recorded
 from tests.unit.world import START, World, client_error
@@ -126,3 +127,80 @@ def test_a_pointer_that_is_removed_meanwhile_is_in_nobodys_way(world: World) -> 
     table = TaskTable(Failing(world.cloud.dynamodb, "transact_write_items", met), world.table.rows.name)
     task = fresh(external_task_id="order-1")
     assert recording.record(table, task, body_hash="h") == task == table.find("acme", "order-1")
+
+
+class Silent:
+    """A table that does not answer its transactions: `outcomes` one a call, an exception or None for one that is done.
+    Time passes with every call."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, *outcomes: Exception | None) -> None:
+        self.real, self.world = world.table.rows.client.transact_write_items, world
+        self.left, self.tokens = list(outcomes), list[str]()
+        monkeypatch.setattr(world.table.rows, "client", self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.world.dynamodb, name)
+
+    def transact_write_items(self, **options: Any) -> Any:
+        self.tokens.append(options["ClientRequestToken"])
+        outcome = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        if outcome is None:
+            return self.real(**options)
+        raise outcome
+
+
+def recorded_with(world: World, task: Task) -> Task:
+    return recording.record(world.table, task, body_hash="h", clock=world.clock)
+
+
+TIMED_OUT = ReadTimeoutError(endpoint_url="https://dynamodb.example")
+
+
+def test_the_same_transaction_is_repeated_until_it_is_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent(world, monkeypatch, TIMED_OUT, client_error("InternalServerError"), None)
+    task, began = fresh(), world.clock.now
+    assert recorded_with(world, task) == world.task(task.id)
+    assert len(silent.tokens) == 3 and len(set(silent.tokens)) == 1 and silent.tokens[0].endswith("-0")
+    assert world.clock.now - began == 500, "a quarter of a second before each"
+    assert world.measured["Accepted"] == 1
+
+
+def test_a_row_that_is_there_is_the_answer_and_is_counted_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = fresh()
+    item = new_item(task)
+    world.dynamodb.put_item(TableName=world.table.rows.name, Item=item)
+    silent = Silent(world, monkeypatch, TIMED_OUT)
+    assert recorded_with(world, task) == world.task(task.id)
+    assert len(silent.tokens) == 1 and world.measured["Accepted"] == 1
+
+
+def test_a_conflict_after_our_own_write_is_answered_with_the_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows.time, "sleep", lambda seconds: None)
+    task = fresh()
+    world.dynamodb.put_item(TableName=world.table.rows.name, Item=new_item(task))
+    reasons = [{"Code": "TransactionConflict"}]
+    Silent(world, monkeypatch, client_error("TransactionCanceledException", CancellationReasons=reasons))
+    assert recorded_with(world, task).id == task.id
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["ValidationException", "AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"],
+)
+def test_a_request_that_is_at_fault_is_not_repeated(world: World, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    silent = Silent(world, monkeypatch, client_error(code))
+    with pytest.raises(ClientError, match=code):
+        recorded_with(world, fresh())
+    assert len(silent.tokens) == 1
+
+
+def test_after_twenty_seconds_the_client_gets_the_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent, began = Silent(world, monkeypatch, TIMED_OUT), world.clock.now
+    task = fresh()
+    with pytest.raises(KlingError) as unknown:
+        recorded_with(world, task)
+    assert (unknown.value.http, unknown.value.code, unknown.value.retry_after) == (500, 5000, None)
+    assert unknown.value.message == (
+        f"task {task.id} may be recorded, and be sent: GET .../image2video/{task.id} before you send it again"
+    )
+    assert world.clock.now - began == 20_000 and len(silent.tokens) == 81
