@@ -1,8 +1,6 @@
 """One task's whole life under a plan of faults: a client that repeats itself, a provider, callbacks, time, sweeps."""
 
-import itertools
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +13,7 @@ from tests.reliability import invariants
 from tests.reliability.memory import Memory
 from tests.unit import effects
 from tests.unit.effects import Crash, Effects
-from tests.unit.ledger import Sold
+from tests.unit.ledger import Sold, reordered
 from tests.unit.pictures import png, text
 from tests.unit.world import BODY, World, as_task
 
@@ -40,6 +38,8 @@ class Profile:
     proved: bool = False  # that task has ended, so that a control has found it by its reference
     switch: dict[str, str] = field(default_factory=dict)  # settings that change while the task is open
     two_videos: bool = False  # which each answer lists in another order
+    queued: float = 1  # seconds before it processes a task
+    callbacks: tuple[int, ...] = (95,)  # seconds after the POST, in the plain story
 
 
 LATE = frozenset({Phase.SUCCEEDED, Phase.EXPIRED})
@@ -70,9 +70,9 @@ PROFILES = {
     "drops_fail": Profile(("dropped",), FAILED, settings=FAIL),
     "drops_auto": Profile(("dropped",), settles=True, bystander=True, proved=True),
     "denies_auto": Profile(("lost",), LATE, settings=HIDDEN, denies=True, bystander=True, proved=True),
-    "denies_fail": Profile(("lost",), LATE | FAILED, settings=HIDDEN | FAIL, denies=True),
+    "denies_fail": Profile(("lost",), LATE | FAILED, settings=HIDDEN | FAIL, denies=True, queued=50),
     "drops_unique": Profile(("dropped", "lost"), settings={"profile": {"unique_reference": True}}, settles=True),
-    "blind": Profile(("lost",), LATE, settings=BLIND, asked=False),
+    "blind": Profile(("lost",), LATE, settings=BLIND, asked=False, callbacks=(10,)),
     "official_drops": Profile(("dropped", "lost"), settings=OFFICIAL, settles=True),
     "official_maintenance": Profile(("maintenance", "maintenance"), settings=OFFICIAL, settles=True),
     # Guess: "already exists" and the look-up disagree. It was never observed.
@@ -146,7 +146,7 @@ class Life:
 
     def _prepare(self) -> None:
         world, profile, provider = self.world, self.profile, self.world.provider
-        provider.denies, provider.end = profile.denies, profile.end
+        provider.denies, provider.end, provider.queued = profile.denies, profile.end, profile.queued
         if profile.two_videos:
             provider.videos = reordered()
         if profile.bystander:
@@ -292,14 +292,3 @@ class Life:
                 self.world.s3.get_object(Bucket="videos", Key=video["key"])["Body"].read() for video in task.videos
             ]
             assert sorted(stored) == [b"file-A", b"file-B"], f"{fired}: one twice, one lost: {task}"
-
-
-def reordered() -> Callable[[Sold], list[dict[str, str]]]:
-    """Two videos, the other way round at every answer. Guess: no provider promises an order."""
-    turns = itertools.count()
-
-    def videos(sold: Sold) -> list[dict[str, str]]:
-        letters = "AB" if next(turns) % 2 else "BA"
-        return [{"id": f"file-{one}", "url": f"https://cdn.example/{one}.mp4", "duration": "5"} for one in letters]
-
-    return videos

@@ -42,7 +42,7 @@ def at_every_effect(
         prepare(life, dice)
         life.live().check()
 
-    story, stories = Story(), random.Random(f"{campaign.seed} {profile}")
+    story, stories = Story(callbacks=PROFILES[profile].callbacks), random.Random(f"{campaign.seed} {profile}")
     while campaign.lives < lives:
         for place, fault in enumerate(faults):
             for effect in range(1, MOST_EFFECTS):

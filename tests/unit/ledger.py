@@ -57,6 +57,17 @@ def _one_video(sold: Sold) -> list[dict[str, str]]:
     return [{"id": f"v-{sold.upstream_id}", "url": VIDEO_URL, "duration": "5"}]
 
 
+def reordered() -> Callable[[Sold], list[dict[str, str]]]:
+    """Two videos, the other way round at every answer. Guess: no provider promises an order."""
+    turns = itertools.count()
+
+    def videos(sold: Sold) -> list[dict[str, str]]:
+        letters = "AB" if next(turns) % 2 else "BA"
+        return [{"id": f"file-{one}", "url": f"https://cdn.example/{one}.mp4", "duration": "5"} for one in letters]
+
+    return videos
+
+
 class LedgerProvider:
     """Stands where provider.Provider does. `submit_faults` and `query_faults` are used up one a call."""
 
@@ -73,6 +84,7 @@ class LedgerProvider:
         self.submit_faults: list[str] = []
         self.query_faults: list[str] = []
         self.slots, self.seconds, self.end = 0, 60.0, "succeed"
+        self.queued = 1.0  # seconds before a task is processed
         self.words = "the picture is blocked"  # why a render has failed
         self.videos: Callable[[Sold], list[dict[str, str]]] = _one_video  # what an answer lists, asked anew each time
         self.units = "1.5"  # what a finished task costs
@@ -170,7 +182,7 @@ class LedgerProvider:
 
     def _snapshot(self, sold: Sold, fault: str) -> Snapshot:
         age = (self.clock.now_ms() - sold.at) / 1000
-        status: Any = sold.end if age >= sold.seconds else "processing" if age > 1 else "submitted"
+        status: Any = sold.end if age >= sold.seconds else "processing" if age > self.queued else "submitted"
         videos = tuple(self.videos(sold))
         reference = None if self.profile.hides_reference else sold.reference
         if fault == "odd":
