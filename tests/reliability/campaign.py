@@ -34,6 +34,7 @@ class Campaign:
 
     def __init__(self, name: str) -> None:
         self.name, self.seed = name, SEED
+        self.thorough = LONG  # whether every effect has its turn
         self.figures: Counter[str] = Counter(lives=0)
         self.caught: list[BaseException | None] = []  # what functions have caught and logged
         self._began = self._told = time.monotonic()

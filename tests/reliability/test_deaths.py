@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.reliability.campaign import LONG, Campaign
+from tests.reliability.campaign import Campaign
 from tests.reliability.life import PROFILES, Life, Story
 from tests.unit.effects import DEATHS, LATE, LOST
 
@@ -46,7 +46,7 @@ def at_every_effect(
     while campaign.lives < lives:
         for place, fault in enumerate(faults):
             for effect in range(1, MOST_EFFECTS):
-                if not LONG and effect > FIRST and (effect + place + len(profile)) % 3:
+                if not campaign.thorough and effect > FIRST and (effect + place + len(profile)) % 3:
                     continue
                 keyed = story.keyed is bool((effect + place) % 2)  # each fault meets both kinds of clients
                 life = Life(PROFILES[profile], replace(story, keyed=keyed))
@@ -62,20 +62,20 @@ def at_every_effect(
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_deaths(campaign: Campaign, profile: str) -> None:
-    at_every_effect(campaign, profile, DEATHS, campaign.size(25, 400))
+    at_every_effect(campaign, profile, DEATHS, campaign.size(12, 400))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_lost_answers(campaign: Campaign, profile: str) -> None:
     """Of DynamoDB, S3 and Step Functions: the SDK repeats what was done already, or gives up on what was or was not."""
-    at_every_effect(campaign, profile, LOST, campaign.size(25, 400))
+    at_every_effect(campaign, profile, LOST, campaign.size(12, 400))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_late_requests(campaign: Campaign, profile: str) -> None:
     """The SDK repeats a write 5 s after it was done, or a write is that long on its way. A sweep, notify_client, a
     callback and the workflow's steps come in between: nothing is parked, and nothing is lost."""
-    at_every_effect(campaign, profile, LATE, campaign.size(25, 400))
+    at_every_effect(campaign, profile, LATE, campaign.size(12, 400))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -250,6 +250,7 @@ def test_sabotage(
     campaign_of: Callable[..., None],
     variant: tuple[Any, ...],
 ) -> None:
+    campaign.thorough = True
     take_away(monkeypatch)
     with pytest.raises(AssertionError):
         campaign_of(campaign, *variant)
