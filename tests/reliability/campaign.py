@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from kling_relay import observability
 
+from tests.unit.effects import planned
+
 SEED = int(os.environ.get("CAMPAIGN_SEED") or 20_260_901)
 LONG = os.environ.get("CAMPAIGN") == "long"
 _LIVES = int(os.environ.get("CAMPAIGN_LIVES") or 0)
@@ -32,7 +34,9 @@ class Campaign:
 
     def __init__(self, name: str) -> None:
         self.name, self.seed = name, SEED
+        self.thorough = LONG  # whether every effect has its turn
         self.figures: Counter[str] = Counter(lives=0)
+        self.caught: list[BaseException | None] = []  # what functions have caught and logged
         self._began = self._told = time.monotonic()
 
     @property
@@ -50,6 +54,7 @@ class Campaign:
         random.seed(seed)
         try:
             live(random.Random(seed))
+            self.expect_no_surprise()
         except BaseException as exc:
             exc.add_note(f"life {self.lives} of {self.name} ({case}): make campaign SEED={SEED}")
             raise
@@ -57,6 +62,12 @@ class Campaign:
         if LONG and time.monotonic() - self._told > _PROGRESS_SECONDS:
             self._told = time.monotonic()
             print(f"{self.name}: {self.lives:,} lives", file=sys.__stderr__, flush=True)
+
+    def expect_no_surprise(self) -> None:
+        """A function may catch everything, so that nobody is hurt; but only a planned fault may be the reason."""
+        caught, self.caught = self.caught, []
+        surprises = [exc for exc in caught if not planned(exc)]
+        assert not surprises, f"a function caught {surprises}"
 
     def run(self, cases: Iterable[Any], live: Callable[[Any, random.Random], object]) -> None:
         """`live(case, dice)` for every case."""
@@ -74,6 +85,13 @@ def campaign(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(secrets, "token_hex", lambda size=32: random.randbytes(size).hex())
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=random.randbytes(16), version=4))
     going = Campaign(request.node.name.removeprefix("test_"))
+    log = observability.logger.exception
+
+    def note(*given: Any, **more: Any) -> None:
+        going.caught.append(sys.exc_info()[1])
+        log(*given, **more)
+
+    monkeypatch.setattr(observability.logger, "exception", note)
     if LONG:  # pytest would keep millions of lines
         logging.disable(logging.CRITICAL)
         monkeypatch.setattr(observability, "emit", lambda *_: None)

@@ -28,9 +28,12 @@ def hold(world: World, acknowledged: Iterable[str], history: Iterable[Change] = 
     all_sold_is_known(world, tasks)
     nothing_went_back(history)
     videos_are_there(world, tasks.values())
+    paid_is_delivered(world, tasks)
+    proof_holds(history)
     ends_were_told_once(history)
     money_adds_up(world, tasks.values())
     measures_add_up(world, history)
+    assert not world.surprises, f"a function raised: {world.surprises}"
 
 
 def all_ended(tasks: dict[str, Task], acknowledged: Iterable[str]) -> None:
@@ -79,6 +82,24 @@ def videos_are_there(world: World, tasks: Iterable[Task]) -> None:
         assert task.videos, task
         for video in task.videos:
             assert _stored(world, video["key"]) == (video["size"], video["md5"]), video
+
+
+def paid_is_delivered(world: World, tasks: dict[str, Task]) -> None:
+    """I9: a task that the provider has finished fails for nobody who knows its id, and its videos are its own."""
+    for sold in world.provider.sold:
+        task = tasks[sold.reference]
+        if task.upstream_id != sold.upstream_id or sold.end != "succeed" or task.deleted_at is not None:
+            continue
+        assert task.phase is not Phase.FAILED, f"paid, and failed: {task}"
+        own = {video["id"] for video in world.provider.videos(sold)}
+        assert {video["id"] for video in task.videos} <= own, f"another task's video: {task}"
+
+
+def proof_holds(history: Iterable[Change]) -> None:
+    """I11: a task that the provider is proved to have is never sent again."""
+    for was, task in history:
+        if was is not None and was.proved_at is not None:
+            assert task.phase not in (Phase.ACCEPTED, Phase.SUBMITTING), f"sent again in spite of proof: {task}"
 
 
 def _stored(world: World, key: str) -> tuple[int, str]:

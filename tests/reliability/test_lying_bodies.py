@@ -1,6 +1,10 @@
 """A stolen callback address: true tokens with bodies that lie. What the provider says wins, and it is not asked often.
 
-The truth is the provider's ledger. After every body the row may know less than the ledger, and never more or else.
+The truth is the provider's ledger. After every body the row may know less than the ledger, and never more or else. The
+tasks belong to two tenants, the bodies name each other's, and so do some answers: nothing of one reaches the other.
+
+Guess: who has a callback's address knows the provider's ids of other tasks, too. Guess: a relay takes one task for
+another, in its callbacks and in its answers.
 """
 
 import base64
@@ -14,7 +18,7 @@ from kling_relay.task import Phase, Task
 
 from tests.reliability.campaign import Campaign
 from tests.reliability.memory import Memory
-from tests.unit.ledger import VIDEO_URL, Sold
+from tests.unit.ledger import Sold
 from tests.unit.world import BASE_URL, START, World
 
 BODIES = 25  # a life
@@ -73,9 +77,30 @@ def _wrapped(dice: random.Random, ids: list[str | None]) -> Any:
     return body
 
 
+def _mixed(dice: random.Random, ids: list[str | None]) -> dict[str, Any]:
+    """Another task's callback at this one's address, with its id, its reference, or both; `ids`: ours come first."""
+    own_id, own_reference, *others = ids
+    other_id, other_reference = dice.choice([pair for pair in zip(others[::2], others[1::2], strict=True)])
+    body = dice.choice(
+        [
+            {"task_id": other_id},
+            {"task_id": other_id, "task_info": {"external_task_id": other_reference}},
+            {"task_id": other_id, "task_info": {"external_task_id": own_reference}},
+            {"task_id": own_id, "task_info": {"external_task_id": other_reference}},
+            {"task_id": other_id, "data": {"task_id": own_id}},
+            {"task_id": own_id, "data": {"task_id": other_id}},
+        ]
+    )
+    word = dice.choice(["submitted", "processing", "succeed", "failed"])
+    videos = [{"id": f"v-{other_id}", "url": _url(str(other_id)), "duration": "5"}]
+    return {**body, "task_status": word, "task_result": {"videos": videos}, "created_at": dice.choice([START, 10**13])}
+
+
 LIES: dict[str, Callable[[random.Random, list[str | None]], Any]] = {
     "plain": _plain,
     "wrapped": _wrapped,
+    "mixed": _mixed,
+    "mixed_again": _mixed,
     "status": lambda dice, ids: {"task_id": ids[0], "task_status": dice.choice(WORDS)},
     "foreign_id": lambda dice, ids: {"task_id": _id(dice, ids), "task_status": "succeed"},
     "urls": lambda dice, ids: {"task_id": ids[0], "task_status": "succeed", "task_result": {"videos": _videos(dice)}},
@@ -86,6 +111,14 @@ LIES: dict[str, Callable[[random.Random, list[str | None]], Any]] = {
         ["", "{", "lie=1&task_status=succeed", "<lie/>", "NaN", "\x00", "nul\ud800"]
     ),
 }
+
+
+def _url(upstream_id: str) -> str:
+    return f"https://cdn.example/{upstream_id}.mp4?canary-signature"
+
+
+def _own_video(sold: Sold) -> list[dict[str, str]]:
+    return [{"id": f"v-{sold.upstream_id}", "url": _url(sold.upstream_id), "duration": "5"}]
 
 
 def _sent(lie: Any, dice: random.Random) -> tuple[str, bool]:
@@ -104,15 +137,16 @@ class _Life:
 
     def __init__(self, dice: random.Random, figures: Any) -> None:
         self.dice, self.figures = dice, figures
-        shows = dice.random() < 0.7
-        self.world = World(Memory(), profile={"ask_by_reference": shows, "hides_reference": not shows})
+        asked, hides = dice.choice([(True, False), (True, True), (False, True)])
+        self.world = World(Memory(), profile={"ask_by_reference": asked, "hides_reference": hides})
         provider = self.world.provider
+        provider.videos = _own_video
         provider.sold.append(Sold("stranger", "up-stranger", START - 60_000, 60))
         self.asked: dict[str, int] = {}
         for number in range(3):
             provider.seconds, provider.end = dice.uniform(20, 200), dice.choice(["succeed", "succeed", "failed"])
             provider.submit_faults = ["lost"] if number == 2 else []
-            self.world.create()
+            self.world.create(tenant="ab"[number % 2])
         self.sold = provider.sold[1:]
 
     def lie(self, name: str) -> None:
@@ -121,8 +155,9 @@ class _Life:
         if dice.random() < 0.3:
             world.states.run()
         sold = dice.choice(self.sold)
-        others = [one.upstream_id for one in world.provider.sold]
+        others = [name for one in world.provider.sold if one is not sold for name in (one.upstream_id, one.reference)]
         text, encoded = _sent(LIES[name](dice, [sold.upstream_id, sold.reference, *others]), dice)
+        world.provider.query_faults = ["mixed"] * (dice.random() < 0.3)
         token = webhooks.callback_url(BASE_URL, world.relay.keyring, sold.reference).rpartition("/")[2]
         event = {
             "pathParameters": {"task_id": sold.reference, "token": token},
@@ -146,18 +181,22 @@ class _Life:
         finished = (now - sold.at) / 1000 >= sold.seconds
         if task.phase in (Phase.RENDERED, Phase.SUCCEEDED, Phase.FAILED):
             assert finished and (sold.end == "failed") == (task.phase is Phase.FAILED), f"{task.phase} was a lie"
-        assert all(output["url"] == VIDEO_URL for output in task.outputs)
+        assert all(output["url"] == _url(sold.upstream_id) for output in task.outputs)
+        assert all(video["id"] == f"v-{sold.upstream_id}" for video in task.videos)
         assert task.units in (None, "1.5") and "lie" not in task.reason + task.waits_for
         return task
 
     def end(self) -> None:
         world = self.world
+        world.provider.query_faults = []
         world.run(700, step=300)
         for sold in self.sold:
             task = self.check(sold)
             parked = task.upstream_id is None and not world.provider.profile.ask_by_reference
             assert task.phase in (Phase.SUCCEEDED, Phase.FAILED) or (parked and task.phase is Phase.UNCONFIRMED), task
         rows = world.dynamodb.scan(TableName=world.table.rows.name, ConsistentRead=True)["Items"]
+        for row in rows:
+            row.pop("hints", None)  # of a task in doubt: asked after, and never believed
         assert "lie" not in json.dumps(rows).replace("client", "")
 
 

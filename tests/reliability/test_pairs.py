@@ -1,4 +1,5 @@
-"""Two faults in one life, drawn: deaths, lost answers, a provider in trouble, executions killed, bad copies."""
+"""Two faults in one life, drawn: deaths, lost answers, late requests, a provider in trouble, executions killed, bad
+copies."""
 
 import random
 from dataclasses import replace
@@ -7,17 +8,18 @@ from kling_relay.task import CLOSED
 
 from tests.reliability.campaign import Campaign
 from tests.reliability.life import PROFILES, Life, Story
-from tests.unit.effects import DEATHS, LOST
+from tests.unit.effects import DEATHS, LATE, LOST
 
 # What comes later than the settle window is the risk of who lets a POST be repeated; PROFILES has it where none is.
-POSTS = ("lost", "lost:25", "dropped", "not_sent", "no_room", "arrears")
-QUERIES = ("trouble", "unknown", "odd", "no_url", "foreign")
-COPIES = ("source_expired", "storage")
+POSTS = ("lost", "lost:25", "dropped", "not_sent", "no_room", "arrears", "maintenance")
+POSTS += ("moved", "forbidden", "firewall", "named_full", "named_refused", "named_down", "named_200")
+QUERIES = ("trouble", "unknown", "odd", "no_url", "foreign", "mixed")
+COPIES = ("source_expired", "storage", "second")
 EFFECTS = 20  # most lives have about so many
 
 
 def effect_fault(life: Life, dice: random.Random) -> None:
-    life.effects.plan[dice.randint(1, EFFECTS)] = dice.choice((*DEATHS, *LOST))
+    life.effects.plan[dice.randint(1, EFFECTS)] = dice.choice((*DEATHS, *LOST, *LATE))
 
 
 def death(life: Life, dice: random.Random) -> None:

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import Phase as Generate
-from kling_relay import advance, submission, sweeper, table
+from kling_relay import advance, confirm, evidence, recording, snapshot, submission, sweeper, table
 from kling_relay.facts import Facts
-from kling_relay.gate import Gate
 from kling_relay.provider import NotSent, Outcome, Unsure
 from kling_relay.relay import Relay
-from kling_relay.rows import LostRace, Rows
+from kling_relay.rows import LostRace, Rows, new_token
+from kling_relay.snapshot import Snapshot
 from kling_relay.table import TaskTable
 from kling_relay.task import MOVES, Phase, Step, Task
 
@@ -81,23 +82,17 @@ def no_pointer_condition(patch: Patch) -> None:
 
 def no_claim(patch: Patch) -> None:
     """The POST goes out before anything says so."""
-    as_it_was = TaskTable.move
-
-    def move(self: TaskTable, task: Task, to: Phase | None, **changes: Any) -> Task:
-        return task if to is Phase.SUBMITTING else as_it_was(self, task, to, **changes)
-
-    patch.setattr(TaskTable, "move", move)
-    patch.setitem(MOVES, Phase.SUBMITTED, MOVES[Phase.SUBMITTED] | {Phase.ACCEPTED})
+    patch.setattr(TaskTable, "claim", lambda self, task, **changes: task)
 
 
 def no_doubt(patch: Patch) -> None:
     """A POST whose outcome is unknown counts as one that was not sent."""
-    as_it_was = submission._record
+    as_it_was = submission._Sender._record
 
-    def record(relay: Relay, task: Task, outcome: Outcome, facts: Facts, gate: Gate) -> Any:
-        return as_it_was(relay, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome, facts, gate)
+    def record(self: submission._Sender, task: Task, outcome: Outcome) -> Any:
+        return as_it_was(self, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome)
 
-    patch.setattr(submission, "_record", record)
+    patch.setattr(submission._Sender, "_record", record)
 
 
 def no_own_token(patch: Patch) -> None:
@@ -145,6 +140,72 @@ def told_before_it_is_won(patch: Patch) -> None:
     patch.setattr(TaskTable, "move", move)
 
 
+def any_phase(patch: Patch) -> None:
+    """A move holds from every phase that its target may follow, whatever the decision was made on."""
+    as_it_was = TaskTable._moving
+
+    def moving(self: TaskTable, task: Task, to: Phase | None, also: Any, changes: dict[str, Any]) -> dict[str, Any]:
+        return as_it_was(self, task, to, also if to is None else MOVES[to], changes)
+
+    patch.setattr(TaskTable, "_moving", moving)
+
+
+def no_mark_of_claims(patch: Patch) -> None:
+    """A claimer recognises its claim by the token that every write of the row replaces."""
+    as_it_was = Rows.update
+    patch.setattr(Rows, "update", lambda self, expression, mark="write": as_it_was(self, expression))
+
+
+def any_answer_is_ours(patch: Patch) -> None:
+    patch.setattr(Snapshot, "is_about", lambda self, upstream_id: True)
+
+
+def errors_name_nothing(patch: Patch) -> None:
+    patch.setattr(snapshot, "names_task", lambda answer: False)
+
+
+def hints_are_dropped(patch: Patch) -> None:
+    patch.setattr(TaskTable, "keep_hint", lambda self, task, upstream_id: None)
+
+
+def the_account_of_today(patch: Patch) -> None:
+    """A task is asked for where new ones are sent."""
+    patch.setattr(Relay, "account_of", lambda self, task: self.account)
+
+
+def every_denial_proves(patch: Patch) -> None:
+    patch.setattr(evidence, "proven", lambda relay, task: True)
+
+
+def an_hour_of_proof(patch: Patch) -> None:
+    """A control that was found is not asked for again."""
+
+    def proven(relay: Relay, task: Task) -> bool:
+        control = relay.controls.get(evidence._pk(relay, task))
+        return control.found_at > control.missed_at
+
+    patch.setattr(evidence, "proven", proven)
+
+
+def proof_is_ignored(patch: Patch) -> None:
+    """A look-up that finds nothing counts, though the provider has refused a second task of the same reference."""
+
+    def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+        return confirm.look_up(relay, replace(task, proved_at=None), facts)
+
+    patch.setitem(advance._MOVERS, Phase.UNCONFIRMED, look_up)
+
+
+def try_again_after_all(patch: Patch) -> None:
+    """The client of a task of which it is not known whether it was recorded sends it again."""
+
+    def record(table: TaskTable, task: Task, *, clock: Any, body_hash: str, **more: Any) -> Task:
+        key, budget = more.get("idempotency_key"), more.get("budget")
+        return recording._record(table, task, body_hash, key, budget, new_token())
+
+    patch.setattr(recording, "record", record)
+
+
 SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, ...]]] = [
     (no_phase_condition, test_interleavings.test_interleavings, ("falling_asleep",)),
     (no_attempt_fence, test_interleavings.test_interleavings, ("zombie",)),
@@ -160,6 +221,18 @@ SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, .
     (no_sweeper, test_pairs.test_pairs_of_faults, ()),
     (no_sweeper, test_executions.test_killed_executions, ("accepts",)),
     (no_second_copy, test_deaths.test_deaths, ("copy_fails",)),
+    (any_phase, test_deaths.test_late_requests, ("denies_fail",)),
+    (no_mark_of_claims, test_deaths.test_late_requests, ("accepts",)),
+    (any_answer_is_ours, test_deaths.test_deaths, ("mixed_hidden",)),
+    (errors_name_nothing, test_deaths.test_lost_answers, ("named_full",)),
+    (errors_name_nothing, test_pairs.test_pairs_of_faults, ()),
+    (errors_name_nothing, test_histories.play, (0, Generate.generate)),
+    (hints_are_dropped, test_deaths.test_deaths, ("blind",)),
+    (the_account_of_today, test_deaths.test_lost_answers, ("switched",)),
+    (every_denial_proves, test_deaths.test_lost_answers, ("denies_auto",)),
+    (an_hour_of_proof, test_deaths.test_lost_answers, ("denies_auto",)),
+    (proof_is_ignored, test_deaths.test_deaths, ("official_lags",)),
+    (try_again_after_all, test_deaths.test_lost_answers, ("accepts",)),
     (told_before_it_is_won, test_deaths.test_deaths, ("accepts",)),
     (told_before_it_is_won, test_interleavings.test_interleavings, ("falling_asleep",)),
 ]
@@ -177,6 +250,7 @@ def test_sabotage(
     campaign_of: Callable[..., None],
     variant: tuple[Any, ...],
 ) -> None:
+    campaign.thorough = True
     take_away(monkeypatch)
     with pytest.raises(AssertionError):
         campaign_of(campaign, *variant)

@@ -448,6 +448,15 @@ class TestEvidence:
         world.run(1200)
         assert world.task(task.id).phase is Phase.UNCONFIRMED and len(world.provider.posts) == 2
 
+    def test_a_provider_that_has_forgotten_its_references_proves_nothing(self, world: World) -> None:
+        """Guess: a relay that starts again breaks connections, and keeps no references beyond its memory."""
+        assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
+        task = lost(world)
+        world.provider.denies = True
+        world.run(1800)
+        assert world.task(task.id).phase is Phase.UNCONFIRMED and len(world.provider.posts) == 2
+        assert world.provider.billed(task.id) == 1
+
     def test_a_control_is_made_once_a_day_and_path(self, world: World) -> None:
         for _ in range(3):
             world.until_closed(world.create().id)

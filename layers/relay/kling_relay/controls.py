@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from kling_relay.rows import Rows, plain
 
 _DAY_MS = 86_400_000  # a control a day, as long as tasks come
-_FRESH_MS = 3_600_000  # an older one is asked once more before a denial counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +21,6 @@ class Control:
 
     def due(self, now: int) -> bool:
         return now - max(self.found_at, self.missed_at) >= _DAY_MS
-
-    def proves(self, now: int) -> bool:
-        return self.found_at > self.missed_at and now - self.found_at < _FRESH_MS
 
 
 class Controls:

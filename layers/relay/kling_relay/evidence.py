@@ -19,13 +19,14 @@ def learn(relay: Relay, task: Task) -> None:
 
 
 def proven(relay: Relay, task: Task) -> bool:
-    """Whether a denial of `task` proves something now. Asks for the last control once more if it is old."""
+    """Whether a denial of `task` proves something now. Asks for the last control once more: a provider that forgets
+    its references when it starts again loses them together with the answers under way. It costs nothing."""
     provider = relay.provider_of(task)
     if provider.profile.unique_reference or not _is_learned(provider):
         return provider.profile.unique_reference
-    control, now = relay.controls.get(_pk(relay, task)), relay.clock.now_ms()
-    if control.proves(now) or not control.reference or control.missed_at > control.found_at:
-        return control.proves(now)
+    control = relay.controls.get(_pk(relay, task))
+    if control.missed_at >= control.found_at:
+        return False
     return _ask(relay, provider, task, control.reference)
 
 
