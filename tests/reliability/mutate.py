@@ -50,7 +50,7 @@ TESTS = {
     "recording": "recording intake handlers refused_again promise spending money told_metrics",
     "submission": "submission promise account_trouble gate pause sweeper callback",
     "confirm": "confirm promise submission parked callback rendered",
-    "evidence": "promise parked",
+    "evidence": "evidence promise parked",
     "provider": "provider_answers provider provider_outcomes provider_hostile account_trouble",
     "gate": "gate promise account_trouble pause submission sweeper",
     "rows": "rows table recording keys spending listing reconcile",

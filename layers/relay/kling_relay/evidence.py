@@ -9,7 +9,7 @@ from kling_relay.task import Task
 def learn(relay: Relay, task: Task) -> None:
     """Make a control of a task that the provider was just seen to have, once a day. Never raises."""
     provider = relay.provider_of(task)
-    if not _is_learned(provider) or task.upstream_id is None:
+    if not _is_learned(provider):
         return
     try:
         if relay.controls.due(_pk(relay, task), relay.clock.now_ms()):
@@ -22,12 +22,10 @@ def proven(relay: Relay, task: Task) -> bool:
     """Whether a denial of `task` proves something now. Asks for the last control once more: a provider that forgets
     its references when it starts again loses them together with the answers under way. It costs nothing."""
     provider = relay.provider_of(task)
-    if provider.profile.unique_reference or not _is_learned(provider):
-        return provider.profile.unique_reference
-    control = relay.controls.get(_pk(relay, task))
-    if control.missed_at >= control.found_at:
+    if not _is_learned(provider):
         return False
-    return _ask(relay, provider, task, control.reference)
+    control = relay.controls.get(_pk(relay, task))
+    return control.found_at > control.missed_at and _ask(relay, provider, task, control.reference)
 
 
 def _ask(relay: Relay, provider: Provider, task: Task, reference: str, upstream_id: str | None = None) -> bool:
