@@ -68,10 +68,11 @@ mutate: $(VENV)/test.done ## break the critical modules line by line: do the tes
 	@AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing $(VENV)/bin/python tests/reliability/mutate.py \
 	  $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
-check: $(VENV)/test.done ## format, lint, types, security (bandit), template
+check: $(VENV)/test.done ## format, lint, types, spelling, security (bandit), template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell .
 	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive functions layers/relay local
 	$(VENV)/bin/cfn-lint template.yaml
 

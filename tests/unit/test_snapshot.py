@@ -44,7 +44,7 @@ def official(**data: object) -> dict[str, object]:
         *((word, "failed") for word in ("failed", "FAILURE", "fail")),
         *(
             (word, None)
-            for word in ("UNKNOWN", "", "succeed ", "sucess", "done", "审核中", "0", 1, True, None, {}, ["succeed"])
+            for word in ("UNKNOWN", "", "succeed ", "succeeds", "done", "审核中", "0", 1, True, None, {}, ["succeed"])
         ),
     ],
 )
