@@ -36,6 +36,12 @@ test-runtime: $(VENV)/test.done ## the suites on Python 3.13, the functions' own
 	@$(if $(RUNTIME),$(MAKE) --no-print-directory $(VENV)/runtime.done RUNTIME="$(RUNTIME)")
 	@$(if $(RUNTIME),$(VENV)/runtime/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(SUITES) $(ARGS))
 
+quick: $(VENV)/test.done ## before each commit, in under a minute: format, lint, types, the unit tests that are neither slow nor open sockets
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not enable_socket" tests/unit $(ARGS)
+
 campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=7, NAME=crash, LIVES=10000)
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
