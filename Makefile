@@ -36,6 +36,12 @@ test-runtime: $(VENV)/test.done ## the suites on Python 3.13, the functions' own
 	@$(if $(RUNTIME),$(MAKE) --no-print-directory $(VENV)/runtime.done RUNTIME="$(RUNTIME)")
 	@$(if $(RUNTIME),$(VENV)/runtime/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(SUITES) $(ARGS))
 
+quick: $(VENV)/test.done ## before each commit, in under a minute: format, lint, types, the unit tests that are neither slow nor open sockets
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not enable_socket" tests/unit $(ARGS)
+
 campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=7, NAME=crash, LIVES=10000)
 	@CAMPAIGN=long CAMPAIGN_SEED="$(SEED)" CAMPAIGN_LIVES="$(LIVES)" $(VENV)/bin/python -m pytest tests/reliability \
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
@@ -68,10 +74,11 @@ mutate: $(VENV)/test.done ## break the critical modules line by line: do the tes
 	@AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing $(VENV)/bin/python tests/reliability/mutate.py \
 	  $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
-check: $(VENV)/test.done ## format, lint, types, security (bandit), template
+check: $(VENV)/test.done ## format, lint, types, spelling, security (bandit), template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell .
 	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive functions layers/relay local
 	$(VENV)/bin/cfn-lint template.yaml
 

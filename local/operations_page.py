@@ -33,10 +33,13 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class OperationsPage:
-    """Answers below PREFIX. `client` makes boto3 clients; the dashboard is the only one that the stack has."""
+    """Answers below PREFIX. `client` makes boto3 clients; the dashboard is the only one that the stack has.
 
-    def __init__(self, client: Callable[[str], Any], operate_function: str) -> None:
-        self._operate_function = operate_function
+    `version`: the stack's output `Version`.
+    """
+
+    def __init__(self, client: Callable[[str], Any], operate_function: str, version: str) -> None:
+        self._operate_function, self._version = operate_function, version
         self._cloudwatch, self._logs, self._lambda = client("cloudwatch"), client("logs"), client("lambda")
         self._read = series.reader(self._cloudwatch)
 
@@ -72,7 +75,7 @@ class OperationsPage:
 
         widgets = [{**widget, "drawn": content(widget)} for widget in described]
         window = {"start": start_ms, "end": end_ms, "ranges": list(RANGES)}
-        return {"name": name, "window": window, "widgets": widgets}
+        return {"name": name, "version": self._version, "window": window, "widgets": widgets}
 
     def _dashboard(self) -> tuple[str, list[dict[str, Any]]]:
         """Its name, and its widgets as they were deployed."""

@@ -119,7 +119,7 @@ class Stack:
         api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
         figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
         edge = self._edge(self._front.url, outputs["VideoBucket"])
-        operations = OperationsPage(self.emulator.client, outputs["OperateTasksFunction"])
+        operations = OperationsPage(self.emulator.client, outputs["OperateTasksFunction"], outputs["Version"])
         self._front.start(api_base, edge, figures, operations)
         self.emulator.client("ssm").put_parameter(
             Name=f"/{deployment.STACK_NAME}/base-url", Value=self._front.url, Overwrite=True

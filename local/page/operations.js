@@ -227,7 +227,7 @@ async function refresh() {
     const answer = await fetch(`/operations/board?minutes=${minutes.value || 15}`);
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     shown = await answer.json();
-    document.getElementById("name").textContent = shown.name;
+    document.getElementById("name").textContent = `${shown.name}, version ${shown.version}`;
     if (!minutes.length) {
       minutes.append(...shown.window.ranges.map((range) => new Option(range < 120 ? `${range} min` : `${range / 60} h`, range)));
     }

@@ -20,4 +20,5 @@ def test_the_page_draws_graphs_alarms_and_widgets(driver: Driver, tmp_path: Path
     page = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True).stdout
     assert "does not answer" not in page and int(re.findall(r'data-drawn="(\d+)"', page)[0]) >= 1
     assert page.count("<canvas") >= 15 and page.count('class="alarm ') >= 15
+    assert re.search(r'id="name">[^<]+, version \d+\.\d+\.\d+<', page)
     assert "Are videos coming out?" in page and "<b" in page and shot.stat().st_size > 100_000

@@ -71,6 +71,9 @@ class Aws:
         widget = {"type": "custom", "properties": {"endpoint": FUNCTION}}
         return {"DashboardBody": json.dumps({"widgets": [widget]})}
 
+    def describe_alarms(self, **_: Any) -> dict[str, Any]:
+        return {"MetricAlarms": [], "CompositeAlarms": []}
+
     def invoke(self, FunctionName: str, Payload: str) -> dict[str, Any]:
         self.called.append((FunctionName, json.loads(Payload)))
         return {"Payload": io.BytesIO(b'"<p>drawn</p>"')}
@@ -82,7 +85,7 @@ def aws() -> Aws:
 
 
 def ask(aws: Aws, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    page = OperationsPage(lambda _: aws, "OperateTasks")
+    page = OperationsPage(lambda _: aws, "OperateTasks", "1.2.3")
     given = {"Content-Type": "application/json", **headers}
     status, told, answer = page.answer(method, path, given, b"" if body is None else json.dumps(body).encode())
     assert told["X-Content-Type-Options"] == "nosniff" and "script-src 'self';" in told["Content-Security-Policy"]
@@ -99,6 +102,11 @@ class TestWhatMayBeAsked:
     @pytest.mark.parametrize("name", ["chart.LICENSE.txt", "../operations.py", "..%2Ffront.py", "nothing.html"])
     def test_nothing_else_is_served(self, aws: Aws, name: str) -> None:
         assert ask(aws, "GET", f"/operations/{name}")[0] == 404
+
+    def test_the_board_states_the_version_of_the_stack(self, aws: Aws) -> None:
+        status, board = ask(aws, "GET", "/operations/board")
+        assert (status, board["name"], board["version"]) == (200, "board", "1.2.3")
+        assert b"shown.version" in ask(aws, "GET", "/operations/operations.js")[1]
 
     def test_a_widget_is_drawn_and_a_button_pressed(self, aws: Aws) -> None:
         payload = {"show": "account", "widgetContext": {"theme": "dark"}}

@@ -111,8 +111,8 @@ def _widget(title: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Te
 
 MUTATIONS: dict[str, tuple[Callable[[Template], None], str]] = {
     "a metric that is not ours": (
-        _word('"Accepted"', '"Acepted"'),
-        "Are videos coming out? The whole time range: KlingRelay Acepted: no such metric",
+        _word('"Accepted"', '"Acepted"'),  # codespell:ignore acepted
+        "Are videos coming out? The whole time range: KlingRelay Acepted: no such metric",  # codespell:ignore acepted
     ),
     "a statistic that says nothing": (
         _widget("Units spent", lambda one: one["properties"]["metrics"][0][-1].update(stat="p99")),

@@ -163,6 +163,7 @@ def test_outputs_name_what_tools_need(template: Template) -> None:
     named = {name: references(output["Value"]) for name, output in template["Outputs"].items()}
     assert named == {
         "ApiUrl": {"BaseUrlParameter"},
+        "Version": set(),
         "TaskTable": {"TaskTable"},
         "InputBucket": {"InputBucket"},
         "VideoBucket": {"VideoBucket"},

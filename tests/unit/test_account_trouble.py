@@ -16,6 +16,8 @@ from kling_relay.task import Phase
 from tests.unit.printed import printed
 from tests.unit.world import Cloud, World
 
+pytestmark = pytest.mark.slow
+
 IN_MEMORY = True
 HOUR = 3600.0
 

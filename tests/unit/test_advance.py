@@ -59,6 +59,7 @@ def test_what_the_provider_cannot_mean_is_no_success_and_no_failure(world: World
 
 
 @pytest.mark.parametrize("odd", ["odd", "no_url", "foreign", "trouble", "unknown"])
+@pytest.mark.slow
 def test_a_provider_that_never_makes_sense_ends_as_expired_and_then_for_good(cloud: Cloud, odd: str) -> None:
     world = World(cloud, deadline_seconds=600)
     task = world.create()
@@ -106,6 +107,7 @@ def test_the_watch_ends_where_the_provider_failed(cloud: Cloud) -> None:
     assert last.phase is Phase.EXPIRED and last.due_at is None and "provider did not finish" in last.reason
 
 
+@pytest.mark.slow
 def test_the_watch_ends_after_30_days(cloud: Cloud) -> None:
     world = World(cloud, deadline_seconds=600)
     world.provider.seconds = 60 * DAY
@@ -122,6 +124,7 @@ def test_the_watch_ends_after_30_days(cloud: Cloud) -> None:
     assert world.task(task.id).phase is Phase.EXPIRED
 
 
+@pytest.mark.slow
 def test_polls_are_even_and_not_many(world: World) -> None:
     world.provider.seconds = 10 * 3600
     world.create()
@@ -172,6 +175,7 @@ def test_the_wait_begins_when_the_copy_has_failed(world: World) -> None:
     assert step.next == "wait" and "source_unreachable" in step.task.waits_for
 
 
+@pytest.mark.slow
 def test_a_copy_that_never_works_expires_and_moves_once_more_only(cloud: Cloud) -> None:
     world = World(cloud, deadline_seconds=3600)
     world.copy_faults = ["too_large"] * 10_000
@@ -188,6 +192,7 @@ def test_a_copy_that_never_works_expires_and_moves_once_more_only(cloud: Cloud) 
     assert "too_large" in last.reason
 
 
+@pytest.mark.slow
 def test_a_copy_that_works_again_after_days_is_delivered(cloud: Cloud) -> None:
     world = World(cloud, deadline_seconds=3600)
     world.copy_faults = ["storage"] * 10_000

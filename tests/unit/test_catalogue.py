@@ -278,6 +278,7 @@ JSON = st.recursive(
 
 @settings(deadline=None, max_examples=200)
 @given(st.text() | JSON.map(json.dumps))
+@pytest.mark.slow
 def test_any_overlay_is_taken_or_refused(text: str) -> None:
     try:
         assert overlaid(text).models is not None

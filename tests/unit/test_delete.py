@@ -14,6 +14,8 @@ from tests.unit.test_intake import b64, png
 from tests.unit.test_uploads import upload
 from tests.unit.world import BODY, Cloud, World
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 RUNNING = set(Phase) - CLOSED - {Phase.ACCEPTED}
 

@@ -20,6 +20,8 @@ from tests.unit.test_dashboard import drawn
 from tests.unit.test_delete import delete, objects
 from tests.unit.world import Cloud, World, template
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 DEADLINE = 600
 COPIERS_GONE = schedule.COPY_SECONDS + schedule.GRACE_SECONDS

@@ -14,6 +14,8 @@ from tests.unit.pictures import jpeg, png
 from tests.unit.test_handlers import event as handler_event
 from tests.unit.world import Cloud, World, video_keys
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 MODEL = {"default_model_image2video": "kling-v1-6"}
 

@@ -15,6 +15,8 @@ from tests.unit.pictures import jpeg, png
 from tests.unit.test_intake import b64
 from tests.unit.world import Cloud, World, video_keys
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 KEY = "inbox/batch/night.tasks.jsonl"
 TEXT = {"kind": "text2video", "prompt": "rain", "model_name": "kling-v1-6"}

@@ -18,6 +18,8 @@ from moto.dynamodb.models.dynamo_type import DynamoType, Item
 
 from tests.unit.world import START, World
 
+pytestmark = pytest.mark.slow
+
 COUNTS = [int(count) for count in os.environ.get("LIST_SIZES", "10 10000").split()]
 
 

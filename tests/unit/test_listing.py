@@ -41,6 +41,7 @@ def test_an_empty_list(world: World) -> None:
         assert (status, body["code"], body["data"]) == (200, 0, []) and isinstance(body["message"], str)
 
 
+@pytest.mark.slow
 def test_newest_first_in_pages(world: World) -> None:
     every = fill(world, 75)
     assert ids(world) == every[:30] == ids(world, "pageNum=&pageSize=")

@@ -14,6 +14,8 @@ from tests.unit.test_intake import b64, png
 from tests.unit.test_uploads import upload
 from tests.unit.world import BODY, World, load, template
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 OWNER, STRANGER = "acme", "umbrella"
 MISSING = {"task": "f" * 32, "external": "no-such-order", "upload": f"s3://inputs/uploads/{OWNER}/{'0' * 32}.png"}

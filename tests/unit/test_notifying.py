@@ -15,6 +15,8 @@ from standardwebhooks import Webhook
 from tests.unit.printed import printed
 from tests.unit.world import BODY, World
 
+pytestmark = pytest.mark.slow
+
 IN_MEMORY = True
 
 HOOK = "https://client.example/hook?canary=1"

@@ -13,6 +13,8 @@ from kling_relay.task import Task
 from tests.unit.test_handlers import event, token
 from tests.unit.world import World
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 CASES = int(os.environ.get("FUZZ_CASES", "150"))
 many = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))

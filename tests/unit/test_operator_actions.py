@@ -14,6 +14,8 @@ from kling_relay.task import Phase, Task
 from tests.unit.tables import fresh
 from tests.unit.world import BODY, START, World, video_keys
 
+pytestmark = pytest.mark.slow
+
 
 def operate(world: World, action: str, **more: Any) -> dict[str, Any]:
     answer: dict[str, Any] = world.call("operate_tasks", {"action": action, **more})

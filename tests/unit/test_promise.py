@@ -318,6 +318,7 @@ class TestAccounts:
 
 
 class TestRefusals:
+    @pytest.mark.slow
     def test_a_task_that_the_account_may_not_have_holds_nobody_back(self, world: World) -> None:
         for minute in range(30):
             world.provider.submit_faults = ["forbidden"] if minute % 3 == 0 else []
@@ -353,6 +354,7 @@ class TestRefusals:
         assert world.task(task.id).phase is Phase.ACCEPTED and len(world.provider.posts) == 2
         assert world.until_closed(task.id).phase is Phase.SUCCEEDED
 
+    @pytest.mark.slow
     def test_ten_minutes_of_maintenance_lose_nothing(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         real, ends = world.provider._submit, world.clock.now + 600_000
         down = NoRoom("HTTP 503, code 5001", maintenance=True)

@@ -3,12 +3,15 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kling_relay.errors import KlingError
 from kling_relay.request import KINDS, parse
 
 from tests.unit.bodies import VALID
+
+pytestmark = pytest.mark.slow
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=40)

@@ -11,6 +11,8 @@ from kling_relay.task import Phase, Task
 
 from tests.unit.world import BASE_URL, BODY, World
 
+pytestmark = pytest.mark.slow
+
 FUNCTIONS = ["task_api", "kling_callback", "advance_task", "archive_video", "sweep_tasks", "operate_tasks"]
 STEPS = ["key", "create", "early callback", "query", "callback", "copy", "end"]
 

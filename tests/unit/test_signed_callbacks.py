@@ -209,6 +209,7 @@ def test_the_token_comes_before_anything_else_is_read(world: World, monkeypatch:
     assert world.call("kling_callback", event)["statusCode"] == 404 and reads == []
 
 
+@pytest.mark.slow
 def test_a_thousand_pokes_cost_a_query_in_five_seconds(world: World) -> None:
     """Whatever they say, and while workflow and sweeper go on as usual."""
     world.provider.seconds = 10**6

@@ -13,6 +13,8 @@ from tests.unit.inbox import Queue, drop, empty, result, task_of
 from tests.unit.pictures import jpeg
 from tests.unit.world import Cloud, World
 
+pytestmark = pytest.mark.slow
+
 TABLE_IN_MEMORY = True
 RING = Keyring({"k1": "a", "k2": "b"})
 ODD = " +%&=?#@:;,$!'()[]{}<>|\\^~`\"*\n\t\r\x7fäßñ漢字😀\u0301\u202e%20%2B%00.."

@@ -241,6 +241,7 @@ def late_and_young(cloud: Cloud, late: int, **settings: int) -> tuple[World, lis
     return world, ids, young
 
 
+@pytest.mark.slow
 def test_tasks_past_their_deadline_take_nobodys_turn_and_end_in_one_sweep(cloud: Cloud) -> None:
     world, late, young = late_and_young(cloud, 450)
     assert world.sweep()["late"] == 450
@@ -292,6 +293,7 @@ def test_what_the_index_shows_as_late_may_be_under_way(cloud: Cloud, monkeypatch
     assert [world.task(task.id).phase for task in (sent, young)] == [Phase.SUBMITTED, Phase.ACCEPTED]
 
 
+@pytest.mark.slow
 def test_ten_thousand_lines_of_one_tenant_keep_nobody_else_waiting(cloud: Cloud) -> None:
     """One task each of the other tenants is started in the first round of turns."""
     world = World(cloud)
@@ -312,6 +314,7 @@ def test_ten_thousand_lines_of_one_tenant_keep_nobody_else_waiting(cloud: Cloud)
     assert len(world.provider.sold) == 4
 
 
+@pytest.mark.slow
 def test_waiting_rows_of_an_older_version_get_their_turns(cloud: Cloud) -> None:
     """Rows of c90a538 have no `turn`."""
     world = World(cloud)

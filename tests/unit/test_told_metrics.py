@@ -9,6 +9,8 @@ from kling_relay.task import Phase
 from tests.unit.printed import printed
 from tests.unit.world import BODY, Cloud, World
 
+pytestmark = pytest.mark.slow
+
 
 def test_callbacks_are_counted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     task = world.create()

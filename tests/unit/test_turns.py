@@ -57,6 +57,7 @@ def test_who_ran_out_of_time_hides_nobody(world: World) -> None:
         assert set(found(world, last)) == {(young, "acme"), (other, "zoo")}
 
 
+@pytest.mark.slow
 def test_ten_thousand_of_one_tenant_cost_a_query_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting(world, "globex", *range(10_000))
     others = {name: waiting(world, name, 20_000)[0] for name in ("acme", "initech", "umbrella")}

@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 
 import certifi
 
-from kling_relay import address
+from kling_relay import USER_AGENT, address
 from kling_relay.address import AddressError, Origin
 from kling_relay.deadline import Deadline
 
@@ -32,7 +32,7 @@ MAX_REDIRECTS = 2
 READ_BYTES = 1 << 20
 FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
 
-_HEADERS = {"User-Agent": "kling-relay", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 
 class FetchError(Exception):

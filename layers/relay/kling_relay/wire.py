@@ -11,7 +11,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from kling_relay import fetch
+from kling_relay import USER_AGENT, fetch
 from kling_relay.deadline import Deadline
 
 CONNECT_SECONDS = 3.05  # for the connection with its TLS handshake
@@ -83,7 +83,7 @@ class Wire:
     where the profile says, once, and nowhere else."""
 
     def __init__(self) -> None:
-        headers = {"User-Agent": "kling-relay", "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._pools = PoolManager(headers=headers, retries=False)
         self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 

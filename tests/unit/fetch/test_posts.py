@@ -4,6 +4,7 @@ head."""
 import socket
 from typing import Any
 
+import kling_relay
 import pytest
 from kling_relay.fetch import FRAME_BYTES, FetchError, Receipt, post
 
@@ -46,7 +47,7 @@ def test_the_body_and_its_headers_arrive_once(world: World) -> None:
         "cdn.example.com",
     )
     assert (headers["accept-encoding"], headers["connection"]) == ("identity", "close")
-    assert (headers["user-agent"], headers["accept"]) == ("kling-relay", "*/*")
+    assert (headers["user-agent"], headers["accept"]) == (kling_relay.USER_AGENT, "*/*")
 
 
 @pytest.mark.parametrize("status", [200, 299, 301, 400, 410, 429, 500, 503])
