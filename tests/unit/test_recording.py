@@ -185,7 +185,10 @@ def test_a_conflict_after_our_own_write_is_answered_with_the_row(world: World, m
 
 @pytest.mark.parametrize(
     "code",
-    ["ValidationException", "AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"],
+    [
+        *("TransactionCanceledException", "ValidationException", "AccessDeniedException"),
+        *("ResourceNotFoundException", "UnrecognizedClientException"),
+    ],
 )
 def test_a_request_that_is_at_fault_is_not_repeated(world: World, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     silent = Silent(world, monkeypatch, client_error(code))

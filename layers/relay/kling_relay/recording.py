@@ -20,8 +20,12 @@ from kling_relay.task import Task
 
 _PATIENCE_MS = 20_000  # for an answer of the table, within the gateway's 29 s
 _PAUSE_SECONDS = 0.25
-# What the table answers if it has surely written nothing, and never will: the request itself is at fault.
-_DEFINITE = {"ValidationException", "AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"}
+# What the table answers if it has surely written nothing, and never will: the request itself is at fault. A transaction
+# that met another one at its rows is not among them: `conflicted` is asked before.
+_DEFINITE = {
+    *("TransactionCanceledException", "ValidationException", "AccessDeniedException"),
+    *("ResourceNotFoundException", "UnrecognizedClientException"),
+}
 _MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
 
 
