@@ -6,7 +6,7 @@ from urllib.parse import unquote  # API Gateway hands paths on as they were sent
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import auth, creation, delivery, listing, measures, removal, request, uploads
+from kling_relay import auth, creation, delivery, listing, measures, message, removal, request, uploads
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay, current
@@ -88,7 +88,7 @@ def _find(relay: Relay, tenant: str, kind: str, reference: str) -> Task:
 
 
 def _body() -> bytes:
-    return request.raw_body(app.current_event.body, bool(app.current_event.is_base64_encoded))
+    return message.body_bytes(app.current_event.body, bool(app.current_event.is_base64_encoded))
 
 
 def _request_id() -> str:

@@ -21,7 +21,7 @@ from tests.unit.pictures import jpeg, png, text
         ({"model_name": "m" * 129}, "model_name: a text of at most 128 characters is expected"),
         ({"cfg_scale": 1.1}, "cfg_scale: a number from 0 to 1 is expected; sent: 1.1"),
         ({"cfg_scale": -0.1}, "cfg_scale: a number from 0 to 1 is expected; sent: -0.1"),
-        ({"cfg_scale": "0.5"}, "cfg_scale: a number from 0 to 1 is expected; sent: a text of 3 characters"),
+        ({"cfg_scale": "0,5"}, "cfg_scale: a number from 0 to 1 is expected; sent: a text of 3 characters"),
         ({"cfg_scale": 10**400}, "cfg_scale: a number from 0 to 1 is expected; sent: a number of more than 15 digits"),
         ({"cfg_scale": True}, "cfg_scale: a number from 0 to 1 is expected; sent: true"),
         ({"mode": "fast"}, "mode: one of 4k, pro, std is expected; sent: 'fast'"),
@@ -43,8 +43,8 @@ from tests.unit.pictures import jpeg, png, text
         ({"callback_url": "https://a.b/c\n"}, "callback_url: an http(s) URL"),
         ({"callback_url": "https://a.b/" + "c" * 2048}, "callback_url: an http(s) URL of at most 2048 characters"),
         ({"external_task_id": "e" * 257}, "external_task_id: a text of at most 256 characters is expected"),
-        ({"external_task_id": 5}, "external_task_id: a text of at most 256 characters is expected; sent: 5"),
-        ({"watermark_info": {"enabled": "true"}}, "watermark_info.enabled: true or false is expected"),
+        ({"external_task_id": 5.5}, "external_task_id: a text of at most 256 characters is expected; sent: 5.5"),
+        ({"watermark_info": {"enabled": "yes"}}, "watermark_info.enabled: true or false is expected"),
         ({"watermark_info": {"x": 1}}, "watermark_info.enabled: this field is required"),
         ({"watermark_info": True}, "watermark_info: an object is expected; sent: true"),
         # at most one of tail, masks and camera
@@ -89,7 +89,7 @@ from tests.unit.pictures import jpeg, png, text
         ({"multi_prompt": SHOTS * 4}, "multi_prompt: a list of 1 to 6 entries is expected; sent: a list with 8 entrie"),
         ({"multi_prompt": [{**SHOTS[0], "prompt": "x" * 513}]}, "multi_prompt[0].prompt: a text of at most 512 charac"),
         ({"multi_prompt": [{**SHOTS[0], "duration": "0"}]}, "multi_prompt[0].duration: one of 1, 2, 3"),
-        ({"multi_prompt": [{**SHOTS[0], "index": "1"}]}, "multi_prompt[0].index: a whole number from 0 to 100"),
+        ({"multi_prompt": [{**SHOTS[0], "index": "one"}]}, "multi_prompt[0].index: a whole number from 0 to 100"),
         ({"multi_prompt": [{**SHOTS[0], "prompt": ""}]}, "multi_prompt[0].prompt: this field is required"),
         ({"multi_prompt": "two dogs"}, "multi_prompt: a list of 1 to 6 entries is expected; sent: a text of 8 charact"),
         # elements and voices
