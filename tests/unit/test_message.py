@@ -4,21 +4,23 @@ That API Gateway decodes a body as UTF-8, with U+FFFD for bytes that are not, is
 that bodies are text unless a binary media type matches. `make doctor` can check it on a deployed stack.
 """
 
+import base64
+import gzip
 import json
 from typing import Any
 
 import pytest
 from kling_relay.errors import KlingError
-from kling_relay.message import body_bytes, decode
+from kling_relay.message import body_bytes, decode, http_body
 
 from tests.unit.world import BODY, World
 
 
 @pytest.mark.parametrize(
     ("text", "is_base64", "raw"),
-    [(None, False, b""), ("{é}", False, "{é}".encode()), ("e30=", True, b"{}"), ("", True, b"")],
+    [("", False, b""), ("{é}", False, "{é}".encode()), ("e30=", True, b"{}"), ("", True, b"")],
 )
-def test_bytes_of_a_body(text: str | None, is_base64: bool, raw: bytes) -> None:
+def test_bytes_of_a_body(text: str, is_base64: bool, raw: bytes) -> None:
     assert body_bytes(text, is_base64) == raw
 
 
@@ -26,6 +28,57 @@ def test_bytes_of_a_body(text: str | None, is_base64: bool, raw: bytes) -> None:
 def test_a_damaged_body_is_refused(text: str, is_base64: bool) -> None:
     with pytest.raises(KlingError, match="1201 body: "):
         body_bytes(text, is_base64)
+
+
+PACKED = gzip.compress(b'{"a": 1}')
+GZIP = {"content-encoding": "gzip"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_base64", "headers", "raw"),
+    [
+        (None, False, {}, b""),
+        ("{}", False, {"content-encoding": "identity"}, b"{}"),
+        ('{"a": 1}', False, GZIP, b'{"a": 1}'),  # unpacked by a gateway that compresses answers
+        (base64.b64encode(PACKED).decode(), True, GZIP, b'{"a": 1}'),
+        (base64.b64encode(PACKED).decode(), True, {"content-encoding": " X-GZIP "}, b'{"a": 1}'),
+        ('{"a": "b=c"}', False, {"content-type": "application/x-www-form-urlencoded"}, b'{"a": "b=c"}'),  # curl -d
+        ('[{"a": 1}]', False, {"content-type": "application/x-www-form-urlencoded"}, b'[{"a": 1}]'),
+    ],
+)
+def test_a_body_over_http(text: str | None, is_base64: bool, headers: dict[str, str], raw: bytes) -> None:
+    assert http_body(text, is_base64, headers, 100) == raw
+
+
+def test_a_gzip_bomb_is_unpacked_to_one_byte_over_the_limit() -> None:
+    packed = base64.b64encode(gzip.compress(bytes(10_000_000))).decode()
+    assert len(http_body(packed, True, GZIP, 1000)) == 1001
+
+
+@pytest.mark.parametrize(
+    ("text", "is_base64", "headers", "http", "words"),
+    [
+        (PACKED.decode("utf-8", "replace"), False, GZIP, 415, "Content-Encoding: an uncompressed body"),
+        (base64.b64encode(b"x").decode(), True, {"content-encoding": "br"}, 415, "(got 'br')"),
+        (base64.b64encode(PACKED[:-9]).decode(), True, GZIP, 400, "ends early"),
+        (base64.b64encode(b"no gzip at all").decode(), True, GZIP, 400, "is none"),
+        (PACKED.decode("utf-8", "replace"), False, {}, 400, "UTF-8 is expected"),
+        ("--x\r\n\ufffd", False, {"content-type": "Multipart/Form-Data; boundary=x"}, 400, "a form was sent: send"),
+        ("image=x&prompt=y", False, {"content-type": "application/x-www-form-urlencoded"}, 400, "a form was sent"),
+    ],
+)
+def test_a_body_that_cannot_be_read(text: str, is_base64: bool, headers: dict[str, str], http: int, words: str) -> None:
+    with pytest.raises(KlingError) as caught:
+        http_body(text, is_base64, headers, 100)
+    assert caught.value.http == http and words in caught.value.message
+
+
+def test_the_function_reads_them_with_its_headers(world: World) -> None:
+    status, answer = world.post("image=x&prompt=y", **{"Content-Type": "application/x-www-form-urlencoded"})
+    assert (status, answer["code"]) == (400, 1201) and "a form was sent" in answer["message"]
+    status, answer = world.post("\ufffd", **{"Content-Encoding": "gzip"})
+    assert (status, answer["code"]) == (415, 1200)
+    assert world.tasks() == []
 
 
 @pytest.mark.parametrize("prompt", ["caf\xe9".encode("latin-1"), "cat".encode("utf-16"), b"\xed\xa0\xbd"])

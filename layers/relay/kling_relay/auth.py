@@ -68,7 +68,7 @@ def issue(
 
 
 def authenticate(header: str | None, keys: Keys, keyring: Keyring, now_ms: int) -> Caller:
-    """Return who is behind the header Authorization or X-API-KEY. Raises KlingError 1000-1004 (HTTP 401) as Kling does."""
+    """Return who is behind a header Authorization or X-API-KEY. Raises KlingError 1000-1004 (HTTP 401) as Kling."""
     credential = _credential(header)
     if credential.startswith("kr_"):
         row = _by_api_key(credential, keys, keyring)

@@ -6,6 +6,8 @@ A message that was damaged on its way is refused: what it asks for is not what i
 import base64
 import json
 import re
+import zlib
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import msgspec
@@ -21,9 +23,46 @@ _LINE_LENGTHS = ({64}, {76})  # RFC 7468 and RFC 2045: encoders break lines ther
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def body_bytes(text: str | None, is_base64: bool) -> bytes:
-    """Return the bytes of a body as API Gateway hands it on. Raises KlingError if they were damaged before."""
+def http_body(text: str | None, is_base64: bool, headers: Mapping[str, str], limit: int) -> bytes:
+    """Return the bytes of a request's body as API Gateway hands it on: at most `limit`, or as many as show that it is
+    longer. `headers` has lower-case names. Raises KlingError for a form, a body that was damaged before, and a
+    compression that cannot be undone (HTTP 415)."""
     text = text or ""
+    is_json = text.lstrip().startswith("{")
+    if not is_json:
+        _refuse_form(text, headers.get("content-type") or "")
+    encoding = (headers.get("content-encoding") or "identity").strip().lower()
+    if encoding == "identity" or is_json:  # a gateway that compresses answers unpacks requests too
+        return body_bytes(text, is_base64)
+    if is_base64 and encoding in ("gzip", "x-gzip"):
+        return _unpacked(body_bytes(text, is_base64), limit)
+    raise KlingError(1200, f"Content-Encoding: an uncompressed body is expected (got {encoding[:32]!r})", http=415)
+
+
+def _refuse_form(text: str, content_type: str) -> None:
+    """Raise KlingError for a form. curl -d names the second type for JSON too, which never comes here."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data" or (kind == "application/x-www-form-urlencoded" and "=" in text):
+        raise KlingError(
+            1201,
+            "body: a JSON object is expected, a form was sent: send Content-Type application/json, and the image as a "
+            "URL, in base64, or uploaded before (POST /kling/v1/uploads)",
+        )
+
+
+def _unpacked(data: bytes, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)  # gzip alone
+    try:
+        body = unpacker.decompress(data, limit + 1)
+    except zlib.error as exc:
+        raise KlingError(1201, "body: it is announced as gzip and is none") from exc
+    if len(body) <= limit and not unpacker.eof:
+        raise KlingError(1201, f"body: the gzip data ends early ({len(data)} bytes were sent)")
+    return body
+
+
+def body_bytes(text: str, is_base64: bool) -> bytes:
+    """Return the bytes of a body as API Gateway hands it on. Raises KlingError if they were damaged before."""
     if is_base64:
         try:
             return base64.b64decode(text, validate=True)

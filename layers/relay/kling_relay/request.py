@@ -66,6 +66,17 @@ def parse(kind: str, raw: bytes) -> Request:
 def check(kind: str, given: dict[str, Any], folder: str | None = None) -> Request:
     """Check and normalise what `read` returned. In a request that lies in a `folder` of the input bucket (its key with
     the slash at the end) images may also be keys relative to that. Raises KlingError as `parse` does."""
+    try:
+        return _check(kind, given, folder)
+    except KlingError as error:
+        from kling_relay import wording  # only for refusals: nobody else pays for these imports
+
+        if not (hint := wording.misspelt(error.message, given)):
+            raise
+        raise KlingError(error.code, f"{error.message}; {hint}", http=error.http) from error
+
+
+def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
     sent = _without_blanks(_known(given))
     body = _convert(_forgiven(sent, KINDS[kind]), KINDS[kind])
     rules.check(body)
