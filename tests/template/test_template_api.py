@@ -118,6 +118,7 @@ def test_its_routes_are_these(template: Template) -> None:
             ("GET", "/v1/videos/{kind}"),
             ("POST", "/v1/uploads"),
             ("GET", "/account/costs"),
+            ("GET", "/v1/account/costs"),  # many clients put one prefix before every path
         ),
         *(("GET", "/v1/videos/{kind}/{reference}"), ("DELETE", "/v1/videos/{kind}/{reference}")),
     }
