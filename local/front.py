@@ -6,6 +6,7 @@ from the same address (`edge`); CloudFront has one of its own. So does the opera
 refuses requests that a page of another server sends. Any page may play a video: its address is signed.
 """
 
+import re
 import sys
 import threading
 import time
@@ -109,6 +110,17 @@ class Front:
         return got.status, kept, got.data
 
 
+class _Incomplete(Exception):
+    """A message ends before its announced length."""
+
+
+def _number(text: str, base: int) -> int:
+    """Parse digits alone, and few of them: int() takes signs and underscores too. Raises ValueError."""
+    if not re.fullmatch("[0-9a-fA-F]{1,8}" if base == 16 else "[0-9]{1,12}", text):
+        raise ValueError
+    return int(text, base)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -130,11 +142,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        length = self.headers.get("Content-Length") or "0"
-        if not length.isdecimal() or self.headers.get("Transfer-Encoding"):
+        try:
+            body = self._body()
+        except _Incomplete:  # the client has died: what came of its message is no request
+            self.close_connection = True
+            return None
+        except ValueError:
             self.close_connection = True
             return self._send(*gateway_answer(self.server.front.responses, "BAD_REQUEST_BODY", 400))
-        body = self._read(int(length))
         front, headers = self.server.front, dict(self.headers.items())
         video = front.edge if self.path.startswith(edge.PREFIX) else None
         refused = front.guard.refusal(self.headers, self.path, signed=video is not None)
@@ -153,13 +168,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
 
+    def _body(self) -> bytes:
+        """Read the body (RFC 9112 sections 6 and 7.1). Raises ValueError if its length is not clear, _Incomplete
+        if it ends before that length."""
+        length, encoding = self.headers.get("Content-Length"), self.headers.get("Transfer-Encoding")
+        if encoding is None:
+            return self._read(_number(length or "0", 10))
+        if encoding.strip().lower() != "chunked" or length is not None:
+            raise ValueError
+        body = b""
+        while size := _number(self._line().partition(";")[0].strip(), 16):
+            body = (body + self._read(size))[: MAX_BODY_BYTES + 1]
+            if self._line():
+                raise ValueError
+        while self._line():
+            pass  # a trailer field: dropped
+        return body
+
+    def _line(self) -> str:
+        line = self.rfile.readline(8192)
+        if not line.endswith(b"\n"):
+            raise _Incomplete
+        return line.decode("latin-1").strip("\r\n")
+
     def _read(self, length: int) -> bytes:
-        """The body, of which what is over the limit is read and dropped: so the client sees the answer."""
+        """Read `length` bytes, of which those over the limit are dropped, so that the client reads the answer."""
         kept = self.rfile.read(min(length, MAX_BODY_BYTES + 1))
         left = min(length, 20 * MAX_BODY_BYTES) - len(kept)
         self.close_connection = self.close_connection or length > 20 * MAX_BODY_BYTES
         while left > 0 and (dropped := self.rfile.read(min(65_536, left))):
             left -= len(dropped)
+        if left > 0:
+            raise _Incomplete
         return kept
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
