@@ -19,47 +19,58 @@ import urllib3
 from local import edge, operations_page
 from local.edge import Edge
 from local.gateway_figures import GatewayFigures
-from local.guard import Guard
+from local.guard import Answer, Guard
 from local.operations_page import OperationsPage
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
+_PREFLIGHT = {"AllowOrigin": "Origin", "AllowHeaders": "Headers", "AllowMethods": "Methods"}  # the template's names
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length", "host"}
 
 
-def gateway_answer(responses: dict[str, Any], kind: str, status: int) -> tuple[int, dict[str, str], bytes]:
+def gateway_answer(responses: dict[str, Any], kind: str, status: int, allowed_origins: str = "*") -> Answer:
     """Status, headers and body of the gateway's own answer `kind`, as the template's GatewayResponses have it.
 
-    `status`: what AWS answers where the template names none.
+    `status`: what AWS answers if the template names none. `allowed_origins`: the template's parameter.
     """
     fallback = "DEFAULT_5XX" if status >= 500 else "DEFAULT_4XX"
     response = responses.get(kind) or responses[fallback]
     request_id = str(uuid.uuid4())
     body = response["ResponseTemplates"]["application/json"].replace("$context.requestId", request_id)
     extra = response.get("ResponseParameters", {}).get("Headers", {})
-    headers = {name: value.strip("'") for name, value in extra.items()}
+    headers = {name: _value(value, allowed_origins) for name, value in extra.items()}
     headers |= {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
     return int(response.get("StatusCode", status)), headers, body.encode()
 
 
+def _value(value: Any, allowed_origins: str) -> str:
+    """Return a header's value as the template has it: quoted, and with one parameter at most."""
+    text = value["Fn::Sub"].replace("${AllowedOrigins}", allowed_origins) if isinstance(value, dict) else value
+    return str(text).strip("'")
+
+
 class Front:
-    """Serves `api_url` on 127.0.0.1:`port` in threads of this process; `responses` are the template's GatewayResponses.
+    """Serves `api_url` on 127.0.0.1:`port` in threads of this process. `responses` and `cors` are the template's
+    GatewayResponses and Cors, `allowed_origins` its parameter: empty for the front's own pages alone.
 
     The port is taken at once, so that one that is not free is noticed before anything else has started. Raises OSError.
     """
 
-    def __init__(self, port: int, responses: dict[str, Any]) -> None:
+    def __init__(
+        self, port: int, responses: dict[str, Any], cors: dict[str, Any] | None = None, allowed_origins: str = ""
+    ) -> None:
         self.pool = urllib3.PoolManager(maxsize=32, retries=False)
         self.api_base = ""
         self.edge: Edge | None = None
         self.figures: GatewayFigures | None = None
         self.operations: OperationsPage | None = None
-        self.responses = responses
+        self.responses, self.cors = responses, cors or {}
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
         self.port = int(self._server.server_address[1])
         self.guard = Guard(self.port, self.port)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.allowed_origins = allowed_origins or self.url
         self._thread: threading.Thread | None = None
 
     def start(
@@ -83,31 +94,38 @@ class Front:
             self.figures.stop()
         self.pool.clear()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         began = time.monotonic()
         answered = self._integrated(method, path, headers, body)
         if self.figures is not None:
             self.figures.tell(answered[0], (time.monotonic() - began) * 1000)
         return answered
 
-    def _integrated(
-        self, method: str, path: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, dict[str, str], bytes]:
+    def _integrated(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         if len(body) > MAX_BODY_BYTES:
-            return gateway_answer(self.responses, "REQUEST_TOO_LARGE", 413)
+            return self.gateway_answer("REQUEST_TOO_LARGE", 413)
         sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
         sent["Host"] = headers.get("Host", "127.0.0.1")
+        sent.pop("Origin", None)  # the guard has decided on it, and the emulator's own admits this front alone
         timeout = urllib3.Timeout(connect=min(5, INTEGRATION_SECONDS), read=INTEGRATION_SECONDS)
         try:
             got = self.pool.request(method, self.api_base + path, body=body, headers=sent, timeout=timeout)
         except urllib3.exceptions.ReadTimeoutError:
-            return gateway_answer(self.responses, "INTEGRATION_TIMEOUT", 504)
+            return self.gateway_answer("INTEGRATION_TIMEOUT", 504)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
-            return gateway_answer(self.responses, "INTEGRATION_FAILURE", 500)
+            return self.gateway_answer("INTEGRATION_FAILURE", 500)
         except urllib3.exceptions.HTTPError:  # it was sent, and may have been done: no invitation to repeat it
-            return gateway_answer(self.responses, "DEFAULT_5XX", 500)
+            return self.gateway_answer("DEFAULT_5XX", 500)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
+        if method == "OPTIONS" and got.status == 200:  # the emulator drops the headers of such a mock integration
+            kept |= {f"Access-Control-Allow-{_PREFLIGHT[name]}": self._value(name) for name in _PREFLIGHT}
         return got.status, kept, got.data
+
+    def gateway_answer(self, kind: str, status: int) -> Answer:
+        return gateway_answer(self.responses, kind, status, self.allowed_origins)
+
+    def _value(self, name: str) -> str:
+        return _value(self.cors.get(name, ""), self.allowed_origins)
 
 
 class _Incomplete(Exception):
@@ -149,10 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         except ValueError:
             self.close_connection = True
-            return self._send(*gateway_answer(self.server.front.responses, "BAD_REQUEST_BODY", 400))
+            return self._send(*self.server.front.gateway_answer("BAD_REQUEST_BODY", 400))
         front, headers = self.server.front, dict(self.headers.items())
         video = front.edge if self.path.startswith(edge.PREFIX) else None
-        refused = front.guard.refusal(self.headers, self.path, signed=video is not None)
+        operating = front.operations is not None and self.path.startswith(operations_page.PREFIX)
+        allowed = "" if operating else front.allowed_origins  # the page needs no key
+        refused = front.guard.refusal(self.headers, self.path, signed=video is not None, allowed=allowed)
         if refused is not None:
             return self._send(*refused)
         if video is not None:

@@ -18,7 +18,10 @@ _NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # what the resolver c
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return app.resolve({**_NOWHERE, **event}, context)
+    answer = app.resolve({**_NOWHERE, **event}, context)
+    answer["multiValueHeaders"]["Access-Control-Allow-Origin"] = [current().settings.allowed_origins]
+    answer["multiValueHeaders"]["Access-Control-Expose-Headers"] = ["Retry-After"]  # others a page cannot read
+    return answer
 
 
 @app.post("/v1/videos/<kind>")

@@ -47,7 +47,7 @@ class Behind(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    do_POST = do_DELETE = do_PUT = do_GET
+    do_POST = do_DELETE = do_PUT = do_OPTIONS = do_GET
 
     def log_message(self, *_: Any) -> None:
         """Silent."""
@@ -153,6 +153,47 @@ def test_a_body_of_unknown_length(gateway: Front, head: bytes) -> None:
         connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
         said = connection.makefile("rb").read()
     assert said.startswith(b"HTTP/1.1 400 ") and b'"code":1200' in said
+
+
+PAGE = "https://app.example"
+CORS = deployment.load_template()["Resources"]["Api"]["Properties"]["Cors"]
+
+
+@pytest.mark.parametrize("allowed", ["", "*", PAGE])
+def test_pages_that_are_admitted_call_the_api(behind: str, allowed: str) -> None:
+    running = Front(0, RESPONSES, CORS, allowed)
+    running.start(behind)
+    try:
+        origin = allowed if allowed == PAGE else running.url if not allowed else "https://any.example"
+        named = allowed or running.url
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        preflight = requests.options(f"{running.url}/v1/x", headers=asked, timeout=5)
+        assert preflight.status_code == 200 and preflight.headers["Access-Control-Allow-Origin"] == named
+        assert "Idempotency-Key" in preflight.headers["Access-Control-Allow-Headers"].split(",")
+        assert "POST" in preflight.headers["Access-Control-Allow-Methods"].split(",")
+        answer = requests.post(f"{running.url}/v1/x", headers={"Origin": origin}, timeout=5)
+        assert answer.status_code == 200
+        assert "Origin" not in answer.json()["headers"]  # the emulator admits the front's pages alone
+        large = requests.post(
+            f"{running.url}/x", bytes(front.MAX_BODY_BYTES + 1), headers={"Origin": origin}, timeout=5
+        )
+        assert large.status_code == 413 and large.headers["Access-Control-Allow-Origin"] == named
+        other = requests.post(f"{running.url}/v1/x", headers={"Origin": "https://evil.example"}, timeout=5)
+        assert other.status_code == (200 if allowed == "*" else 403)
+    finally:
+        running.stop()
+
+
+def test_the_operations_page_admits_no_other_page(behind: str) -> None:
+    """It asks for no key."""
+    running = Front(0, RESPONSES, CORS, "*")
+    running.start(behind, operations=SimpleNamespace(answer=lambda *_: (200, {}, b"")))  # type: ignore[arg-type]
+    try:
+        assert requests.get(f"{running.url}/operations", timeout=5).status_code == 200
+        for origin in ("https://any.example", "null"):
+            assert requests.get(f"{running.url}/operations", headers={"Origin": origin}, timeout=5).status_code == 403
+    finally:
+        running.stop()
 
 
 def exchanged(gateway: Front, sent: bytes) -> bytes:

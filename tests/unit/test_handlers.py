@@ -127,6 +127,22 @@ def test_costs_are_where_clients_ask(world: World, path: str) -> None:
     assert world.http("GET", path)[0] == 401
 
 
+@pytest.mark.parametrize("origins", ["*", "https://app.example"])
+def test_a_page_can_read_every_answer(cloud: Cloud, origins: str) -> None:
+    world = World(cloud, allowed_origins=origins)
+    key = world.key()
+    for method, path, authorization in (
+        ("GET", "/v1/videos/image2video", key),
+        ("POST", "/v1/x", key),
+        ("GET", "/", ""),
+    ):
+        event = {"httpMethod": method, "path": path, "headers": {"authorization": authorization}, "requestContext": {}}
+        headers = world.call("task_api", event)["multiValueHeaders"]
+        assert headers["Access-Control-Allow-Origin"] == [origins]
+        assert headers["Access-Control-Expose-Headers"] == ["Retry-After"]
+        assert headers["Content-Type"] == ["application/json"]
+
+
 def test_other_refusals(world: World) -> None:
     ask = {"authorization": world.key()}
     for method, path in (("POST", "/v1/videos/nonsense"), ("GET", "/v1/videos/nonsense/x"), ("GET", "/v1/other")):
