@@ -20,7 +20,7 @@ RESPONSES = deployment.load_template()["Resources"]["Api"]["Properties"]["Gatewa
 
 
 met: list[bytes] = []  # the bodies that came through
-CASES = json.loads((Path(__file__).parents[1] / "fixtures/cases/requests.json").read_text())
+CASES = json.loads((Path(__file__).parents[1] / "fixtures/requests.json").read_text())
 (CHUNKED,) = [case["wire"]["chunks"] for case in CASES if "chunks" in case.get("wire", {})]
 (CUT,) = [case["wire"] for case in CASES if "then_close_after" in case.get("wire", {})]
 

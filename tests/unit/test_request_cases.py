@@ -1,9 +1,10 @@
-"""The calls of fixtures/cases/requests.json behave as each `expect` states, in the real handler with a billing ledger.
+"""The calls of fixtures/requests.json behave as each `expect` states, in the real handler with a billing ledger.
 
 The cases are self-made after reports of clients. `certain: false` marks a guess; docs/decisions.md has the reason for
 each. The two cases with a `wire` are about the connection: tests/local/test_front.py replays them.
 """
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ import pytest
 
 from tests.unit.world import World
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "cases"
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in json.loads((FIXTURES / "requests.json").read_text())}
-# tests/unit/test_images.py holds the rules of the picture files themselves.
-CALLS = [name for name, case in CASES.items() if "wire" not in case and not name.startswith("image ")]
+CALLS = [name for name, case in CASES.items() if "wire" not in case]
+if not (FIXTURES / "images").is_dir():  # the pictures come with the rules for them
+    CALLS = [name for name in CALLS if not name.startswith("image ")]
 
 
 def sent(case: dict[str, Any]) -> str:
     """The body as API Gateway hands it on: text, in which bytes that are not UTF-8 are U+FFFD."""
     if "body_hex" in case:
         return bytes.fromhex(case["body_hex"]).decode("utf-8", "replace")
-    return json.dumps(case["body"])
+    body = dict(case["body"])
+    if (name := str(body.get("image"))).startswith("@"):
+        body["image"] = base64.b64encode((FIXTURES / name[1:]).read_bytes()).decode()
+    return json.dumps(body)
 
 
 def differences(world: World, expect: dict[str, Any], status: int, answer: dict[str, Any]) -> dict[str, Any]:
