@@ -70,6 +70,13 @@ def test_they_come_in_klings_envelope(template: Template) -> None:
         assert "resource pack" not in filled["message"]  # some clients read that as out of credit
 
 
+def test_a_wrong_path_is_told_the_usual_mistakes(template: Template) -> None:
+    """Reports: /v1/v1 and kling//v1, made of a base URL and a path that both have the version."""
+    for kind, answer in answers(template).items():
+        if ANSWERS[kind] == (404, 1202):
+            assert all(word in envelope(answer)["message"] for word in ("base URL", "/kling/v1", "once", "/docs")), kind
+
+
 @pytest.mark.parametrize(
     "text",
     [
