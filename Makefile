@@ -19,7 +19,7 @@ help: ## this list
 run: $(VENV)/run.done ## the whole stack here, and an image that becomes a video (ONCE=1, IMAGE=photo.jpg, PROMPT="...")
 	@IMAGE="$(IMAGE)" PROMPT="$(PROMPT)" ONCE="$(ONCE)" exec $(VENV)/bin/python -m local.run
 
-serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, AWS_PORT, KLING_BASE_URL, KLING_API_KEY, PROVIDER, WAIT_SCALE)
+serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, AWS_PORT, KLING_BASE_URL, KLING_API_KEY, PROVIDER, WAIT_SCALE, ALLOWED_ORIGINS)
 	@exec $(VENV)/bin/python -m local.run --serve
 
 test: $(VENV)/test.done ## every test; where there is a Python 3.13, those that open sockets on that one, too (ARGS="-k ..." for some)

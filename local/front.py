@@ -6,6 +6,7 @@ from the same address (`edge`); CloudFront has one of its own. So does the opera
 refuses requests that a page of another server sends. Any page may play a video: its address is signed.
 """
 
+import re
 import sys
 import threading
 import time
@@ -18,47 +19,58 @@ import urllib3
 from local import edge, operations_page
 from local.edge import Edge
 from local.gateway_figures import GatewayFigures
-from local.guard import Guard
+from local.guard import Answer, Guard
 from local.operations_page import OperationsPage
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
+_PREFLIGHT = {"AllowOrigin": "Origin", "AllowHeaders": "Headers", "AllowMethods": "Methods"}  # the template's names
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length", "host"}
 
 
-def gateway_answer(responses: dict[str, Any], kind: str, status: int) -> tuple[int, dict[str, str], bytes]:
+def gateway_answer(responses: dict[str, Any], kind: str, status: int, allowed_origins: str = "*") -> Answer:
     """Status, headers and body of the gateway's own answer `kind`, as the template's GatewayResponses have it.
 
-    `status`: what AWS answers where the template names none.
+    `status`: what AWS answers if the template names none. `allowed_origins`: the template's parameter.
     """
     fallback = "DEFAULT_5XX" if status >= 500 else "DEFAULT_4XX"
     response = responses.get(kind) or responses[fallback]
     request_id = str(uuid.uuid4())
     body = response["ResponseTemplates"]["application/json"].replace("$context.requestId", request_id)
     extra = response.get("ResponseParameters", {}).get("Headers", {})
-    headers = {name: value.strip("'") for name, value in extra.items()}
+    headers = {name: _value(value, allowed_origins) for name, value in extra.items()}
     headers |= {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
     return int(response.get("StatusCode", status)), headers, body.encode()
 
 
+def _value(value: Any, allowed_origins: str) -> str:
+    """Return a header's value as the template has it: quoted, and with one parameter at most."""
+    text = value["Fn::Sub"].replace("${AllowedOrigins}", allowed_origins) if isinstance(value, dict) else value
+    return str(text).strip("'")
+
+
 class Front:
-    """Serves `api_url` on 127.0.0.1:`port` in threads of this process; `responses` are the template's GatewayResponses.
+    """Serves `api_url` on 127.0.0.1:`port` in threads of this process. `responses` and `cors` are the template's
+    GatewayResponses and Cors, `allowed_origins` its parameter: empty for the front's own pages alone.
 
     The port is taken at once, so that one that is not free is noticed before anything else has started. Raises OSError.
     """
 
-    def __init__(self, port: int, responses: dict[str, Any]) -> None:
+    def __init__(
+        self, port: int, responses: dict[str, Any], cors: dict[str, Any] | None = None, allowed_origins: str = ""
+    ) -> None:
         self.pool = urllib3.PoolManager(maxsize=32, retries=False)
         self.api_base = ""
         self.edge: Edge | None = None
         self.figures: GatewayFigures | None = None
         self.operations: OperationsPage | None = None
-        self.responses = responses
+        self.responses, self.cors = responses, cors or {}
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.front = self
         self.port = int(self._server.server_address[1])
         self.guard = Guard(self.port, self.port)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.allowed_origins = allowed_origins or self.url
         self._thread: threading.Thread | None = None
 
     def start(
@@ -82,31 +94,49 @@ class Front:
             self.figures.stop()
         self.pool.clear()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         began = time.monotonic()
         answered = self._integrated(method, path, headers, body)
         if self.figures is not None:
             self.figures.tell(answered[0], (time.monotonic() - began) * 1000)
         return answered
 
-    def _integrated(
-        self, method: str, path: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, dict[str, str], bytes]:
+    def _integrated(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         if len(body) > MAX_BODY_BYTES:
-            return gateway_answer(self.responses, "REQUEST_TOO_LARGE", 413)
+            return self.gateway_answer("REQUEST_TOO_LARGE", 413)
         sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
         sent["Host"] = headers.get("Host", "127.0.0.1")
+        sent.pop("Origin", None)  # the guard has decided on it, and the emulator's own admits this front alone
         timeout = urllib3.Timeout(connect=min(5, INTEGRATION_SECONDS), read=INTEGRATION_SECONDS)
         try:
             got = self.pool.request(method, self.api_base + path, body=body, headers=sent, timeout=timeout)
         except urllib3.exceptions.ReadTimeoutError:
-            return gateway_answer(self.responses, "INTEGRATION_TIMEOUT", 504)
+            return self.gateway_answer("INTEGRATION_TIMEOUT", 504)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
-            return gateway_answer(self.responses, "INTEGRATION_FAILURE", 500)
+            return self.gateway_answer("INTEGRATION_FAILURE", 500)
         except urllib3.exceptions.HTTPError:  # it was sent, and may have been done: no invitation to repeat it
-            return gateway_answer(self.responses, "DEFAULT_5XX", 500)
+            return self.gateway_answer("DEFAULT_5XX", 500)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
+        if method == "OPTIONS" and got.status == 200:  # the emulator drops the headers of such a mock integration
+            kept |= {f"Access-Control-Allow-{_PREFLIGHT[name]}": self._value(name) for name in _PREFLIGHT}
         return got.status, kept, got.data
+
+    def gateway_answer(self, kind: str, status: int) -> Answer:
+        return gateway_answer(self.responses, kind, status, self.allowed_origins)
+
+    def _value(self, name: str) -> str:
+        return _value(self.cors.get(name, ""), self.allowed_origins)
+
+
+class _Incomplete(Exception):
+    """A message ends before its announced length."""
+
+
+def _number(text: str, base: int) -> int:
+    """Parse digits alone, and few of them: int() takes signs and underscores too. Raises ValueError."""
+    if not re.fullmatch("[0-9a-fA-F]{1,8}" if base == 16 else "[0-9]{1,12}", text):
+        raise ValueError
+    return int(text, base)
 
 
 class _Server(ThreadingHTTPServer):
@@ -130,14 +160,19 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        length = self.headers.get("Content-Length") or "0"
-        if not length.isdecimal() or self.headers.get("Transfer-Encoding"):
+        try:
+            body = self._body()
+        except _Incomplete:  # the client has died: what came of its message is no request
             self.close_connection = True
-            return self._send(*gateway_answer(self.server.front.responses, "BAD_REQUEST_BODY", 400))
-        body = self._read(int(length))
+            return None
+        except ValueError:
+            self.close_connection = True
+            return self._send(*self.server.front.gateway_answer("BAD_REQUEST_BODY", 400))
         front, headers = self.server.front, dict(self.headers.items())
         video = front.edge if self.path.startswith(edge.PREFIX) else None
-        refused = front.guard.refusal(self.headers, self.path, signed=video is not None)
+        operating = front.operations is not None and self.path.startswith(operations_page.PREFIX)
+        allowed = "" if operating else front.allowed_origins  # the page needs no key
+        refused = front.guard.refusal(self.headers, self.path, signed=video is not None, allowed=allowed)
         if refused is not None:
             return self._send(*refused)
         if video is not None:
@@ -153,13 +188,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
 
+    def _body(self) -> bytes:
+        """Read the body (RFC 9112 sections 6 and 7.1). Raises ValueError if its length is not clear, _Incomplete
+        if it ends before that length."""
+        length, encoding = self.headers.get("Content-Length"), self.headers.get("Transfer-Encoding")
+        if encoding is None:
+            return self._read(_number(length or "0", 10))
+        if encoding.strip().lower() != "chunked" or length is not None:
+            raise ValueError
+        body = b""
+        while size := _number(self._line().partition(";")[0].strip(), 16):
+            body = (body + self._read(size))[: MAX_BODY_BYTES + 1]
+            if self._line():
+                raise ValueError
+        while self._line():
+            pass  # a trailer field: dropped
+        return body
+
+    def _line(self) -> str:
+        line = self.rfile.readline(8192)
+        if not line.endswith(b"\n"):
+            raise _Incomplete
+        return line.decode("latin-1").strip("\r\n")
+
     def _read(self, length: int) -> bytes:
-        """The body, of which what is over the limit is read and dropped: so the client sees the answer."""
+        """Read `length` bytes, of which those over the limit are dropped, so that the client reads the answer."""
         kept = self.rfile.read(min(length, MAX_BODY_BYTES + 1))
         left = min(length, 20 * MAX_BODY_BYTES) - len(kept)
         self.close_connection = self.close_connection or length > 20 * MAX_BODY_BYTES
         while left > 0 and (dropped := self.rfile.read(min(65_536, left))):
             left -= len(dropped)
+        if left > 0:
+            raise _Incomplete
         return kept
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:

@@ -37,15 +37,16 @@ class Guard:
         self._below = tuple(f".{host}" for host in self._hosts if subdomains and host.startswith("localhost"))
         self._origins = [f"http://{name}:{front_port}".removesuffix(":80") for name in NAMES if front_port is not None]
 
-    def refusal(self, headers: Headers, target: str, *, signed: bool = False) -> Answer | None:
+    def refusal(self, headers: Headers, target: str, *, signed: bool = False, allowed: str = "") -> Answer | None:
         """Return the answer to a request that is refused: 403 and a text that names what is expected.
 
-        `target`: path and query. `signed`: a signature in the address decides, so any page may send it.
+        `target`: path and query. `signed`: a signature in the address decides, so any page may send it. `allowed`: one
+        more origin, or "*" for all, if a key in a header decides.
         """
         host, origin = (headers.get("host") or "").lower(), headers.get("origin")
         if host not in self._hosts and not host.endswith(self._below):
             return _forbidden(f"Host: one of {', '.join(NAMES)}, with port {self._port} or without (got {host!r})")
-        if signed:
+        if signed or allowed == "*" or (allowed and origin == allowed):
             return None
         if origin is not None and origin not in self._origins:
             return _forbidden(

@@ -2,6 +2,7 @@
 
 Variables: PORT, AWS_PORT, PROVIDER, KLING_BASE_URL, KLING_API_KEY, WAIT_SCALE; for the sample IMAGE, PROMPT, ONCE; for
 the simulator RENDER_SECONDS (8). ALLOW_LOCAL_WEBHOOKS=1: webhooks may go to receivers on this machine.
+ALLOWED_ORIGINS: one origin, or *, whose pages may call the API too.
 KLING_RELAY_STATE: the folder for endpoint.json, logs and finished videos in place of
 `.local`; whoever runs a second stack beside the first one needs it.
 """
@@ -70,6 +71,9 @@ def options_from(environment: dict[str, str]) -> Options:
     _check_parameter("PROVIDER", "Provider", provider)
     _check_parameter("KLING_BASE_URL", "KlingBaseUrl", upstream)
     _check_parameter("WAIT_SCALE", "WaitScale", wait_scale)
+    allowed_origins = environment.get("ALLOWED_ORIGINS", "")
+    if allowed_origins:
+        _check_parameter("ALLOWED_ORIGINS", "AllowedOrigins", allowed_origins)
     return Options(
         port=int(_number(environment, "PORT", "8080", most=65535, whole=True)),
         aws_port=int(_number(environment, "AWS_PORT", "4566", most=65535, whole=True)),
@@ -77,6 +81,7 @@ def options_from(environment: dict[str, str]) -> Options:
         upstream=upstream,
         key=key,
         wait_scale=float(wait_scale),
+        allowed_origins=allowed_origins,
         render_seconds=_number(environment, "RENDER_SECONDS", "8", most=3600),
         state=Path(environment.get("KLING_RELAY_STATE") or packaging.STATE).absolute(),
     )

@@ -48,6 +48,7 @@ class Options:
     wait_scale: float = 1.0
     render_seconds: float = 8.0
     render_size: int = 1280
+    allowed_origins: str = ""  # of other pages that may call the API: one origin, or "*"
     delivery_key: bool = True  # without one, as in a stack that has just been deployed, URLs are S3's presigned ones
     state: Path = packaging.STATE
     parameters: tuple[tuple[str, str], ...] = ()
@@ -92,7 +93,7 @@ class Stack:
 
     def _start(self) -> None:
         options = self.options
-        self._front = self._take_port(options.port)
+        self._front = self._take_port(options)
         self.say("packing the code and its dependencies (the first time takes a while)")
         packaging.dependencies_layer()
         self.say("starting the AWS emulator")
@@ -111,6 +112,7 @@ class Stack:
                 "KlingBaseUrl": upstream,
                 "WaitScale": f"{options.wait_scale:g}",
                 "DeliveryKeyA": public,
+                "AllowedOrigins": self._front.allowed_origins,
                 **dict(options.parameters),
             },
         )
@@ -185,10 +187,10 @@ class Stack:
         return Edge(url, self.emulator.client("s3"), bucket, public_key, headers["ResponseHeadersPolicyConfig"])
 
     @staticmethod
-    def _take_port(port: int) -> Front:
-        responses = deployment.load_template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
+    def _take_port(options: Options) -> Front:
+        api, port = deployment.load_template()["Resources"]["Api"]["Properties"], options.port
         try:
-            return Front(port, responses)
+            return Front(port, api["GatewayResponses"], api["Cors"], options.allowed_origins)
         except OSError as exc:
             reason = "is in use by another program" if exc.errno == errno.EADDRINUSE else f"cannot be used ({exc})"
             raise PortTaken(

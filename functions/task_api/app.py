@@ -6,22 +6,24 @@ from urllib.parse import unquote  # API Gateway hands paths on as they were sent
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import auth, creation, delivery, listing, measures, removal, request, uploads
+from kling_relay import auth, creation, delivery, listing, measures, message, removal, request, uploads
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay, current
 from kling_relay.task import Task
 
-app = APIGatewayRestResolver()
+app = APIGatewayRestResolver(strip_prefixes=["/kling"])  # relays have every path below it, Kling has none
 _NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # what the resolver cannot do without
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return app.resolve({**_NOWHERE, **event}, context)
+    answer = app.resolve({**_NOWHERE, **event}, context)
+    answer["multiValueHeaders"]["Access-Control-Allow-Origin"] = [current().settings.allowed_origins]
+    answer["multiValueHeaders"]["Access-Control-Expose-Headers"] = ["Retry-After"]  # others a page cannot read
+    return answer
 
 
-@app.post("/kling/v1/videos/<kind>")
 @app.post("/v1/videos/<kind>")
 def create(kind: str) -> Response:
     relay, tenant = _caller()
@@ -31,7 +33,6 @@ def create(kind: str) -> Response:
     return _answer(delivery.task_object(relay, task))
 
 
-@app.get("/kling/v1/videos/<kind>")
 @app.get("/v1/videos/<kind>")
 def tasks(kind: str) -> Response:
     relay, tenant = _caller()
@@ -43,7 +44,6 @@ def tasks(kind: str) -> Response:
     return _answer([delivery.task_object(relay, task) for task in page])
 
 
-@app.get("/kling/v1/videos/<kind>/<reference>")
 @app.get("/v1/videos/<kind>/<reference>")
 def query(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
@@ -51,7 +51,6 @@ def query(kind: str, reference: str) -> Response:
     return _answer(delivery.task_object(relay, task))
 
 
-@app.delete("/kling/v1/videos/<kind>/<reference>")
 @app.delete("/v1/videos/<kind>/<reference>")
 def delete(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
@@ -59,15 +58,14 @@ def delete(kind: str, reference: str) -> Response:
     return _answer(delivery.task_object(relay, task))
 
 
-@app.post("/kling/v1/uploads")
 @app.post("/v1/uploads")
 def upload() -> Response:
     relay, tenant = _caller()
     return _answer(uploads.offer(relay, tenant, _body()))
 
 
-@app.get("/kling/account/costs")
 @app.get("/account/costs")
+@app.get("/v1/account/costs")
 def costs() -> Response:
     _caller()
     return _answer(listing.COSTS)
@@ -76,7 +74,8 @@ def costs() -> Response:
 def _caller() -> tuple[Relay, str]:
     """The relay, and whose tasks this is about, if the caller's key may do what the method does."""
     relay, event = current(), app.current_event
-    caller = auth.authenticate(event.headers.get("authorization"), relay.keys, relay.keyring, relay.clock.now_ms())
+    header = event.headers.get("authorization") or event.headers.get("x-api-key")
+    caller = auth.authenticate(header, relay.keys, relay.keyring, relay.clock.now_ms())
     caller.need("read" if event.http_method == "GET" else "submit")
     return relay, caller.tenant
 
@@ -88,7 +87,8 @@ def _find(relay: Relay, tenant: str, kind: str, reference: str) -> Task:
 
 
 def _body() -> bytes:
-    return request.raw_body(app.current_event.body, bool(app.current_event.is_base64_encoded))
+    event = app.current_event
+    return message.http_body(event.body, bool(event.is_base64_encoded), event.headers, request.MAX_BODY_BYTES)
 
 
 def _request_id() -> str:

@@ -3,10 +3,13 @@
 A body whose plain form its schema does not take has to be refused; nothing else may be let through. Forgiven are
 exactly: fields that are null, blank, [] or {}; unknown fields; `model` for `model_name`; whole numbers for a
 `duration`; one object for the list of `dynamic_masks`; YutoAI's two spellings of `mode`; "true" and "false" for
-`multi_shot`. In an upload: a null `size`, and unknown fields.
+`multi_shot`; in fields of one JSON type, numbers in digits, whole numbers for a text with a limit, "true" and "false";
+blanks around an address. In an upload: a null `size`, digits for it, other spellings of the media types, unknown
+fields.
 """
 
 import json
+import re
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -34,6 +37,7 @@ class Forgiveness:
         schema = {"$ref": f"#/components/schemas/{name}", "components": self.document["components"]}
         if name == "UploadRequest":
             plain = {field: value for field, value in sent.items() if (field, value) != ("size", None)}
+            plain = {field: _upload(field, value) for field, value in plain.items()}
         else:
             plain = self._plain({"$ref": schema["$ref"]}, _respelled(_without_blanks(sent)))
         return Draft202012Validator(schema).is_valid(plain)
@@ -48,11 +52,36 @@ class Forgiveness:
             return {name: _seconds(inner) if name == "duration" else inner for name, inner in kept.items()}
         if isinstance(value, list) and "items" in schema:
             return [self._plain(schema["items"], inner) for inner in value]
-        return value
+        return _retyped(schema, value)
 
 
 def _no_number(word: str) -> Any:
     raise ValueError(word)
+
+
+def _upload(field: str, value: Any) -> Any:
+    if field == "size" and isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    if field == "content_type" and isinstance(value, str):
+        name = value.split(";")[0].strip().lower()
+        return {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}.get(name, name)
+    return value
+
+
+def _retyped(schema: Any, value: Any) -> Any:
+    """A leaf in its schema's JSON type, if that is clear."""
+    kind = schema.get("type")
+    if kind == "string" and "maxLength" in schema and "pattern" not in schema and isinstance(value, (int, float)):
+        exact = not isinstance(value, bool) and float(value).is_integer() and abs(value) < 2**63
+        return str(int(value)) if exact else value
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text.lower(), value)
+    if kind in ("integer", "number") and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", text):
+        return float(text)
+    return text if "pattern" in schema else value
 
 
 def _respelled(body: Document) -> Document:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,12 @@ from local import deployment, front
 from local.front import Front, gateway_answer
 
 RESPONSES = deployment.load_template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
+
+
+met: list[bytes] = []  # the bodies that came through
+CASES = json.loads((Path(__file__).parents[1] / "fixtures/requests.json").read_text())
+(CHUNKED,) = [case["wire"]["chunks"] for case in CASES if "chunks" in case.get("wire", {})]
+(CUT,) = [case["wire"] for case in CASES if "then_close_after" in case.get("wire", {})]
 
 
 class Behind(BaseHTTPRequestHandler):
@@ -31,6 +38,7 @@ class Behind(BaseHTTPRequestHandler):
             return
         if self.path.endswith("/slow"):
             time.sleep(1.0)
+        met.append(body)
         told = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()), "size": len(body)}
         answer = json.dumps(told).encode()
         self.send_response(418 if self.path.endswith("/teapot") else 200)
@@ -39,7 +47,7 @@ class Behind(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    do_POST = do_DELETE = do_PUT = do_GET
+    do_POST = do_DELETE = do_PUT = do_OPTIONS = do_GET
 
     def log_message(self, *_: Any) -> None:
         """Silent."""
@@ -132,7 +140,12 @@ def test_a_connection_that_breaks_off_is_no_invitation_to_repeat(gateway: Front)
 
 
 @pytest.mark.parametrize(
-    "head", [b"Content-Length: many", b"Content-Length: -1", b"Transfer-Encoding: chunked", b"Content-Length: 1e3"]
+    "head",
+    [
+        *(b"Content-Length: many", b"Content-Length: -1", b"Content-Length: 1e3", b"Content-Length: 1_0"),
+        *(b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: chunked\r\nContent-Length: 0"),
+        *(b"Transfer-Encoding: chunked\r\n\r\n+2", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}}}"),
+    ],
 )
 def test_a_body_of_unknown_length(gateway: Front, head: bytes) -> None:
     host, _, port = gateway.url.removeprefix("http://").partition(":")
@@ -140,6 +153,90 @@ def test_a_body_of_unknown_length(gateway: Front, head: bytes) -> None:
         connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
         said = connection.makefile("rb").read()
     assert said.startswith(b"HTTP/1.1 400 ") and b'"code":1200' in said
+
+
+PAGE = "https://app.example"
+CORS = deployment.load_template()["Resources"]["Api"]["Properties"]["Cors"]
+
+
+@pytest.mark.parametrize("allowed", ["", "*", PAGE])
+def test_pages_that_are_admitted_call_the_api(behind: str, allowed: str) -> None:
+    running = Front(0, RESPONSES, CORS, allowed)
+    running.start(behind)
+    try:
+        origin = allowed if allowed == PAGE else running.url if not allowed else "https://any.example"
+        named = allowed or running.url
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        preflight = requests.options(f"{running.url}/v1/x", headers=asked, timeout=5)
+        assert preflight.status_code == 200 and preflight.headers["Access-Control-Allow-Origin"] == named
+        assert "Idempotency-Key" in preflight.headers["Access-Control-Allow-Headers"].split(",")
+        assert "POST" in preflight.headers["Access-Control-Allow-Methods"].split(",")
+        answer = requests.post(f"{running.url}/v1/x", headers={"Origin": origin}, timeout=5)
+        assert answer.status_code == 200
+        assert "Origin" not in answer.json()["headers"]  # the emulator admits the front's pages alone
+        large = requests.post(
+            f"{running.url}/x", bytes(front.MAX_BODY_BYTES + 1), headers={"Origin": origin}, timeout=5
+        )
+        assert large.status_code == 413 and large.headers["Access-Control-Allow-Origin"] == named
+        other = requests.post(f"{running.url}/v1/x", headers={"Origin": "https://evil.example"}, timeout=5)
+        assert other.status_code == (200 if allowed == "*" else 403)
+    finally:
+        running.stop()
+
+
+def test_the_operations_page_admits_no_other_page(behind: str) -> None:
+    """It asks for no key."""
+    running = Front(0, RESPONSES, CORS, "*")
+    running.start(behind, operations=SimpleNamespace(answer=lambda *_: (200, {}, b"")))  # type: ignore[arg-type]
+    try:
+        assert requests.get(f"{running.url}/operations", timeout=5).status_code == 200
+        for origin in ("https://any.example", "null"):
+            assert requests.get(f"{running.url}/operations", headers={"Origin": origin}, timeout=5).status_code == 403
+    finally:
+        running.stop()
+
+
+def exchanged(gateway: Front, sent: bytes) -> bytes:
+    """What the front answers to `sent`, after which the client's side is closed."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as connection:
+        connection.sendall(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n" + sent)
+        connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").read()
+
+
+def in_chunks(parts: list[str], last: bytes = b"0\r\n\r\n") -> bytes:
+    chunks = b"".join(b"%x;name=value\r\n%s\r\n" % (len(part), part.encode()) for part in parts)
+    return b"Transfer-Encoding: chunked\r\n\r\n" + chunks + last
+
+
+@pytest.mark.parametrize("last", [b"0\r\n\r\n", b"000\r\nTrailer: x\r\n\r\n"])
+def test_a_body_in_chunks_is_put_together(gateway: Front, last: bytes) -> None:
+    """RFC 9112 section 7.1; a guess of API Gateway, which takes HTTP/1.1 requests without Content-Length."""
+    met.clear()
+    assert exchanged(gateway, in_chunks(CHUNKED, last)).startswith(b"HTTP/1.1 200 ")
+    assert met == ["".join(CHUNKED).encode()]
+
+
+def test_chunks_have_the_limit_of_a_body(gateway: Front) -> None:
+    many = ["x" * 1_000_000] * 10 + ["x" * (front.MAX_BODY_BYTES - 10_000_000)]
+    assert exchanged(gateway, in_chunks(many)).startswith(b"HTTP/1.1 200 ")
+    assert exchanged(gateway, in_chunks([*many, "x"])).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"Content-Length: %s\r\n\r\n%s" % (CUT["headers"]["Content-Length"].encode(), CUT["then_close_after"].encode()),
+        b"Content-Length: 3\r\n\r\n{}",
+        *(in_chunks(CHUNKED, last) for last in (b"", b"0", b"0\r\n", b"0\r\nTrailer: x\r\n", b"5\r\n{}")),
+        in_chunks(CHUNKED)[:-20],
+    ],
+)
+def test_a_message_that_ends_early_is_no_request(gateway: Front, sent: bytes) -> None:
+    """Its client is dead; what came of it may parse, and would be paid."""
+    met.clear()
+    assert exchanged(gateway, sent) == b""
+    assert met == []
 
 
 def test_expect_100_is_answered_at_once(gateway: Front) -> None:

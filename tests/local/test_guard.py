@@ -34,9 +34,9 @@ FOREIGN_ORIGINS = [
 ]
 
 
-def status(guard: Guard, target: str = "/", *, signed: bool = False, **headers: str) -> int:
+def status(guard: Guard, target: str = "/", *, signed: bool = False, allowed: str = "", **headers: str) -> int:
     given = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    refused = guard.refusal(given, target, signed=signed)
+    refused = guard.refusal(given, target, signed=signed, allowed=allowed)
     return 200 if refused is None else refused[0]
 
 
@@ -72,6 +72,14 @@ class TestGuard:
     def test_another_page(self, origin: str) -> None:
         assert status(self.guard, origin=origin) == 403
         assert status(self.guard, origin=origin, signed=True) == 200
+
+    def test_a_page_that_the_operator_admits(self) -> None:
+        page = "https://app.example"
+        assert status(self.guard, origin=page, allowed=page) == 200
+        assert status(self.guard, origin=f"{page}:8443", allowed=page) == 403
+        assert status(self.guard, origin=OURS[0], allowed=page) == 200
+        assert status(self.guard, origin="null", allowed="*") == 200
+        assert status(self.guard, host="evil.example", origin=page, allowed="*") == 403  # a rebound name
 
     def test_a_front_on_port_80_has_an_origin_without_port(self) -> None:
         assert status(Guard(80, 80), origin="http://localhost") == 200

@@ -289,6 +289,8 @@ def test_a_runbook_that_does_not_fit_is_found(template: Template) -> None:
         "ParkedTasksAlarm: docs/runbook.md#parked-tasks is not about it",
         "docs/runbook.md: no alarm ParkedAlarm",
     ]
+    twice = book.replace("**Alarm** `ParkedTasksAlarm`", "**Alarm** `ParkedTasksAlarm` **Alarm** `ParkedTasksAlarm`")
+    assert runbook_problems(template, twice) == ["docs/runbook.md: ParkedTasksAlarm stands twice"]
     broken = deepcopy(template)
     _properties(broken, "ParkedTasksAlarm")["AlarmDescription"] = "Something is wrong. Look into the console."
     assert runbook_problems(broken, book) == ["ParkedTasksAlarm: what does it mean, and where is more?"]

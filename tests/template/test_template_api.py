@@ -70,6 +70,13 @@ def test_they_come_in_klings_envelope(template: Template) -> None:
         assert "resource pack" not in filled["message"]  # some clients read that as out of credit
 
 
+def test_a_wrong_path_is_told_the_usual_mistakes(template: Template) -> None:
+    """Reports: /v1/v1 and kling//v1, made of a base URL and a path that both have the version."""
+    for kind, answer in answers(template).items():
+        if ANSWERS[kind] == (404, 1202):
+            assert all(word in envelope(answer)["message"] for word in ("base URL", "/kling/v1", "once", "/docs")), kind
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -93,7 +100,42 @@ def test_who_may_come_back_learns_when(template: Template) -> None:
     """A timeout and an internal error may hide a paid request, so they name no time to repeat it."""
     for kind, answer in answers(template).items():
         headers, passing = answer["responseParameters"], ANSWERS[kind][0] in (429, 503)
-        assert headers == ({"gatewayresponse.header.Retry-After": "'2'"} if passing else {}), kind
+        assert headers.get("gatewayresponse.header.Retry-After") == ("'2'" if passing else None), kind
+
+
+ORIGIN = {"Fn::Sub": "'${AllowedOrigins}'"}
+
+
+def test_a_page_can_read_the_gateways_own_answers(template: Template) -> None:
+    """Without the header a browser hides status and body, and the program sees a network error (Fetch standard)."""
+    for kind, answer in answers(template).items():
+        headers = answer["responseParameters"]
+        assert headers["gatewayresponse.header.Access-Control-Allow-Origin"] == ORIGIN, kind
+        assert headers["gatewayresponse.header.Access-Control-Expose-Headers"] == "'Retry-After'", kind
+
+
+def test_every_path_answers_a_preflight(template: Template) -> None:
+    """ "*" does not stand for Authorization (Fetch standard, CORS protocol), so headers are listed."""
+    for path, methods in body(template)["paths"].items():
+        integration = methods["options"]["x-amazon-apigateway-integration"]
+        assert integration["type"] == "mock", path  # free, and no key is asked for
+        (response,) = integration["responses"].values()
+        prefix = "method.response.header.Access-Control-"
+        headers = {name.removeprefix(prefix): value for name, value in response["responseParameters"].items()}
+        assert (response["statusCode"], headers["Allow-Origin"]) == ("200", ORIGIN)
+        allowed = set(headers["Allow-Headers"].strip("'").split(","))
+        assert allowed == {"Authorization", "Content-Type", "Idempotency-Key", "X-API-KEY"}
+        assert {method.upper() for method in methods} <= set(headers["Allow-Methods"].strip("'").split(","))
+        assert "Allow-Credentials" not in headers
+
+
+def test_one_origin_or_all_may_call(template: Template) -> None:
+    parameter = template["Parameters"]["AllowedOrigins"]
+    assert parameter["Default"] == "*"
+    for good in ("*", "https://app.example.com", "http://localhost:5173", "http://[::1]:80"):
+        assert re.fullmatch(parameter["AllowedPattern"], good)
+    for bad in ("", "https://a.example/", "https://a.example,https://b.example", "app.example.com", "https://*'"):
+        assert not re.fullmatch(parameter["AllowedPattern"], bad)
 
 
 @pytest.mark.parametrize("kind", ["INTEGRATION_FAILURE", "API_CONFIGURATION_ERROR"])
@@ -112,12 +154,14 @@ def test_it_is_regional_and_takes_bodies_as_they_are(template: Template) -> None
 
 def test_its_routes_are_these(template: Template) -> None:
     routes = {(method.upper(), path) for path, methods in body(template)["paths"].items() for method in methods}
+    routes = {(method, path) for method, path in routes if method != "OPTIONS"}
     both = {
         *(
             ("POST", "/v1/videos/{kind}"),
             ("GET", "/v1/videos/{kind}"),
             ("POST", "/v1/uploads"),
             ("GET", "/account/costs"),
+            ("GET", "/v1/account/costs"),  # many clients put one prefix before every path
         ),
         *(("GET", "/v1/videos/{kind}/{reference}"), ("DELETE", "/v1/videos/{kind}/{reference}")),
     }
@@ -129,6 +173,8 @@ def test_its_routes_are_these(template: Template) -> None:
 def test_every_route_is_a_proxy_to_a_function(template: Template) -> None:
     for path, methods in body(template)["paths"].items():
         for method, operation in methods.items():
+            if method == "options":
+                continue
             assert operation["x-amazon-apigateway-integration"]["type"] == "aws_proxy", (method, path)
 
 

@@ -240,7 +240,7 @@ def anchors(text: str) -> dict[str, str]:
 
 
 def runbook_problems(template: Template, text: str) -> list[str]:
-    """Alarms that lead nowhere, and sections about an alarm that there is not."""
+    """Alarms that lead nowhere or are described twice, and sections about an alarm that there is not."""
     sections, found, explained = anchors(text), [], []
     for name, alarm in {**alarms(template), **composites(template)}.items():
         said = alarm["AlarmDescription"]
@@ -252,4 +252,5 @@ def runbook_problems(template: Template, text: str) -> list[str]:
     for section in sections.values():
         explained += re.findall(r"\*\*Alarm\*\* `(\w+)`", section)
     there = {*alarms(template), *composites(template)}
-    return found + [f"docs/runbook.md: no alarm {name}" for name in explained if name not in there]
+    found += [f"docs/runbook.md: no alarm {name}" for name in explained if name not in there]
+    return found + [f"docs/runbook.md: {name} stands twice" for name in there if explained.count(name) > 1]

@@ -111,6 +111,38 @@ def test_bad_bodies(world: World, sent: str) -> None:
     assert (status, body["code"]) == (400, 1201) and world.tasks() == []
 
 
+def test_a_key_may_come_in_the_header_of_other_services(world: World) -> None:
+    key = world.key().removeprefix("Bearer ")
+    for headers in ({"x-api-key": key}, {"X-API-KEY": f"sk-{key}"}, {"authorization": "", "x-api-key": key}):
+        assert world.http("GET", "/v1/videos/image2video", **headers)[0] == 200
+    status, body = world.http("GET", "/v1/videos/image2video", **{"authorization": "Bearer x", "x-api-key": key})
+    assert (status, body["code"]) == (401, 1002)
+
+
+@pytest.mark.parametrize(
+    "path", ["/account/costs", "/v1/account/costs", "/kling/account/costs", "/kling/v1/account/costs"]
+)
+def test_costs_are_where_clients_ask(world: World, path: str) -> None:
+    assert world.http("GET", path, authorization=world.key())[0] == 200
+    assert world.http("GET", path)[0] == 401
+
+
+@pytest.mark.parametrize("origins", ["*", "https://app.example"])
+def test_a_page_can_read_every_answer(cloud: Cloud, origins: str) -> None:
+    world = World(cloud, allowed_origins=origins)
+    key = world.key()
+    for method, path, authorization in (
+        ("GET", "/v1/videos/image2video", key),
+        ("POST", "/v1/x", key),
+        ("GET", "/", ""),
+    ):
+        event = {"httpMethod": method, "path": path, "headers": {"authorization": authorization}, "requestContext": {}}
+        headers = world.call("task_api", event)["multiValueHeaders"]
+        assert headers["Access-Control-Allow-Origin"] == [origins]
+        assert headers["Access-Control-Expose-Headers"] == ["Retry-After"]
+        assert headers["Content-Type"] == ["application/json"]
+
+
 def test_other_refusals(world: World) -> None:
     ask = {"authorization": world.key()}
     for method, path in (("POST", "/v1/videos/nonsense"), ("GET", "/v1/videos/nonsense/x"), ("GET", "/v1/other")):

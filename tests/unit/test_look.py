@@ -242,7 +242,8 @@ def test_inline_images_alone_ask_nobody(world: World) -> None:
 
 
 def test_nothing_is_recorded_of_what_the_look_refuses(seen: list[Any]) -> None:
-    profile = SimpleNamespace(default_model={"image2video": "kling-v3"}, refuses_retired=False)
+    base_url = "https://provider.example"
+    profile = SimpleNamespace(default_model={"image2video": "kling-v3"}, refuses_retired=False, base_url=base_url)
     relay: Any = SimpleNamespace(  # nothing that could record
         settings=SimpleNamespace(),
         catalogue=shipped(),

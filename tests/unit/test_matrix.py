@@ -31,10 +31,10 @@ NAMES_OBJECTS: dict[tuple[str, str], list[str]] = {
 
 
 def routes() -> list[tuple[str, str]]:
-    """(method, path as written) of every route of task_api."""
+    """(method, path as written) of every route of task_api: each below the prefix that the resolver strips, too."""
     app = load("task_api").app
     known = [*app._static_routes, *app._dynamic_routes]
-    return sorted({(route.method, route.path) for route in known})
+    return sorted({(route.method, prefix + route.path) for route in known for prefix in ("", *app._strip_prefixes)})
 
 
 def bare(path: str) -> str:
@@ -47,7 +47,7 @@ ROUTES = routes()
 
 def test_every_route_has_a_row_and_stands_in_the_template() -> None:
     assert {(method, bare(path)) for method, path in ROUTES} == set(NAMES_OBJECTS)
-    assert len(ROUTES) == 2 * len(NAMES_OBJECTS), "each under both prefixes"
+    assert len(ROUTES) == 2 * len(NAMES_OBJECTS) + 2, "each under both prefixes, the costs with and without /v1"
     events = template()["Resources"]["TaskApiFunction"]["Properties"]["Events"].values()
     written = {(event["Properties"]["Method"], event["Properties"]["Path"]) for event in events}
     assert written == {(method, path.replace("<", "{").replace(">", "}")) for method, path in ROUTES}

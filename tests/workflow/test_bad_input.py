@@ -39,7 +39,7 @@ def untouched(driver: Driver) -> Iterator[Driver]:
         ({"duration": "16"}, ("duration", "16")),
         ({"duration": [5]}, ("duration",)),
         ({"callback_url": "ftp://x"}, ("callback_url", "sent:")),
-        ({"external_task_id": 5}, ("external_task_id", "5")),
+        ({"external_task_id": 5.5}, ("external_task_id", "5.5")),
         ({"camera_control": {"type": "spin"}}, ("camera_control.type", "spin")),
         ({"camera_control": {"type": "simple", "config": {"pan": 11}}}, ("camera_control.config.pan", "11")),
         ({"image_tail": IMAGE, "camera_control": {"type": "down_back"}}, ("image_tail", "camera_control")),

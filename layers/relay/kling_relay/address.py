@@ -9,8 +9,10 @@ import ipaddress
 import re
 import socket
 import threading
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
+from urllib.parse import unquote, urlsplit
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
@@ -33,6 +35,11 @@ _DENIED = [
     *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
 ]
 _DENIED_NETWORKS = [ipaddress.IPv4Network(network) for network in _DENIED]
+
+
+# Names that no public resolver answers: RFC 6761, 6762 and 8375, ICANN's .internal (2024), and those that ICANN has
+# promised never to delegate. A name of one label is a host on somebody's network too.
+_INTERNAL_NAMES = ("localhost", "local", "home.arpa", "internal", "localdomain", "lan", "home", "corp")
 
 
 class AddressError(Exception):
@@ -103,6 +110,38 @@ def is_public(address: str) -> bool:
     """Whether an IPv4 address is one that a server on the public internet can have."""
     parsed = ipaddress.IPv4Address(address)
     return not any(parsed in network for network in _DENIED_NETWORKS)
+
+
+def is_internal(host: str) -> bool:
+    """Return whether `host`, a name or literal address without brackets, can be no server on the public internet.
+
+    Resolves nothing. Reads every numeric form that the C library's resolver reads (127.1, 0x7f000001).
+    """
+    host = unicodedata.normalize("NFKC", unquote(host)).replace("\u3002", ".").lower().rstrip(".")
+    if ":" in host:
+        try:
+            literal = ipaddress.IPv6Address(host)
+        except ValueError:
+            return True
+        return not is_public(str(literal.ipv4_mapped)) if literal.ipv4_mapped else not literal.is_global
+    if _NUMERIC.fullmatch(host):
+        try:
+            return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
+        except OSError:
+            return True
+    return "." not in host or is_below(host, _INTERNAL_NAMES)
+
+
+def check_reachable(url: str) -> None:
+    """Raise AddressError if `url` leads to no server on the public internet, or cannot be parsed. Resolves nothing."""
+    try:
+        host = urlsplit(
+            url
+        ).hostname  # urllib3 reads no international name without a package that the layer has not got
+    except ValueError:
+        raise AddressError("refused_url") from None
+    if not host or is_internal(host):
+        raise AddressError("refused_host")
 
 
 def is_below(host: str, names: Iterable[str]) -> bool:

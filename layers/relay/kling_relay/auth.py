@@ -17,6 +17,7 @@ from kling_relay.keys import SCOPES, KeyRow, Keys
 _KEY_ID_LENGTH = 12
 _SECRET_LENGTH = 43  # base62: 256 bits
 _MAX_TOKEN_CHARACTERS = 2048
+_QUOTES = "\"'`"
 _LEEWAY_SECONDS = 60
 _MAX_LIFE_SECONDS = 1800  # Kling's own tokens live half an hour
 
@@ -66,11 +67,23 @@ def issue(
     return IssuedKey(key_id, f"{body}_{_check(body)}", f"krak{key_id}", _secret_key(keyring, version, key_id))
 
 
-def authenticate(authorization: str | None, keys: Keys, keyring: Keyring, now_ms: int) -> Caller:
-    """Who is behind an Authorization header; raises KlingError 1000-1004 (HTTP 401) as Kling does."""
-    if not authorization or not authorization.strip():
-        raise KlingError(1001)
-    credential = authorization.strip()
+def authenticate(header: str | None, keys: Keys, keyring: Keyring, now_ms: int) -> Caller:
+    """Return who is behind a header Authorization or X-API-KEY. Raises KlingError 1000-1004 (HTTP 401) as Kling."""
+    credential = _credential(header)
+    if credential.startswith("kr_"):
+        row = _by_api_key(credential, keys, keyring)
+    elif credential.count(".") == 2:
+        row = _by_token(credential, keys, keyring, now_ms)
+    else:
+        raise KlingError(1002, _mistake(credential))
+    if row.state(now_ms) == "expired":  # told only to who has proved that the key is theirs
+        raise KlingError(1002, "this API key has expired: ask for a new one")
+    return Caller(row.tenant, row.scopes, row.key_id)
+
+
+def _credential(header: str | None) -> str:
+    """Return the key or token of a header. Raises KlingError if it has none, or one that cannot be ours."""
+    credential = (header or "").strip()
     scheme, _, rest = credential.partition(" ")
     if scheme.lower() == "bearer":
         credential = rest.strip()
@@ -78,15 +91,19 @@ def authenticate(authorization: str | None, keys: Keys, keyring: Keyring, now_ms
         raise KlingError(1001)
     if len(credential) > _MAX_TOKEN_CHARACTERS or not credential.isascii():
         raise KlingError(1002)
-    if credential.startswith("kr_"):
-        row = _by_api_key(credential, keys, keyring)
-    elif credential.count(".") == 2:
-        row = _by_token(credential, keys, keyring, now_ms)
-    else:
-        raise KlingError(1002)
-    if row.state(now_ms) == "expired":  # told only to who has proved that the key is theirs
-        raise KlingError(1002, "this API key has expired: ask for a new one")
-    return Caller(row.tenant, row.scopes, row.key_id)
+    # Some gateways in front of us store only keys that begin with sk-.
+    return credential[3:] if credential.startswith("sk-kr_") else credential
+
+
+def _mistake(credential: str) -> str:
+    """Return what is known to go wrong with keys, in words; empty for everything else."""
+    if credential.lower().startswith("bearer"):
+        return "the word Bearer stands twice: this client adds it, so give it the key alone"
+    if credential[0] in _QUOTES or credential[-1] in _QUOTES:
+        return "the key stands in quotes: send it without them"
+    if credential.startswith("krak"):
+        return "this is an access key: send the API key (kr_...), or a token that the secret key has signed"
+    return ""
 
 
 def _by_api_key(credential: str, keys: Keys, keyring: Keyring) -> KeyRow:
@@ -103,7 +120,10 @@ def _by_api_key(credential: str, keys: Keys, keyring: Keyring) -> KeyRow:
 
 
 def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
-    """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s."""
+    """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s.
+
+    nbf may be missing, as RFC 7519 allows: its only use is to begin later.
+    """
     import jwt  # only for clients that sign: nobody else pays for the import
 
     try:
@@ -119,9 +139,9 @@ def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
             secret,
             algorithms=["HS256"],
             # the times are checked below, by our own clock
-            options={"require": ["iss", "exp", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            options={"require": ["iss", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
-        expires, begins = float(claims["exp"]), float(claims["nbf"])
+        expires, begins = float(claims["exp"]), float(claims.get("nbf", 0))
     except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as exc:
         raise KlingError(1002) from exc
     now = now_ms / 1000
@@ -130,7 +150,7 @@ def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
     if not expires >= now - _LEEWAY_SECONDS:
         raise KlingError(1004)
     if expires - now > _MAX_LIFE_SECONDS + _LEEWAY_SECONDS:
-        raise KlingError(1002, f"a token may live at most {_MAX_LIFE_SECONDS} s")
+        raise KlingError(1002, f"exp: at most {_MAX_LIFE_SECONDS} s from now are allowed (got {expires - now:.0f} s)")
     return row
 
 

@@ -1,6 +1,7 @@
 """The tasks of a time window as CSV, for books and spreadsheets: no prompts, no images, no addresses.
 
-Cells that a spreadsheet would take for a formula begin with an apostrophe, as OWASP's "CSV Injection" advises.
+Cells that a spreadsheet would take for a formula begin with an apostrophe, and every cell is quoted, as OWASP's "CSV
+Injection" advises: with ";" as the list separator an unquoted ";" begins another cell.
 """
 
 import csv
@@ -29,6 +30,7 @@ _IN_MEMORY_BYTES = 4_000_000  # more is spooled to the function's temporary fold
 _ADDRESS_SECONDS = 3600
 _DAY_MS = 86_400_000
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
+_BEHIND_SEMICOLON = re.compile(rf";(?={_FORMULA.pattern})")
 
 
 def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
     rows = 0
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
-        lines = csv.writer(text)
+        lines = csv.writer(text, quoting=csv.QUOTE_ALL)
         lines.writerow(HEADS)
         for task in _tasks(relay, since, until, now + SECONDS * 1000):
             if tenant in (None, task.tenant):
@@ -86,8 +88,10 @@ def _cells(task: Task) -> Iterator[str]:
 
 
 def _safe(cell: str) -> str:
-    """The cell as a text for every spreadsheet, whoever wrote it."""
-    return f"'{cell}" if _FORMULA.match(cell) else cell
+    """Return the cell as a text for every spreadsheet. A formula behind a ";" is marked too: some programs split there
+    in spite of the quotes."""
+    marked = f"'{cell}" if _FORMULA.match(cell) else cell
+    return _BEHIND_SEMICOLON.sub(";'", marked)
 
 
 def _stored(relay: Relay, file: IO[bytes], now: int) -> str:

@@ -32,6 +32,7 @@ def record(
     if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
         return earlier
     _check_callback(relay, request.callback_url)
+    _check_addresses(relay, request.body)
     model = _model_name(relay, request.kind, request.body)
     profile = relay.provider.profile
     if profile.refuses_retired and model not in profile.models:  # what is mapped goes out under another name
@@ -86,10 +87,30 @@ def _check_callback(relay: Relay, url: str | None) -> None:
         parsed = address.parse(url)
         if not (relay.settings.allow_local_webhooks == "1" and address.origin(parsed)[1] in address.LOOPBACK):
             address.check_form(parsed)
+            address.check_reachable(url)
     except AddressError:
         shown = url.partition("?")[0][:120]
         problem = f"https://, a public host and port 443 are expected; sent: {shown!r}"
         raise bad_parameter("callback_url", problem) from None
+
+
+def _check_addresses(relay: Relay, body: dict[str, Any]) -> None:
+    """Raise KlingError for an image or a video on a host that the provider cannot reach: it would be paid for nothing.
+
+    A provider on this very network (the simulator on a laptop) can reach such hosts.
+    """
+    if address.is_internal(address.parse(relay.provider.profile.base_url).host or ""):
+        return
+    places = [(name, holder[key]) for name, holder, key in image_places(body)]
+    videos = enumerate(body.get("video_list", []))
+    places += [(f"video_list[{index}].video_url", video["video_url"]) for index, video in videos]
+    for name, url in places:
+        if isinstance(url, str):
+            try:
+                address.check_reachable(url)
+            except AddressError:
+                problem = "a host on the public internet is expected: the provider cannot reach a private one"
+                raise bad_parameter(name, f"{problem}; sent: a URL of {len(url)} characters") from None
 
 
 def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:

@@ -1,12 +1,10 @@
 """A request body, checked and normalised. Pure.
 
 What clients really send is forgiven: "", null, [] and {} are absent, unknown fields are left out, `duration` may be a
-number, a `data:` prefix is stripped, `model` counts where `model_name` is missing. Fields and limits are in `schema`,
-rules between fields in `rules`, and what each model can do in `catalogue`.
+number, a `data:` prefix is stripped, `model` counts where `model_name` is missing, `spelling` mends types. Fields and
+limits are in `schema`, rules between fields in `rules`, and what each model can do in `catalogue`.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from kling_relay import images, rules
+from kling_relay import images, message, rules
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.schema import FIELDS, KINDS
 from kling_relay.source import IMAGE_SUFFIXES, MAX_KEY_BYTES
@@ -51,15 +49,6 @@ def idempotency_key(given: str | None) -> str | None:
     return given or None
 
 
-def raw_body(text: str | None, is_base64: bool) -> bytes:
-    """The bytes of a body as API Gateway gives it; what is no base64 stays as it is, and will be no JSON."""
-    raw = (text or "").encode("utf-8", "replace")
-    try:
-        return base64.b64decode(raw) if is_base64 else raw
-    except ValueError:
-        return raw
-
-
 def parse(kind: str, raw: bytes) -> Request:
     """Check and normalise a request body; raises KlingError that names the field, the limit and what was sent."""
     if kind not in KINDS:
@@ -77,6 +66,17 @@ def parse(kind: str, raw: bytes) -> Request:
 def check(kind: str, given: dict[str, Any], folder: str | None = None) -> Request:
     """Check and normalise what `read` returned. In a request that lies in a `folder` of the input bucket (its key with
     the slash at the end) images may also be keys relative to that. Raises KlingError as `parse` does."""
+    try:
+        return _check(kind, given, folder)
+    except KlingError as error:
+        from kling_relay import wording  # only for refusals: nobody else pays for these imports
+
+        if not (hint := wording.misspelt(error.message, given)):
+            raise
+        raise KlingError(error.code, f"{error.message}; {hint}", http=error.http) from error
+
+
+def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
     sent = _without_blanks(_known(given))
     body = _convert(_forgiven(sent, KINDS[kind]), KINDS[kind])
     rules.check(body)
@@ -108,9 +108,8 @@ def read(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise KlingError(1201, "body: a JSON object is expected, an empty body was sent")
     try:
-        # Strict: no NaN, no half surrogates, which nothing after this could store. Some editors put a mark in front.
-        sent = msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        sent = message.decode(raw)
+    except (ValueError, RecursionError) as exc:
         raise KlingError(
             1201, f"body: a JSON object is expected, this is no JSON ({len(raw)} bytes were sent)"
         ) from exc
@@ -170,6 +169,12 @@ def _digits(value: Any) -> Any:
 def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     try:
         return msgspec.convert(sent, schema)
+    except msgspec.ValidationError:
+        from kling_relay import spelling  # nobody else pays for msgspec's inspection
+
+        sent = spelling.mended(sent, schema)
+    try:
+        return msgspec.convert(sent, schema)
     except msgspec.ValidationError as exc:
         problem = str(exc)  # in words for programmers, which may repeat what was sent: only its path is used
     place = re.search(r" - at `\$\.?([\w.\[\]]*)`\Z", problem)
@@ -178,7 +183,7 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     if missing:
         raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "this field is required; it was not sent, or is empty")
 
-    from kling_relay import wording  # only for refusals: nobody else pays for msgspec's inspection
+    from kling_relay import wording
 
     raise wording.refusal(path, sent, schema)
 
@@ -197,7 +202,9 @@ def _key(name: str, value: str, folder: str) -> str | None:
 
 def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
     """A URL stays; an s3:// reference is marked as one; base64 is decoded, checked and kept in `found`."""
-    start = value[:8].lower()
+    start = value.lstrip()[:8].lower()
+    if start.startswith(("http://", "https://", "s3://")):
+        value = value.strip()  # what is copied from a table ends with a line break
     if start.startswith(("http://", "https://")):
         if len(value) > 8192 or not re.fullmatch(r"https?://[^\s/]\S*", value, re.IGNORECASE):
             problem = "a URL has a host, no blanks and at most 8192 characters"
@@ -207,10 +214,9 @@ def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
         return {"ref": value}
     text = value.partition(",")[2] if start.startswith("data:") else value
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = message.image_bytes(text)
         images.check(data)
-    except (binascii.Error, ValueError) as exc:
-        problem = str(exc) if isinstance(exc, images.ImageError) else "neither an http(s) URL nor valid base64"
-        raise bad_parameter(name, f"{problem}; sent: a text of {len(value)} characters") from exc
+    except ValueError as exc:
+        raise bad_parameter(name, f"{exc}; sent: a text of {len(value)} characters") from exc
     found[name] = data
     return {"inline": name}

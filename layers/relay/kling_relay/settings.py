@@ -35,6 +35,7 @@ class Settings:
     kling_base_url: str = ""
     provider_account: str = "1"  # the operator's label for the account behind the key: profiles.Account
     result_hosts: str = "warn"
+    allowed_origins: str = "*"  # of web pages: one origin, or all
     intake_tenant: str = ""
     intake_queue_url: str = ""
     intake_dead_letters_url: str = ""

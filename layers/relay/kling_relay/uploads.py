@@ -13,11 +13,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay import images
+from kling_relay import images, message
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.relay import Relay
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
+_OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 _URL_SECONDS = 3600
 _HEADER_BYTES = 1024 * 1024  # a photo's colour profile and preview may stand before its sides
 _ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, written again, empty
@@ -125,18 +126,29 @@ def _unknown(field: str, dropped: bool) -> KlingError:
 
 def _wanted(body: bytes) -> tuple[str, int | None]:
     try:
-        sent = json.loads(body)
+        sent = message.decode(body)
     except (ValueError, RecursionError):
         sent = None
     if not isinstance(sent, dict):
         raise KlingError(1201, f"body: a JSON object is expected; {len(body)} bytes of something else were sent")
-    content_type, size = sent.get("content_type"), sent.get("size")
+    content_type, size = _plain_type(sent.get("content_type")), sent.get("size")
     if not isinstance(content_type, str) or content_type not in _EXTENSIONS:
         shown = repr(content_type[:32]) if isinstance(content_type, str) else json.dumps(content_type)[:32]
         raise bad_parameter("content_type", f"one of {', '.join(_EXTENSIONS)} is expected; sent: {shown}")
     if isinstance(size, float) and size.is_integer():
         size = int(size)  # JSON has one kind of number
+    if isinstance(size, str) and re.fullmatch(r"[0-9]{1,9}", size):
+        size = int(size)  # form builders send every value as text
     if size is not None and (type(size) is not int or not 1 <= size <= images.MAX_BYTES):
         problem = f"a whole number of bytes from 1 to {images.MAX_BYTES} (10 MB) is expected"
         raise bad_parameter("size", f"{problem}; sent: {json.dumps(size)[:32]}")
     return content_type, size
+
+
+def _plain_type(sent: Any) -> Any:
+    """Return a media type in the one spelling that the form names: RFC 9110 section 8.3 has it in any case and with
+    parameters, and many programs write image/jpg."""
+    if not isinstance(sent, str):
+        return sent
+    plain = sent.partition(";")[0].strip().lower()
+    return _OTHER_NAMES.get(plain, plain)

@@ -1,5 +1,6 @@
 """What a schema wants and what was sent, in a client's words: never a prompt, an image or an address. Pure."""
 
+import difflib
 import json
 import re
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from msgspec import Struct, inspect
 
 from kling_relay.errors import KlingError, bad_parameter
+from kling_relay.schema import FIELDS
 
 
 def refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
@@ -22,6 +24,19 @@ def refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
             expected = expected.types[0]
     sent = describe(value, quote=isinstance(expected, inspect.LiteralType))
     return bad_parameter(path, f"{_wanted(expected)} is expected; sent: {sent}")
+
+
+def misspelt(message: str, sent: Any) -> str:
+    """Return a hint at the misspelt field that made `message` refuse another one as missing; empty if there is none."""
+    *steps, name = re.findall(r"\w+", message.partition(":")[0]) or [""]
+    for step in steps:
+        part = sent[int(step)] if isinstance(sent, list) else sent.get(step)
+        sent = part if isinstance(part, (dict, list)) else {}
+    if not isinstance(sent, dict) or sent.get(name) not in (None, "", [], {}):
+        return ""
+    others = [other for other in sent if other not in FIELDS and other != "model" and other.isidentifier()]
+    found = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
+    return f"unknown field {found[0]}: did you mean {name}?" if found else ""
 
 
 def _wanted(kind: Any) -> str:

@@ -1,0 +1,113 @@
+"""What arrives as text: a body, the JSON in it, the base64 in that. Pure.
+
+A message that was damaged on its way is refused: what it asks for is not what its sender meant, and would be paid.
+"""
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import msgspec
+
+from kling_relay.errors import KlingError
+
+MARK = "\ufffd"
+"""Decoders write it for bytes that are not UTF-8: so does API Gateway, which hands on a body as text."""
+
+_ALPHABET = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_STANDARD = str.maketrans("-_", "+/")  # of the URL alphabet
+_LINE_LENGTHS = ({64}, {76})  # RFC 7468 and RFC 2045: encoders break lines there
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def http_body(text: str | None, is_base64: bool, headers: Mapping[str, str], limit: int) -> bytes:
+    """Return the bytes of a request's body as API Gateway hands it on: at most `limit`, or as many as show that it is
+    longer. `headers` has lower-case names. Raises KlingError for a form, a body that was damaged before, and a
+    compression that cannot be undone (HTTP 415)."""
+    text = text or ""
+    is_json = text.lstrip().startswith("{")
+    if not is_json:
+        _refuse_form(text, headers.get("content-type") or "")
+    encoding = (headers.get("content-encoding") or "identity").strip().lower()
+    if encoding == "identity" or is_json:  # a gateway that compresses answers unpacks requests too
+        return body_bytes(text, is_base64)
+    if is_base64 and encoding in ("gzip", "x-gzip"):
+        return _unpacked(body_bytes(text, is_base64), limit)
+    raise KlingError(1200, f"Content-Encoding: an uncompressed body is expected (got {encoding[:32]!r})", http=415)
+
+
+def _refuse_form(text: str, content_type: str) -> None:
+    """Raise KlingError for a form. curl -d names the second type for JSON too, which never comes here."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data" or (kind == "application/x-www-form-urlencoded" and "=" in text):
+        raise KlingError(
+            1201,
+            "body: a JSON object is expected, a form was sent: send Content-Type application/json, and the image as a "
+            "URL, in base64, or uploaded before (POST /kling/v1/uploads)",
+        )
+
+
+def _unpacked(data: bytes, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)  # gzip alone
+    try:
+        body = unpacker.decompress(data, limit + 1)
+    except zlib.error as exc:
+        raise KlingError(1201, "body: it is announced as gzip and is none") from exc
+    if len(body) <= limit and not unpacker.eof:
+        raise KlingError(1201, f"body: the gzip data ends early ({len(data)} bytes were sent)")
+    return body
+
+
+def body_bytes(text: str, is_base64: bool) -> bytes:
+    """Return the bytes of a body as API Gateway hands it on. Raises KlingError if they were damaged before."""
+    if is_base64:
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError as exc:
+            raise KlingError(1201, "body: the gateway's base64 cannot be decoded") from exc
+    if MARK in text or _SURROGATE.search(text):
+        raise KlingError(
+            1201,
+            "body: UTF-8 is expected, it holds U+FFFD, which replaces bytes that are not UTF-8: send UTF-8 text, "
+            f"uncompressed, and a U+FFFD that is meant as \\ufffd ({len(text)} characters were sent)",
+        )
+    return text.encode()
+
+
+def decode(raw: bytes) -> Any:
+    """Return the value of the JSON text `raw`, strictly: no NaN, no number above a double's range. Half a surrogate
+    pair, which is what JavaScript leaves of a cut emoji, becomes U+FFFD. Raises ValueError, RecursionError."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")  # some editors put a byte order mark in front
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        if rb"\u" not in raw:
+            raise
+    # RFC 8259 section 8.2 allows half a pair, msgspec refuses it, nothing behind this can store it.
+    lenient = json.dumps(json.loads(raw.decode(), parse_constant=_refuse), ensure_ascii=False)
+    return msgspec.json.decode(_SURROGATE.sub(MARK, lenient))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def image_bytes(text: str) -> bytes:
+    """Decode base64 of either alphabet, padded or not, in one line or in several; raises ValueError with the mistake.
+
+    A form turns each "+" into a blank, so blanks are taken for line breaks only if they stand where encoders break
+    lines. A lost "+" also leaves a length that needs padding, so a text with blanks has to be padded already.
+    """
+    lines = re.sub(r"[\t\r\n]", "", text).strip(" ").split(" ")
+    joined = "".join(lines).translate(_STANDARD)
+    lengths = {len(line) for line in lines[:-1]}
+    wrapped = not lengths or (lengths in _LINE_LENGTHS and len(lines[-1]) <= max(lengths))
+    if " " in text and _ALPHABET.fullmatch(joined) and not (wrapped and len(joined) % 4 == 0):
+        raise ValueError('base64 has no blanks (a web form makes them of "+")')
+    try:
+        return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
+    except ValueError as exc:
+        raise ValueError("neither an http(s) URL nor valid base64") from exc
