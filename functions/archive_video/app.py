@@ -10,6 +10,7 @@ from kling_relay.copying import copy_outputs
 from kling_relay.facts import Facts
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import current
+from kling_relay.rows import LostRace
 from kling_relay.task import Phase
 
 
@@ -26,7 +27,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if task.phase is not Phase.RENDERED:
         return {"task_id": task_id, "next": "advance"}  # moved meanwhile: the row decides
     left_ms = context.get_remaining_time_in_millis()
-    task = begin_copy(relay, task, relay.clock.now_ms() + left_ms)
+    try:
+        task = begin_copy(relay, task, relay.clock.now_ms() + left_ms)
+    except LostRace:  # another copier has ended it: an error would ring FunctionErrorsAlarm
+        return {"task_id": task_id, "next": "advance"}
     try:
         videos = copy_outputs(relay, task, seconds=left_ms / 1000 - 10)
         facts = Facts(copied=videos)

@@ -10,7 +10,7 @@ from kling_relay.ended import Ended
 from kling_relay.rows import LostRace
 
 from tests.reliability import expressions
-from tests.reliability.campaign import Campaign
+from tests.reliability.campaign import LONG, Campaign
 from tests.reliability.dynamo import Dynamo
 from tests.reliability.indexes import Lag
 from tests.reliability.life import PROFILES, Life, Story
@@ -67,7 +67,8 @@ def both(cloud: Cloud) -> Both:
     return Both(Dynamo(), cloud.dynamodb)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+# The short form tries every third one: moto takes most of the time.
+@pytest.mark.parametrize("profile", [name for place, name in enumerate(PROFILES) if place % 3 == 0 or LONG])
 def test_whole_lives(campaign: Campaign, both: Both, profile: str) -> None:
     def live(dice: random.Random) -> None:
         story = replace(Story.drawn(dice), lag=None)  # moto's indexes have none
@@ -79,7 +80,7 @@ def test_whole_lives(campaign: Campaign, both: Both, profile: str) -> None:
 
     for _ in range(campaign.size(1, 10)):
         campaign.live("drawn", live)
-    assert both.calls > 30
+    assert both.calls > 20
 
 
 def in_memory(both: Both) -> Memory:

@@ -14,7 +14,7 @@ from kling_relay.settings import SettingsError
 from kling_relay.task import Phase
 
 from tests.unit.printed import printed
-from tests.unit.world import Cloud, World
+from tests.unit.world import BODY, Cloud, World
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +132,50 @@ def test_one_task_that_the_account_may_not_have_does_not_keep_the_others(
     world.run(HOUR)
     assert {world.task(task.id).phase for task in others} == {Phase.SUCCEEDED}
     assert world.task(forbidden.id).phase is Phase.ACCEPTED
+
+
+@pytest.mark.parametrize("poison", ["forbidden", "firewall", "risky"])
+def test_one_poisoned_tenant_among_many_holds_nobody_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, poison: str
+) -> None:
+    """An hour, four tenants, 360 good tasks, and 120 of a fifth tenant that the provider refuses, each for its own
+    prompt. Document: 1103 may mean one model, 1301 one prompt. Guess: a firewall answers HTML to one prompt."""
+    accept = world.provider._submit
+
+    def submit(body: dict[str, Any]) -> Outcome:
+        world.provider.submit_faults = [poison] if "poison" in body["prompt"] else []
+        return accept(body)
+
+    monkeypatch.setattr(world.provider, "_submit", submit)
+    good: list[str] = []
+    for turn in range(120):
+        status, answer = world.post({**BODY, "prompt": f"poison {turn}"}, tenant="poisoned")
+        assert status in (400, 403) and "try again" not in answer["message"], answer
+        for place in range(3):
+            task = world.create(tenant=f"tenant-{(turn + place) % 4}")
+            assert task.phase is Phase.SUBMITTED, "nobody waits for another tenant's refusal"
+            good.append(task.id)
+        world.run(30)
+    world.run(300)
+    assert {world.task(task_id).phase for task_id in good} == {Phase.SUCCEEDED}
+    assert [world.provider.billed(task_id) for task_id in good] == [1] * 360
+    refused = [task for task in world.tasks() if task.tenant == "poisoned"]
+    assert len(refused) == 120 and all(task.phase is Phase.FAILED and task.cost_nothing for task in refused)
+    assert world.measured["AccountTrouble"] == 0 and not world.surprises
+
+
+def test_three_poisoned_requests_in_a_row_cost_the_others_some_minutes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They close the gate, since they look like trouble of the account: the next good task opens it again."""
+    world.provider.submit_faults = ["firewall"] * 3
+    for turn in range(3):
+        world.post({**BODY, "prompt": f"poison {turn}"}, tenant="poisoned")
+    good = [world.create(tenant=f"tenant-{turn % 4}") for turn in range(60)]
+    assert {task.phase for task in good} == {Phase.ACCEPTED}
+    world.run(600)
+    assert {world.task(task.id).phase for task in good} == {Phase.SUCCEEDED}
+    assert [world.provider.billed(task.id) for task in good] == [1] * 60
 
 
 def test_the_end_of_a_task_is_no_room_in_an_account_in_trouble(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

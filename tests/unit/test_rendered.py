@@ -77,6 +77,17 @@ def test_each_copy_waits_longer_up_to_half_an_hour_or_a_watch(
     assert begun.retry_at == now + most * 1000
 
 
+def test_a_copier_that_comes_too_late_is_no_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two executions copy one task. The slower one has read the row before the other one ended it."""
+    seen = asked_at(world, 61)
+    assert seen.phase is Phase.RENDERED
+    world.archive(seen)
+    assert world.task(seen.id).phase is Phase.SUCCEEDED
+    monkeypatch.setattr(world.table, "get", lambda task_id: seen)
+    answer = world.call("archive_video", {"task_id": seen.id, "execution": seen.execution})
+    assert answer == {"task_id": seen.id, "next": "advance"}
+
+
 def test_a_second_copy_takes_what_the_provider_says_then(world: World) -> None:
     task = asked_at(world, 100)
     stale = [{**task.outputs[0], "url": "https://old.example/"}]
