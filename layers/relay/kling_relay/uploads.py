@@ -19,7 +19,6 @@ from kling_relay.relay import Relay
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 _URL_SECONDS = 3600
-_HEADER_BYTES = 1024 * 1024  # a photo's colour profile and preview may stand before its sides
 _ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, written again, empty
 
 
@@ -68,18 +67,17 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
         key = match[1]
     wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        answer = relay.s3.get_object(**wanted, Range=f"bytes=0-{_HEADER_BYTES - 1}")
+        answer = relay.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
     except ClientError as exc:
         if (refusal := _absent(exc, field, dropped)) is None:
             raise
         raise refusal from exc
-    with answer["Body"] as stream:
-        head = stream.read()
-    size = int(answer.get("ContentRange", f"/{len(head)}").rpartition("/")[2])
+    size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
     try:
-        if size > images.MAX_BYTES:
-            raise images.ImageError(f"at most {images.MAX_BYTES} bytes (10 MB) are allowed, the image has {size}")
-        header = images.check(head)
+        with answer["Body"] as stream:
+            if size > images.MAX_BYTES:
+                raise images.ImageError(f"at most {images.MAX_BYTES} bytes (10 MB) are allowed, the image has {size}")
+            header = images.check(stream.read())
     except images.ImageError as exc:
         raise bad_parameter(field, f"{exc}; sent: an uploaded image") from exc
     return Upload(key, answer["ETag"], header, version, dropped)
