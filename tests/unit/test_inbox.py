@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import unicodedata
 from typing import Any
 
 import pytest
@@ -184,6 +185,61 @@ def test_what_cannot_be_taken_says_why(
     told = result(world, key)
     assert (told["task_id"], told["task_status"], told["code"]) == (None, "failed", 1201)
     assert words in told["task_status_msg"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".DS_Store", "._cat.png", "._cat.task.json", "Thumbs.db", "THUMBS.DB", "ehthumbs.db", "desktop.ini"),
+        *("Desktop.ini", "__MACOSX/cat.png"),
+    ],
+)
+def test_what_systems_leave_in_folders_makes_no_result(world: World, queue: Queue, name: str) -> None:
+    """Names that macOS, Windows and archive programs are documented to write."""
+    queue.put(drop(world, f"inbox/f/{name}", png()))
+    queue.run()
+    assert world.tasks() == [] and results(world) == set() and queue.dead == [] and world.measured == {}
+
+
+@pytest.mark.parametrize("name", ["photo.jfif", "photo.jpe", "photo.PJPEG", "png-named.jfif"])
+def test_a_picture_under_a_rarer_name(world: World, queue: Queue, name: str) -> None:
+    picture = png() if name.startswith("png") else jpeg()
+    named = json.dumps({"kind": "image2video", "image": name}).encode()
+    queue.put(drop(world, f"inbox/c/{name}", picture), drop(world, "inbox/c/a.task.json", named))
+    queue.run()
+    assert result(world, f"inbox/c/{name}")["task_status"] == result(world, "inbox/c/a.task.json")["task_status"]
+    assert len(world.tasks()) == len(world.provider.posts) == 2
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_form_of_its_accents(world: World, queue: Queue, form: Any) -> None:
+    """That macOS decomposes names is documented; that a request beside them is composed is what editors write."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    folder, sidecar = unicodedata.normalize(form, "inbox/é/"), text(prompt="sidecar")
+    drop(world, unicodedata.normalize(form, "inbox/é/settings.json"), text(require_sidecar=True))
+    picture = drop(world, folder + unicodedata.normalize(form, "café.png"), png())
+    queue.put(picture)
+    queue.run()
+    assert world.tasks() == []
+    queue.put(drop(world, folder + unicodedata.normalize(other, "café.json"), sidecar))
+    named = json.dumps({"kind": "image2video", "image": unicodedata.normalize(other, "café.png")}).encode()
+    queue.put(drop(world, folder + "a.task.json", named))
+    queue.run()
+    assert len(world.tasks()) == 2 and task_of(world, picture).request["prompt"] == "sidecar"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_what_powershell_writes_is_read(world: World, queue: Queue, codec: str) -> None:
+    """Windows PowerShell's `>` writes UTF-16 with a mark, Out-File any of these (its documentation)."""
+    drop(world, "inbox/d/settings.json", '{"prompt": "from settings 猫"}'.encode(codec))
+    wanted = '{"kind": "text2video", "prompt": "ਊ 猫"}'  # U+0A0A has the byte of a line's end in both places
+    picture = drop(world, "inbox/d/cat.png", png())
+    listed = drop(world, "inbox/d/all.tasks.jsonl", f"{wanted}\r\n\r\n{wanted}\r\n".encode(codec))
+    queue.put(picture, drop(world, "inbox/d/a.task.json", wanted.encode(codec)), listed)
+    queue.run()
+    assert task_of(world, picture).request["prompt"] == "from settings 猫"
+    assert [task_of(world, listed, line).request["prompt"] for line in (1, 3)] == ["ਊ 猫"] * 2
+    assert len(world.tasks()) == 4 and result(world, "inbox/d/all.tasks.jsonl")["lines"] == 2
 
 
 def test_one_bad_file_of_ten(world: World, queue: Queue) -> None:

@@ -16,7 +16,7 @@ from kling_relay.errors import KlingError, Refusal, bad_parameter
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
 from kling_relay.request import MAX_BODY_BYTES, Request
-from kling_relay.source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source
+from kling_relay.source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source, spellings
 from kling_relay.task import Task
 
 # What an image's metadata may say, as x-amz-meta-negative-prompt; everything else in there is other programs'.
@@ -24,7 +24,7 @@ _IN_METADATA = (
     *("prompt", "negative_prompt", "model_name", "mode", "duration", "cfg_scale", "sound"),
     *("callback_url", "external_task_id"),
 )
-_TAKEN = "images (.jpg, .jpeg, .png), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
+_TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
 
 
@@ -36,6 +36,9 @@ def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -
         take(relay, source, left_ms, lambda: lines.one(relay, source, message))
         return
     role = source.role
+    if role is Role.LITTER:
+        logger.info("file_ignored")
+        return
     if role is Role.IMAGE:
         _take_image(relay, source, left_ms)
     elif role is Role.MANIFEST:
@@ -138,10 +141,12 @@ def _take_settings(relay: Relay, source: Source, left_ms: Callable[[], int]) -> 
 def _images_of(relay: Relay, sidecar: Source) -> list[Source]:
     """The images, as they are now, that a sidecar belongs to."""
     found: list[Source] = []
-    stem = sidecar.folder + sidecar.stem
-    pages = relay.s3.get_paginator("list_objects_v2").paginate(Bucket=sidecar.bucket, Prefix=f"{stem}.")
-    for key in (one["Key"] for page in pages for one in page.get("Contents", [])):
-        if key[len(stem) :].lower() in IMAGE_SUFFIXES:
+    list_objects = relay.s3.get_paginator("list_objects_v2").paginate
+    for stem in spellings(sidecar.folder + sidecar.stem):
+        pages = list_objects(Bucket=sidecar.bucket, Prefix=f"{stem}.")
+        for key in (one["Key"] for page in pages for one in page.get("Contents", [])):
+            if key[len(stem) :].lower() not in IMAGE_SUFFIXES:
+                continue
             try:
                 version = relay.s3.head_object(Bucket=sidecar.bucket, Key=key)["VersionId"]
             except ClientError as exc:
@@ -164,7 +169,7 @@ def _settings(relay: Relay, bucket: str, key: str, version: str = "") -> dict[st
     name = key.rpartition("/")[2]
     try:
         raw = _read(relay, bucket, key, version)
-        sent = None if raw is None else request.read(raw)
+        sent = None if raw is None else request.read(lines.utf8(raw))
     except KlingError as exc:
         raise KlingError(exc.code, f"{name}: {exc.message.removeprefix('body: ')}") from exc
     if sent is not None and not isinstance(sent.get("require_sidecar", False), bool):
@@ -205,7 +210,13 @@ def _metadata(given: dict[str, str]) -> dict[str, Any]:
 
 
 def _read(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
-    """An object of at most a request's size; None where there is none. Raises KlingError where it is larger."""
+    """An object of at most a request's size, by its key or by another spelling of it; None if there is none. Raises
+    KlingError if it is larger."""
+    read = (_read_one(relay, bucket, one, version) for one in ([key] if version else spellings(key)))
+    return next((raw for raw in read if raw is not None), None)
+
+
+def _read_one(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
     wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
         found = relay.s3.get_object(**wanted)

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from kling_relay import images
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.relay import Relay
+from kling_relay.source import spellings
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 _URL_SECONDS = 3600
@@ -59,19 +60,13 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
     uploads in the same words whether it is missing, somebody else's, or none of ours."""
     bucket, dropped, version = relay.settings.need("input_bucket"), False, image.get("version")
     if not image["ref"][:5].lower().startswith("s3://"):  # only request.check makes these, for files of the inbox
-        key, dropped = image["ref"], True
+        keys, dropped = [image["ref"]] if version else spellings(image["ref"]), True
     else:
         form = rf"s3://{re.escape(bucket)}/(uploads/{re.escape(tenant)}/[0-9a-f]{{32}}\.(?:jpg|png))"
         if (match := re.fullmatch(form, image["ref"])) is None:
             raise _unknown(field, dropped)
-        key = match[1]
-    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
-    try:
-        answer = relay.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
-    except ClientError as exc:
-        if (refusal := _absent(exc, field, dropped)) is None:
-            raise
-        raise refusal from exc
+        keys = [match[1]]
+    key, answer = _open(relay, field, keys, version, dropped)
     size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
     try:
         with answer["Body"] as stream:
@@ -81,6 +76,21 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
     except images.ImageError as exc:
         raise bad_parameter(field, f"{exc}; sent: an uploaded image") from exc
     return Upload(key, answer["ETag"], header, version, dropped)
+
+
+def _open(relay: Relay, field: str, keys: list[str], version: str | None, dropped: bool) -> tuple[str, Any]:
+    """The first of `keys` that is there, and its object, no longer than an image may be. Raises KlingError."""
+    refusal = _unknown(field, dropped)
+    for key in keys:
+        wanted = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
+        wanted |= {"VersionId": version} if version else {}
+        try:
+            return key, relay.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
+        except ClientError as exc:
+            if (absent := _absent(exc, field, dropped)) is None:
+                raise
+            refusal = absent
+    raise refusal
 
 
 def keep(relay: Relay, field: str, upload: Upload, prefix: str) -> dict[str, str]:
