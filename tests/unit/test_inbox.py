@@ -242,6 +242,40 @@ def test_what_powershell_writes_is_read(world: World, queue: Queue, codec: str) 
     assert len(world.tasks()) == 4 and result(world, "inbox/d/all.tasks.jsonl")["lines"] == 2
 
 
+def test_a_request_waits_for_its_picture(world: World, queue: Queue) -> None:
+    """`aws s3 sync` sends many files at once: the small request is there first."""
+    named = {"kind": "image2video", "image": "big.png"}
+    queue.put(drop(world, "inbox/a/one.task.json", text(**named)))
+    lines = text(**named) + b"\n" + text(**named, prompt="2")
+    queue.put(drop(world, "inbox/a/all.tasks.jsonl", lines))
+    queue.handle()
+    for key, line in (("inbox/a/one.task.json", 0), ("inbox/a/all.tasks.jsonl", 1), ("inbox/a/all.tasks.jsonl", 2)):
+        told = result(world, key, line)
+        assert told["task_status"] is None and "waits some minutes for a picture" in told["task_status_msg"]
+    assert world.tasks() == [] and result(world, "inbox/a/all.tasks.jsonl")["rejected"] == 0
+    world.clock.tick(200)
+    queue.handle()
+    drop(world, "inbox/a/big.png", png())
+    queue.run()
+    assert len(world.tasks()) == len(world.provider.posts) == 3 and queue.dead == []
+    assert result(world, "inbox/a/one.task.json")["task_status"] == "submitted"
+    assert result(world, "inbox/a/all.tasks.jsonl")["accepted"] == 2
+    assert world.measured["FilesRejected"] == 0
+
+
+def test_a_picture_that_does_not_come_is_refused_after_five_minutes(world: World, queue: Queue) -> None:
+    request = drop(world, "inbox/a/one.task.json", text(kind="image2video", image="big.png"))
+    queue.put(request, request)
+    began = world.clock.now
+    queue.run()
+    assert "no such object" in result(world, "inbox/a/one.task.json")["task_status_msg"]
+    assert 300_000 <= world.clock.now - began <= 400_000 and queue.sent <= 2 * 12 and queue.dead == []
+    drop(world, "inbox/a/big.png", png())
+    queue.put(request)  # a redrive
+    queue.run()
+    assert len(world.tasks()) == 1 and result(world, "inbox/a/one.task.json")["task_status"] == "submitted"
+
+
 def test_one_bad_file_of_ten(world: World, queue: Queue) -> None:
     dropped = [drop(world, f"inbox/{n}.jpg", jpeg() if n != 3 else b"broken") for n in range(10)]
     queue.put(*dropped)

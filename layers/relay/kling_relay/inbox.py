@@ -18,6 +18,7 @@ from kling_relay.relay import Relay
 from kling_relay.request import MAX_BODY_BYTES, Request
 from kling_relay.source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source, spellings
 from kling_relay.task import Task
+from kling_relay.uploads import MissingImage
 
 # What an image's metadata may say, as x-amz-meta-negative-prompt; everything else in there is other programs'.
 _IN_METADATA = (
@@ -26,6 +27,9 @@ _IN_METADATA = (
 )
 _TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
+_WAIT_SECONDS = 300  # for a picture that a request names: `aws s3 sync` sends the small request first
+_FIRST_LOOK_SECONDS = 5
+_MOST_SECONDS_BETWEEN = 60
 
 
 def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -> None:
@@ -33,7 +37,7 @@ def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -
     source = _source_of(relay, message)
     logger.append_keys(object=source.tag)
     if source.line:
-        take(relay, source, left_ms, lambda: lines.one(relay, source, message))
+        take(relay, source, left_ms, lambda: lines.one(relay, source, message), lambda: _wait(relay, source, message))
         return
     role = source.role
     if role is Role.LITTER:
@@ -42,7 +46,7 @@ def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -
     if role is Role.IMAGE:
         _take_image(relay, source, left_ms)
     elif role is Role.MANIFEST:
-        take(relay, source, left_ms, lambda: _manifest(relay, source))
+        take(relay, source, left_ms, lambda: _manifest(relay, source), lambda: _wait(relay, source, message))
     elif role is Role.LINES:
         lines.hand_out(relay, source, message.get("from_line", 1), left_ms)
     elif role is Role.UNKNOWN:
@@ -66,9 +70,16 @@ def _source_of(relay: Relay, message: dict[str, Any]) -> Source:
     return source
 
 
-def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callable[[], Request | None]) -> None:
+def take(
+    relay: Relay,
+    source: Source,
+    left_ms: Callable[[], int],
+    asked: Callable[[], Request | None],
+    waits: Callable[[], bool] = lambda: False,
+) -> None:
     """Make the one task of `source`, or find it, and write its result. `asked` reads the request, and is not called
-    where there is a task already; None where there is none to be made yet."""
+    where there is a task already; None where there is none to be made yet. `waits` puts the request off if a picture
+    that it names is missing, and returns False after the last time."""
     task_id = source.task_id(relay.keyring)
     task = relay.table.get(task_id)
     if task is None:
@@ -77,6 +88,8 @@ def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callab
                 return
             task = creation.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
         except KlingError as exc:
+            if isinstance(exc, MissingImage) and waits():
+                return
             passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, Refusal))
             if passes:  # a later try of the same message finds the task, or makes it
                 raise
@@ -85,6 +98,19 @@ def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callab
                 results.reject(relay, source, exc)
                 return
     _tell(relay, source, task)
+
+
+def _wait(relay: Relay, source: Source, message: dict[str, Any]) -> bool:
+    """Queue the message once more, later each time. Whether it still may wait. What is queued twice makes no second
+    task."""
+    now = relay.clock.now_ms()
+    waited_ms = now - message.setdefault("waits_since", now)
+    if waited_ms >= relay.settings.scaled_ms(_WAIT_SECONDS):
+        return False
+    first, most = relay.settings.scaled_ms(_FIRST_LOOK_SECONDS), relay.settings.scaled_ms(_MOST_SECONDS_BETWEEN)
+    lines.send(relay, [message], max(1, min(first + waited_ms // 2, most) // 1000))
+    results.note(relay, source, "waits some minutes for a picture that it names and that is not there yet")
+    return True
 
 
 def _tell(relay: Relay, source: Source, task: Task) -> None:

@@ -48,9 +48,9 @@ def hand_out(relay: Relay, source: Source, first: int, left_ms: Callable[[], int
     rest = [place for place in places if place[0] >= first]
     for at in range(0, len(rest), _MESSAGES_AT_ONCE):
         if left_ms() < _RESERVE_MS and at:
-            _send(relay, [{"source": source.as_dict(), "from_line": rest[at][0]}])
+            send(relay, [{"source": source.as_dict(), "from_line": rest[at][0]}])
             return
-        _send(relay, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
+        send(relay, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
     relay.tallies.handed_out(source.tag, now)
     logger.info("lines_handed_out", extra={"lines": len(places)})
     results.summarise(relay, source)
@@ -122,8 +122,12 @@ def _message(source: Source, line: int, start: int, length: int) -> dict[str, An
     return {"source": {**source.as_dict(), "line": line}, "start": start, "length": length}
 
 
-def _send(relay: Relay, messages: list[dict[str, Any]]) -> None:
-    entries = [{"Id": str(number), "MessageBody": json.dumps(message)} for number, message in enumerate(messages)]
+def send(relay: Relay, messages: list[dict[str, Any]], delay_seconds: int = 0) -> None:
+    """Queue messages of at most a batch. Raises RuntimeError if not all were taken."""
+    later = {"DelaySeconds": delay_seconds} if delay_seconds else {}
+    entries: list[dict[str, Any]] = [
+        {"Id": str(number), "MessageBody": json.dumps(message), **later} for number, message in enumerate(messages)
+    ]
     answer = relay.queues.send_message_batch(QueueUrl=relay.settings.need("intake_queue_url"), Entries=entries)
     if answer.get("Failed"):
         raise RuntimeError(f"{len(answer['Failed'])} of {len(entries)} messages could not be queued")

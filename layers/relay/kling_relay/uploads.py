@@ -23,6 +23,10 @@ _URL_SECONDS = 3600
 _ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, written again, empty
 
 
+class MissingImage(KlingError):
+    """A request names an image of the inbox that is not there. It may still be on its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An image in the input bucket that passed the checks. `version`: the object's, where its task is about that one.
@@ -126,7 +130,8 @@ def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
 
 def _unknown(field: str, dropped: bool) -> KlingError:
     if dropped:
-        return bad_parameter(field, "there is no such object (any more) when it is read; the image has to come first")
+        problem = "there is no such object beside the request; its name and folder have to be exactly these"
+        return MissingImage(1201, f"{field}: {problem}")
     wanted = 'the "image" that POST /kling/v1/uploads answered is expected, after its upload'
     return bad_parameter(field, f"{wanted}; sent: an s3:// reference that is no upload of yours")
 
