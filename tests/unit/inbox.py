@@ -81,6 +81,17 @@ def drop(world: World, key: str, data: bytes, **metadata: str) -> dict[str, Any]
     return event(key, made["VersionId"])
 
 
+def copy_onto_itself(world: World, key: str, **metadata: str) -> dict[str, Any]:
+    """What a change of an object's metadata is: a new version of the same bytes, made by CopyObject (S3's manual)."""
+    source = {"Bucket": "inputs", "Key": key}
+    made = world.cloud.s3.copy_object(
+        Bucket="inputs", Key=key, CopySource=source, Metadata=metadata, MetadataDirective="REPLACE"
+    )
+    told = event(key, made["VersionId"])
+    told["detail"]["reason"] = "CopyObject"
+    return told
+
+
 def event(key: str, version: str) -> dict[str, Any]:
     found = {"key": key, "version-id": version, "size": 1, "etag": "e", "sequencer": "0"}
     return {"detail-type": "Object Created", "detail": {"bucket": {"name": "inputs"}, "object": found}}

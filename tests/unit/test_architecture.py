@@ -60,6 +60,7 @@ FLOORS = [
         "uploads",
         "inbox",
         "lines",
+        "versions",
         "results",
         "operations",
         "notifying",

@@ -10,7 +10,7 @@ import pytest
 from kling_relay.observability import logger
 from kling_relay.task import Phase
 
-from tests.unit.inbox import Queue, drop, empty, event, result, results, source, task_of
+from tests.unit.inbox import Queue, copy_onto_itself, drop, empty, event, result, results, source, task_of
 from tests.unit.pictures import jpeg, png
 from tests.unit.test_handlers import event as handler_event
 from tests.unit.world import Cloud, World, video_keys
@@ -274,6 +274,78 @@ def test_a_picture_that_does_not_come_is_refused_after_five_minutes(world: World
     queue.put(request)  # a redrive
     queue.run()
     assert len(world.tasks()) == 1 and result(world, "inbox/a/one.task.json")["task_status"] == "submitted"
+
+
+@pytest.mark.parametrize("order", ["as sent", "copies first", "original first"])
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("inbox/e/cat.png", png()),
+        ("inbox/e/a.task.json", b'{"kind": "text2video", "prompt": "p"}'),
+        ("inbox/e/a.tasks.jsonl", b'{"kind": "text2video", "prompt": "p"}\n'),
+    ],
+)
+def test_a_change_of_metadata_makes_no_second_video(
+    world: World, queue: Queue, key: str, data: bytes, order: str
+) -> None:
+    first = drop(world, key, data)
+    if order == "original first":
+        queue.put(first)
+        queue.run()
+    copies = [copy_onto_itself(world, key, owner="me"), copy_onto_itself(world, key, owner="you")]
+    queue.put(*([*copies, first] if order == "copies first" else [first, *copies]))
+    queue.run()
+    (task,) = world.tasks()
+    assert len(world.provider.posts) == 1 and task == task_of(world, first, line=int(key.endswith("jsonl")))
+    assert queue.dead == []
+
+
+def test_a_change_of_metadata_is_known_when_the_original_is_gone(world: World, queue: Queue) -> None:
+    """Overwritten versions are removed after seven days: template.yaml."""
+    key = "inbox/e/cat.png"
+    first = drop(world, key, png())
+    queue.put(first, copy_onto_itself(world, key, owner="me"))
+    queue.run()
+    world.cloud.s3.delete_object(Bucket="inputs", Key=key, VersionId=first["detail"]["object"]["version-id"])
+    queue.put(copy_onto_itself(world, key, owner="you"))
+    queue.run()
+    assert len(world.tasks()) == 1 and result(world, key)["task_id"] == task_of(world, first).id
+
+
+def test_what_was_refused_may_be_mended_by_its_metadata(world: World, queue: Queue) -> None:
+    key = "inbox/e/cat.png"
+    queue.put(drop(world, key, png(), mode="fast"))
+    queue.run()
+    assert result(world, key)["task_status"] == "failed" and world.tasks() == []
+    queue.put(copy_onto_itself(world, key, mode="pro"))
+    queue.run()
+    assert world.tasks()[0].request["mode"] == "pro" and result(world, key)["task_status"] == "submitted"
+
+
+def test_a_copy_of_other_bytes_and_a_new_upload_of_the_same_make_a_video_each(world: World, queue: Queue) -> None:
+    dropped = [drop(world, "inbox/e/cat.png", png()) for _ in range(2)]
+    drop(world, "inbox/e/dog.png", png(700, 700))
+    made = world.cloud.s3.copy_object(
+        Bucket="inputs", Key="inbox/e/cat.png", CopySource={"Bucket": "inputs", "Key": "inbox/e/dog.png"}
+    )
+    copied = event("inbox/e/cat.png", made["VersionId"])
+    copied["detail"]["reason"] = "CopyObject"
+    queue.put(*dropped, copied)
+    queue.run()
+    assert {task.id for task in world.tasks()} == {task_of(world, one).id for one in (*dropped, copied)}
+
+
+def test_an_edited_image_that_waits_for_its_sidecar_makes_one_video(world: World, queue: Queue) -> None:
+    drop(world, "inbox/e/settings.json", text(require_sidecar=True))
+    first = drop(world, "inbox/e/cat.png", png())
+    queue.put(first, copy_onto_itself(world, "inbox/e/cat.png", owner="me"))
+    queue.run()
+    assert world.tasks() == []
+    queue.put(drop(world, "inbox/e/cat.json", text(prompt="sidecar")), first)
+    queue.run()
+    queue.put(drop(world, "inbox/e/cat.json", text(prompt="sidecar, edited")))
+    queue.run()
+    assert len(world.tasks()) == 1 and task_of(world, first).request["prompt"] == "sidecar"
 
 
 def test_one_bad_file_of_ten(world: World, queue: Queue) -> None:

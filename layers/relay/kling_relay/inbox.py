@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay import creation, lines, request, results
+from kling_relay import creation, lines, request, results, versions
 from kling_relay.errors import KlingError, Refusal, bad_parameter
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
@@ -43,12 +43,14 @@ def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -
     if role is Role.LITTER:
         logger.info("file_ignored")
         return
+    copied = message.get("detail", {}).get("reason") == "CopyObject"  # as S3 names the call that made the object
+    original = versions.original(relay, source) if copied else source
     if role is Role.IMAGE:
-        _take_image(relay, source, left_ms)
+        _take_image(relay, source, original, left_ms)
     elif role is Role.MANIFEST:
-        take(relay, source, left_ms, lambda: _manifest(relay, source), lambda: _wait(relay, source, message))
+        take(relay, original, left_ms, lambda: _manifest(relay, source), lambda: _wait(relay, original, message))
     elif role is Role.LINES:
-        lines.hand_out(relay, source, message.get("from_line", 1), left_ms)
+        lines.hand_out(relay, original, message.get("from_line", 1), left_ms)
     elif role is Role.UNKNOWN:
         what = "a folder" if source.key.endswith("/") else "no name of these"
         results.reject(relay, source, KlingError(1201, f"{_TAKEN} are taken; sent: {what}"))
@@ -123,8 +125,9 @@ def _tell(relay: Relay, source: Source, task: Task) -> None:
         results.reject(relay, source, KlingError(1201, message))
 
 
-def _take_image(relay: Relay, source: Source, left_ms: Callable[[], int]) -> None:
-    take(relay, source, left_ms, lambda: _image_request(relay, source))
+def _take_image(relay: Relay, source: Source, original: Source, left_ms: Callable[[], int]) -> None:
+    """Make the task of `original` with the bytes and metadata of `source`, which repeats it or is it."""
+    take(relay, original, left_ms, lambda: _image_request(relay, source))
 
 
 def _image_request(relay: Relay, source: Source) -> Request | None:
@@ -156,7 +159,7 @@ def _take_settings(relay: Relay, source: Source, left_ms: Callable[[], int]) -> 
         results.reject(relay, source, exc)
         return
     for image in _images_of(relay, source) if waited_for else ():
-        _take_image(relay, image, left_ms)
+        _take_image(relay, image, versions.original(relay, image), left_ms)
     if source.role is Role.SETTINGS:
         message = "settings of the images that come into this folder after it"
     else:
