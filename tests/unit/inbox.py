@@ -1,5 +1,6 @@
 """Drops files into the input bucket, and carries S3's events to functions/image_upload as EventBridge and SQS do."""
 
+import itertools
 import json
 import random
 from typing import Any
@@ -24,14 +25,17 @@ class Queue:
         self.fail_sends = self.sent = 0
         world.relay.queues = self
 
-    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         assert QueueUrl == "queue" and 1 <= len(Entries) <= 10
         assert len({entry["Id"] for entry in Entries}) == len(Entries)
         assert sum(len(entry["MessageBody"].encode()) for entry in Entries) <= 262_144
         if self.fail_sends:
             self.fail_sends -= 1
             return {"Failed": [{"Id": Entries[0]["Id"]}]}
-        self.messages += [message(entry["MessageBody"]) for entry in Entries]
+        for entry in Entries:
+            assert 0 <= entry.get("DelaySeconds", 0) <= 900  # what SQS takes
+            due = self.world.clock.now + int(entry.get("DelaySeconds", 0)) * 1000
+            self.messages.append({**message(entry["MessageBody"]), "due": due})
         self.sent += len(Entries)
         return {}
 
@@ -39,11 +43,23 @@ class Queue:
         self.messages += [message(json.dumps(event)) for event in events]
 
     def run(self, dice: random.Random | None = None, *, batch: int = 5, left_ms: int = 28_000) -> None:
-        """Until nothing is left: in any order where there are `dice`, oldest first without."""
+        """Until nothing is left: in any order if there are `dice`, oldest first without. Time passes if all that is
+        left was queued with a delay."""
         while self.messages:
+            self.world.clock.now = max(self.world.clock.now, min(one.get("due", 0) for one in self.messages))
+            self.handle(dice, batch=batch, left_ms=left_ms)
+
+    def handle(self, dice: random.Random | None = None, *, batch: int = 5, left_ms: int = 28_000) -> None:
+        """What is due now."""
+        while True:
             if dice is not None:
                 dice.shuffle(self.messages)
-            taken, self.messages = self.messages[:batch], self.messages[batch:]
+            now = self.world.clock.now
+            taken = list(itertools.islice((one for one in self.messages if one.get("due", 0) <= now), batch))
+            if not taken:
+                return
+            for one in taken:
+                self.messages.remove(one)
             for one in taken:
                 tries = int(one["attributes"]["ApproximateReceiveCount"]) + 1
                 one["attributes"]["ApproximateReceiveCount"] = str(tries)
@@ -63,6 +79,17 @@ def drop(world: World, key: str, data: bytes, **metadata: str) -> dict[str, Any]
     """Upload an object; the event that EventBridge brings."""
     made = world.cloud.s3.put_object(Bucket="inputs", Key=key, Body=data, Metadata=metadata)
     return event(key, made["VersionId"])
+
+
+def copy_onto_itself(world: World, key: str, **metadata: str) -> dict[str, Any]:
+    """What a change of an object's metadata is: a new version of the same bytes, made by CopyObject (S3's manual)."""
+    source = {"Bucket": "inputs", "Key": key}
+    made = world.cloud.s3.copy_object(
+        Bucket="inputs", Key=key, CopySource=source, Metadata=metadata, MetadataDirective="REPLACE"
+    )
+    told = event(key, made["VersionId"])
+    told["detail"]["reason"] = "CopyObject"
+    return told
 
 
 def event(key: str, version: str) -> dict[str, Any]:

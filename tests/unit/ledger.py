@@ -118,6 +118,9 @@ class LedgerProvider:
         if self.prepared is not None:
             raise self.prepared
 
+    def authorization(self) -> str:
+        return "Bearer the-providers-key"
+
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:
         outcome: Outcome = self.effects.around("POST", lambda: self._submit(body))
         return outcome

@@ -291,13 +291,25 @@ def test_a_finished_render_is_missed_when_its_copy_does_not_begin(world: World) 
     assert (rendered.phase, rendered.due_at) == (Phase.RENDERED, world.clock.now + 90_000)
 
 
-@pytest.mark.parametrize(("fault", "odd"), [("", False), ("odd", True), ("no_url", True)])
+@pytest.mark.parametrize(("fault", "line"), [("", ""), ("odd", "odd_answer"), ("no_url", "result_address_missing")])
 def test_odd_answers_are_told_to_the_operator(
-    world: World, caplog: pytest.LogCaptureFixture, fault: str, odd: bool
+    world: World, caplog: pytest.LogCaptureFixture, fault: str, line: str
 ) -> None:
     task = world.create()
     world.clock.tick(61)
     world.provider.query_faults = [fault]
     world.callback(task)
-    assert ("odd_answer" in caplog.messages) is odd
-    assert (world.task(task.id).phase is Phase.RENDERED) is not odd
+    assert {"odd_answer", "result_address_missing"} & set(caplog.messages) == ({line} if line else set())
+    assert world.measured["ResultHostNotListed"] == (fault == "no_url")
+    phases = {"": Phase.RENDERED, "odd": Phase.SUBMITTED, "no_url": Phase.PROCESSING}
+    assert world.task(task.id).phase is phases[fault]
+
+
+def test_a_success_without_an_address_expires_with_the_reason_and_may_still_come(cloud: Cloud) -> None:
+    world = World(cloud, deadline_seconds=600)
+    task = world.create()
+    world.provider.query_faults = ["no_url"] * 10_000
+    assert "gave no address of the finished video" in world.until_closed(task.id).reason
+    world.provider.query_faults = []
+    world.run(DAY / 2)
+    assert world.task(task.id).phase is Phase.SUCCEEDED

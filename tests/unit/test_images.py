@@ -3,13 +3,14 @@
 import io
 import struct
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.images import MAX_BYTES, ImageError, ImageHeader, check, read_header
+from kling_relay.images import MAX_BYTES, ImageError, ImageHeader, UnfinishedError, check, read_header
 
 from tests.unit.pictures import jpeg, png, segment
 
@@ -29,6 +30,56 @@ def encoded(codec: str, width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("codec", "name"), [("mjpeg", "jpeg"), ("png", "png")])
 def test_files_of_a_real_encoder(codec: str, name: str) -> None:
     assert check(encoded(codec, 640, 360)) == ImageHeader(name, 640, 360)
+
+
+# Self-made files. Pillow, ffmpeg and libpng open every one that is not in CUT or OTHER. That Kling opens a JPEG with
+# stray bytes is a guess from libjpeg, which skips them.
+FILES = Path(__file__).resolve().parents[1] / "fixtures" / "images"
+CUT = {"cut-before-end.jpg", "cut-before-iend.png", "cut-half.jpg", "cut-half.png", "header-only.png"}
+OTHER = {"gif-named.jpg": "GIF", "webp-named.png": "WebP"}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FILES.iterdir()))
+def test_files_that_people_send(name: str) -> None:
+    data = (FILES / name).read_bytes()
+    if name in CUT:
+        with pytest.raises(UnfinishedError, match=r"image is cut off: its end is missing"):
+            check(data)
+    elif name in OTHER:
+        with pytest.raises(ImageError, match=f"neither a JPEG nor a PNG image but {OTHER[name]}"):
+            check(data)
+    else:
+        header = check(data)
+        assert header.width in (320, 400) and header.height == 320
+        assert header.format == {"png": "png", "jpg": "jpeg"}[name[-3:]]
+
+
+@pytest.mark.parametrize("name", ["whole.jpg", "progressive.jpg", "whole.png", "animated.png"])
+def test_no_cut_of_a_picture_is_whole(name: str) -> None:
+    data = (FILES / name).read_bytes()
+    for length in [*range(2, len(data) - 8, 97), *range(len(data) - 8, len(data))]:
+        with pytest.raises(ImageError):
+            check(data[:length])
+    assert check(data + b"\xff\xd8" + bytes(50)) == check(data)
+
+
+def test_restart_markers_are_no_segments() -> None:
+    picture = jpeg().replace(b"\x55" * 64, (b"\x55\xff\x00" + b"\xff\xd0") * 20_000)
+    assert check(picture).width == 640
+
+
+def test_the_end_inside_a_table_between_scans_is_no_end() -> None:
+    start = jpeg()[:-2] + segment(0xC4, b"\xff\xd9" * 9) + segment(0xDA, b"\1\1\0\0\x3f\0") + b"\x55" * 9
+    with pytest.raises(UnfinishedError):
+        check(start)
+    assert check(start + b"\xff\xd9").width == 640
+
+
+def test_a_png_without_pixels_is_cut_off() -> None:
+    whole = png()
+    pixels = whole.index(b"IDAT") - 4
+    with pytest.raises(UnfinishedError):
+        check(whole[:pixels] + whole[whole.index(b"IEND") - 4 :])
 
 
 THUMBNAIL = jpeg(160, 120)  # with a frame header of its own, which must not be taken for the picture's

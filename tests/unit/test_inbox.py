@@ -3,13 +3,14 @@
 import io
 import json
 import random
+import unicodedata
 from typing import Any
 
 import pytest
 from kling_relay.observability import logger
 from kling_relay.task import Phase
 
-from tests.unit.inbox import Queue, drop, empty, event, result, results, source, task_of
+from tests.unit.inbox import Queue, copy_onto_itself, drop, empty, event, result, results, source, task_of
 from tests.unit.pictures import jpeg, png
 from tests.unit.test_handlers import event as handler_event
 from tests.unit.world import Cloud, World, video_keys
@@ -186,6 +187,167 @@ def test_what_cannot_be_taken_says_why(
     told = result(world, key)
     assert (told["task_id"], told["task_status"], told["code"]) == (None, "failed", 1201)
     assert words in told["task_status_msg"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".DS_Store", "._cat.png", "._cat.task.json", "Thumbs.db", "THUMBS.DB", "ehthumbs.db", "desktop.ini"),
+        *("Desktop.ini", "__MACOSX/cat.png"),
+    ],
+)
+def test_what_systems_leave_in_folders_makes_no_result(world: World, queue: Queue, name: str) -> None:
+    """Names that macOS, Windows and archive programs are documented to write."""
+    queue.put(drop(world, f"inbox/f/{name}", png()))
+    queue.run()
+    assert world.tasks() == [] and results(world) == set() and queue.dead == [] and world.measured == {}
+
+
+@pytest.mark.parametrize("name", ["photo.jfif", "photo.jpe", "photo.PJPEG", "png-named.jfif"])
+def test_a_picture_under_a_rarer_name(world: World, queue: Queue, name: str) -> None:
+    picture = png() if name.startswith("png") else jpeg()
+    named = json.dumps({"kind": "image2video", "image": name}).encode()
+    queue.put(drop(world, f"inbox/c/{name}", picture), drop(world, "inbox/c/a.task.json", named))
+    queue.run()
+    assert result(world, f"inbox/c/{name}")["task_status"] == result(world, "inbox/c/a.task.json")["task_status"]
+    assert len(world.tasks()) == len(world.provider.posts) == 2
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_form_of_its_accents(world: World, queue: Queue, form: Any) -> None:
+    """That macOS decomposes names is documented; that a request beside them is composed is what editors write."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    folder, sidecar = unicodedata.normalize(form, "inbox/é/"), text(prompt="sidecar")
+    drop(world, unicodedata.normalize(form, "inbox/é/settings.json"), text(require_sidecar=True))
+    picture = drop(world, folder + unicodedata.normalize(form, "café.png"), png())
+    queue.put(picture)
+    queue.run()
+    assert world.tasks() == []
+    queue.put(drop(world, folder + unicodedata.normalize(other, "café.json"), sidecar))
+    named = json.dumps({"kind": "image2video", "image": unicodedata.normalize(other, "café.png")}).encode()
+    queue.put(drop(world, folder + "a.task.json", named))
+    queue.run()
+    assert len(world.tasks()) == 2 and task_of(world, picture).request["prompt"] == "sidecar"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_what_powershell_writes_is_read(world: World, queue: Queue, codec: str) -> None:
+    """Windows PowerShell's `>` writes UTF-16 with a mark, Out-File any of these (its documentation)."""
+    drop(world, "inbox/d/settings.json", '{"prompt": "from settings 猫"}'.encode(codec))
+    wanted = '{"kind": "text2video", "prompt": "ਊ 猫"}'  # U+0A0A has the byte of a line's end in both places
+    picture = drop(world, "inbox/d/cat.png", png())
+    listed = drop(world, "inbox/d/all.tasks.jsonl", f"{wanted}\r\n\r\n{wanted}\r\n".encode(codec))
+    queue.put(picture, drop(world, "inbox/d/a.task.json", wanted.encode(codec)), listed)
+    queue.run()
+    assert task_of(world, picture).request["prompt"] == "from settings 猫"
+    assert [task_of(world, listed, line).request["prompt"] for line in (1, 3)] == ["ਊ 猫"] * 2
+    assert len(world.tasks()) == 4 and result(world, "inbox/d/all.tasks.jsonl")["lines"] == 2
+
+
+def test_a_request_waits_for_its_picture(world: World, queue: Queue) -> None:
+    """`aws s3 sync` sends many files at once: the small request is there first."""
+    named = {"kind": "image2video", "image": "big.png"}
+    queue.put(drop(world, "inbox/a/one.task.json", text(**named)))
+    lines = text(**named) + b"\n" + text(**named, prompt="2")
+    queue.put(drop(world, "inbox/a/all.tasks.jsonl", lines))
+    queue.handle()
+    for key, line in (("inbox/a/one.task.json", 0), ("inbox/a/all.tasks.jsonl", 1), ("inbox/a/all.tasks.jsonl", 2)):
+        told = result(world, key, line)
+        assert told["task_status"] is None and "waits some minutes for a picture" in told["task_status_msg"]
+    assert world.tasks() == [] and result(world, "inbox/a/all.tasks.jsonl")["rejected"] == 0
+    world.clock.tick(200)
+    queue.handle()
+    drop(world, "inbox/a/big.png", png())
+    queue.run()
+    assert len(world.tasks()) == len(world.provider.posts) == 3 and queue.dead == []
+    assert result(world, "inbox/a/one.task.json")["task_status"] == "submitted"
+    assert result(world, "inbox/a/all.tasks.jsonl")["accepted"] == 2
+    assert world.measured["FilesRejected"] == 0
+
+
+def test_a_picture_that_does_not_come_is_refused_after_five_minutes(world: World, queue: Queue) -> None:
+    request = drop(world, "inbox/a/one.task.json", text(kind="image2video", image="big.png"))
+    queue.put(request, request)
+    began = world.clock.now
+    queue.run()
+    assert "no such object" in result(world, "inbox/a/one.task.json")["task_status_msg"]
+    assert 300_000 <= world.clock.now - began <= 400_000 and queue.sent <= 2 * 12 and queue.dead == []
+    drop(world, "inbox/a/big.png", png())
+    queue.put(request)  # a redrive
+    queue.run()
+    assert len(world.tasks()) == 1 and result(world, "inbox/a/one.task.json")["task_status"] == "submitted"
+
+
+@pytest.mark.parametrize("order", ["as sent", "copies first", "original first"])
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("inbox/e/cat.png", png()),
+        ("inbox/e/a.task.json", b'{"kind": "text2video", "prompt": "p"}'),
+        ("inbox/e/a.tasks.jsonl", b'{"kind": "text2video", "prompt": "p"}\n'),
+    ],
+)
+def test_a_change_of_metadata_makes_no_second_video(
+    world: World, queue: Queue, key: str, data: bytes, order: str
+) -> None:
+    first = drop(world, key, data)
+    if order == "original first":
+        queue.put(first)
+        queue.run()
+    copies = [copy_onto_itself(world, key, owner="me"), copy_onto_itself(world, key, owner="you")]
+    queue.put(*([*copies, first] if order == "copies first" else [first, *copies]))
+    queue.run()
+    (task,) = world.tasks()
+    assert len(world.provider.posts) == 1 and task == task_of(world, first, line=int(key.endswith("jsonl")))
+    assert queue.dead == []
+
+
+def test_a_change_of_metadata_is_known_when_the_original_is_gone(world: World, queue: Queue) -> None:
+    """Overwritten versions are removed after seven days: template.yaml."""
+    key = "inbox/e/cat.png"
+    first = drop(world, key, png())
+    queue.put(first, copy_onto_itself(world, key, owner="me"))
+    queue.run()
+    world.cloud.s3.delete_object(Bucket="inputs", Key=key, VersionId=first["detail"]["object"]["version-id"])
+    queue.put(copy_onto_itself(world, key, owner="you"))
+    queue.run()
+    assert len(world.tasks()) == 1 and result(world, key)["task_id"] == task_of(world, first).id
+
+
+def test_what_was_refused_may_be_mended_by_its_metadata(world: World, queue: Queue) -> None:
+    key = "inbox/e/cat.png"
+    queue.put(drop(world, key, png(), mode="fast"))
+    queue.run()
+    assert result(world, key)["task_status"] == "failed" and world.tasks() == []
+    queue.put(copy_onto_itself(world, key, mode="pro"))
+    queue.run()
+    assert world.tasks()[0].request["mode"] == "pro" and result(world, key)["task_status"] == "submitted"
+
+
+def test_a_copy_of_other_bytes_and_a_new_upload_of_the_same_make_a_video_each(world: World, queue: Queue) -> None:
+    dropped = [drop(world, "inbox/e/cat.png", png()) for _ in range(2)]
+    drop(world, "inbox/e/dog.png", png(700, 700))
+    made = world.cloud.s3.copy_object(
+        Bucket="inputs", Key="inbox/e/cat.png", CopySource={"Bucket": "inputs", "Key": "inbox/e/dog.png"}
+    )
+    copied = event("inbox/e/cat.png", made["VersionId"])
+    copied["detail"]["reason"] = "CopyObject"
+    queue.put(*dropped, copied)
+    queue.run()
+    assert {task.id for task in world.tasks()} == {task_of(world, one).id for one in (*dropped, copied)}
+
+
+def test_an_edited_image_that_waits_for_its_sidecar_makes_one_video(world: World, queue: Queue) -> None:
+    drop(world, "inbox/e/settings.json", text(require_sidecar=True))
+    first = drop(world, "inbox/e/cat.png", png())
+    queue.put(first, copy_onto_itself(world, "inbox/e/cat.png", owner="me"))
+    queue.run()
+    assert world.tasks() == []
+    queue.put(drop(world, "inbox/e/cat.json", text(prompt="sidecar")), first)
+    queue.run()
+    queue.put(drop(world, "inbox/e/cat.json", text(prompt="sidecar, edited")))
+    queue.run()
+    assert len(world.tasks()) == 1 and task_of(world, first).request["prompt"] == "sidecar"
 
 
 def test_one_bad_file_of_ten(world: World, queue: Queue) -> None:

@@ -1,7 +1,6 @@
 """Recording: images to the bucket, replays to their task, every other body refused."""
 
 import base64
-import struct
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +11,14 @@ from kling_relay import intake, request
 from kling_relay.errors import KlingError
 from kling_relay.task import Phase
 
+from tests.unit import pictures
 from tests.unit.world import BODY, Cloud, World
 
 IN_MEMORY = True
 
 
 def png(width: int = 512, tail: bytes = b"") -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II", width, 512) + b"\x08" + tail
+    return pictures.png(width, 512) + tail
 
 
 def b64(data: bytes) -> str:

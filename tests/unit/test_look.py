@@ -37,6 +37,8 @@ FILES: dict[str, bytes] = {
     "/page.html": b"<!doctype html><p>no image",
     "/cut.png": png()[:20],
     "/cut.jpg": jpeg()[:25],
+    "/no-end.png": png()[:-1],
+    "/no-end.jpg": jpeg()[:-1],
     "/late.jpg": jpeg(100, 100, before=segment(0xE1, bytes(65_000)) * 2),
     "/empty.png": b"",
 }
@@ -77,10 +79,12 @@ def refusal(kind: str = "image2video", **fields: Any) -> str:
     [
         ("small.png", "both sides must have at least 300 px, the image has 299x400"),
         ("wide.jpg", "the ratio of the sides must lie between 1:2.5 and 2.5:1, the image has 1600x400"),
-        ("image.gif", "the bytes are neither a JPEG nor a PNG image"),
+        ("image.gif", "the bytes are neither a JPEG nor a PNG image but GIF"),
         ("page.html", "the bytes are neither a JPEG nor a PNG image"),
         ("cut.png", "the bytes are neither a JPEG nor a PNG image"),
         ("cut.jpg", "the JPEG ends before it says how large it is"),
+        ("no-end.png", "the PNG image is cut off: its end is missing"),
+        ("no-end.jpg", "the JPEG image is cut off: its end is missing"),
     ],
 )
 def test_what_is_seen_to_be_wrong_is_refused(name: str, problem: str, plain: str, seen: list[Any]) -> None:

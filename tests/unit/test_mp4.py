@@ -1,6 +1,7 @@
 """The walk over an MP4's boxes: whole files pass in pieces of any size, everything else does not."""
 
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from tests.unit.loopback import box, edges, mp4
 FTYP = box(b"ftyp", b"isom\0\0\2\0")
 MOOV = box(b"moov", box(b"mvhd"))
 VIDEO = mp4(600)
+FILES = Path(__file__).resolve().parents[1] / "fixtures" / "videos"
 
 
 def walk(data: bytes, length: int | None = None, piece: int = 1 << 20, open_end: bool = True) -> bool:
@@ -37,6 +39,25 @@ def walk(data: bytes, length: int | None = None, piece: int = 1 << 20, open_end:
 )
 def test_whole_files_pass(data: bytes, piece: int) -> None:
     walk(data, piece=piece)
+
+
+@pytest.mark.parametrize("piece", [1, 10_000])
+@pytest.mark.parametrize("name", sorted(path.name for path in FILES.iterdir()))
+def test_shapes_that_renderers_write(name: str, piece: int) -> None:
+    """Self-made files, whole by their boxes."""
+    walk((FILES / name).read_bytes(), piece=piece)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 8, 10_000])
+@pytest.mark.parametrize("zeros", [1, 4, 7, 8, 9, 16, 5000])
+def test_zeros_after_the_last_box_are_padding(zeros: int, piece: int) -> None:
+    walk(VIDEO + bytes(zeros), piece=piece)
+    for unfinished in (FTYP + MOOV, FTYP + box(b"mdat", b"x")):
+        with pytest.raises(BadVideo):
+            walk(unfinished + bytes(zeros + 1), piece=piece)
+    for junk in (b"x", bytes(zeros) + b"x", bytes(zeros) + box(b"free", b"x")):
+        with pytest.raises(BadVideo):
+            walk(VIDEO + bytes(zeros) + junk, piece=piece)
 
 
 @pytest.mark.parametrize("length_is_right", [True, False])
@@ -93,7 +114,7 @@ def test_other_files_are_not_a_video(data: bytes) -> None:
     [
         FTYP + MOOV + box(b"free"),
         FTYP + box(b"mdat") + box(b"free"),
-        VIDEO + b"\0\0\0",
+        VIDEO + b"\0\0\1",
         VIDEO + (100).to_bytes(4) + b"free",
         FTYP + box(b"moov") + b"\0\0\0\1mdat" + (1 << 63).to_bytes(8),
         box(b"ftyp", b"isom\0\0\2\0", to_end=True) + box(b"moov") + box(b"mdat"),

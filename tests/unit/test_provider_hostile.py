@@ -4,13 +4,24 @@ import gzip
 import json
 import socket
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kling_relay import fetch, wire
 from kling_relay import provider as module
-from kling_relay.provider import Accepted, AccountTrouble, Misconfigured, NoRoom, NotSent, Refused, Trouble, Unsure
+from kling_relay.provider import (
+    Accepted,
+    AccountTrouble,
+    Found,
+    Misconfigured,
+    NoRoom,
+    NotSent,
+    Refused,
+    Trouble,
+    Unsure,
+)
 
 from tests.unit.deadlines import Deadlines, Lasting, bytewise
 from tests.unit.loopback import Authority, respond
@@ -115,6 +126,20 @@ def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     with answering(lambda connection, *_: respond(connection, bomb, Content_Encoding="gzip")) as (provider, _):
         assert isinstance(post(provider), Unsure)
+
+
+@pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {}])
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_a_packed_answer_is_read(pack: Any, headers: dict[str, str]) -> None:
+    """That edges compress unasked, with or without the header, is a guess from reports about CDNs."""
+    packed = pack(json.dumps(ACCEPTED).encode())
+    with answering(lambda c, p, h: respond(c, packed, **headers)) as (provider, requests):
+        assert isinstance(post(provider), Accepted) and isinstance(provider.query("image2video", "7"), Found)
+    assert len(requests) == 2
+    with answering(lambda c, p, h: respond(c, packed[:-5], **headers)) as (provider, _):
+        assert post(provider) == Unsure("HTTP 200 without a readable body")
+    with answering(lambda c, p, h: respond(c, pack(json.dumps(FULL).encode()), status=429)) as (provider, _):
+        assert isinstance(post(provider), NoRoom)
 
 
 def test_a_huge_answer_is_read_in_part() -> None:

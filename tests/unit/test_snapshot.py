@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay import snapshot
+from kling_relay import address, snapshot
 from kling_relay.snapshot import Snapshot
 
 CAPTURES = json.loads((Path(__file__).parent / "provider_answers.json").read_text())
@@ -64,7 +64,6 @@ def test_status_words(word: object, status: str | None) -> None:
         {"videos": None},
         {"videos": []},
         {"videos": {}},
-        {"videos": "https://a.b/c.mp4"},
         {"videos": [None, 1, "x", [], {}]},
         {"videos": [{"id": "1"}, {"url": None}, {"url": ""}, {"url": 5}, {"url": {"url": "https://a.b/c"}}]},
         {"videos": [{"url": "ftp://a.b/c"}, {"url": "file:///etc/passwd"}, {"url": "//a.b/c"}, {"url": "HTTP"}]},
@@ -77,6 +76,63 @@ def test_success_without_a_url_is_not_usable(result: object) -> None:
     assert found is not None
     assert found.status == "succeed"
     assert not usable(found)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"task_result": {"videos": KLING}},  # a relay that flattens a list of one: a guess, and no worse than a loss
+        {"task_result": {"videos": {"url": KLING}}},
+        {"task_result": {"videos": [KLING]}},
+        {"task_result": [{"videos": [{"url": KLING}]}]},
+        {"task_result": {"videos": []}, "url": [KLING]},
+        {"task_result": {"videos": [{"url": ""}]}, "result_url": KLING},
+        {"url": "", "video_url": KLING},
+        {"url": "pending", "result_url": KLING},
+        {"metadata": {"url": KLING}},
+        {"fail_reason": KLING},  # new-api's model/task.go, older rows
+        {"fail_reason": KLING, "data": None},
+        {"fail_reason": "", "data": [{"code": 0, "data": [{"task_result": {"videos": [{"url": KLING}]}}]}]},
+        {"url": f" {KLING} "},
+    ],
+)
+def test_an_address_is_found_wherever_it_stands(data: dict[str, object]) -> None:
+    for answer in ({"code": "success", "data": {"task_id": "7", "status": "SUCCESS", **data}}, official(**data)):
+        found = snapshot.read(answer)
+        assert found is not None and usable(found)
+        assert found.videos == ({"id": "0", "url": KLING, "duration": ""},)
+
+
+def test_a_failure_with_an_address_in_its_reason_is_a_failure() -> None:
+    found = snapshot.read({"code": "success", "data": {"task_id": "7", "status": "FAILURE", "fail_reason": KLING}})
+    assert found is not None and found.status == "failed" and found.message == KLING
+
+
+def test_a_task_in_a_list_of_one_is_read_and_one_of_two_is_not() -> None:
+    task = {"task_id": "7", "task_status": "succeed", "url": KLING}
+    found = snapshot.read({"code": 0, "data": [task]})
+    assert found is not None and usable(found) and found.upstream_id == "7"
+    assert snapshot.read({"code": 0, "data": [task, task]}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("HTTPS://A.B/c.mp4", "HTTPS://A.B/c.mp4"),
+        (
+            "https://a.b/my cat/影.mp4?x=%20&Signature=a+b/==",
+            "https://a.b/my%20cat/%E5%BD%B1.mp4?x=%20&Signature=a+b/==",
+        ),
+        ('https://a.b/"<c>|{d}.mp4', "https://a.b/%22%3Cc%3E%7C%7Bd%7D.mp4"),
+        ("https://a.b?x y", "https://a.b?x%20y"),
+    ],
+)
+def test_an_unescaped_address_is_escaped(given: str, url: str) -> None:
+    videos = [{"url": given, "watermark_url": given}]
+    found = snapshot.read(official(task_result={"videos": videos}))
+    assert found is not None and usable(found)
+    assert (found.videos[0]["url"], found.videos[0]["watermark_url"]) == (url, url)
+    assert address.parse(url).host == "a.b"
 
 
 def test_a_video_has_texts_only() -> None:

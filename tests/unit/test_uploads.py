@@ -182,12 +182,17 @@ def test_all_are_looked_at_before_one_is_stored(world: World) -> None:
     refused(world, {**BODY, "image": upload(world), "image_tail": upload(world, b"x")})
 
 
-def test_the_header_is_read_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("data", [png(padding=2_000_000)[:-1], jpeg()[:-1]])
+def test_an_upload_that_is_cut_off_is_refused(world: World, data: bytes) -> None:
+    assert "cut off" in refused(world, {**BODY, "image": upload(world, data)})
+
+
+def test_an_image_is_read_to_its_end_and_no_larger_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, asked = upload(world, png(padding=5_000_000)), []
     real = world.relay.s3.get_object
     world.relay.s3._client = type("S3", (), {"get_object": lambda _, **ask: asked.append(ask) or real(**ask)})()
     found = uploads.check(world.relay, "acme", "image", {"ref": reference})
-    assert [one["Range"] for one in asked] == ["bytes=0-1048575"] and found.header.width == 640
+    assert [one["Range"] for one in asked] == ["bytes=0-10485759"] and found.header.width == 640
 
 
 def test_an_upload_that_changes_after_its_check_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

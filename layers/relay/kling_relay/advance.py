@@ -169,8 +169,10 @@ def _ask(relay: Relay, task: Task, facts: Facts) -> Task | Step:
         told: dict[str, Any] = {"reason": reason, "failure": failure, "units": snap.units}
         return relay.table.move(task, Phase.FAILED, also=AT_THE_PROVIDER, updated_at=now, **told)
     if now >= deadline(relay, task):
-        return _expire(relay, task, "the provider did not finish")
-    if snap is not None and snap.status == "processing" and task.phase is Phase.SUBMITTED:
+        finished = snap is not None and snap.status == "succeed"  # without an address
+        what = "the provider gave no address of the finished video" if finished else "the provider did not finish"
+        return _expire(relay, task, what)
+    if snap is not None and snap.status in ("processing", "succeed") and task.phase is Phase.SUBMITTED:
         task = relay.table.move(task, Phase.PROCESSING, updated_at=now)
     return wait(relay, task, schedule.poll_wait(steps.age(relay, task), steps.first_poll(relay, task)))
 
@@ -190,8 +192,11 @@ def _query(relay: Relay, task: Task) -> Snapshot | None:
         return None
     note_second_id(relay, task, snap)
     evidence.learn(relay, task)
-    if snap.status is None or (snap.status == "succeed" and not snap.videos):
-        logger.warning("odd_answer", extra={"word": snap.word, "videos": len(snap.videos)})
+    if snap.status == "succeed" and not snap.videos:
+        logger.error("result_address_missing", extra={"word": snap.word})
+        relay.measure({Metric.RESULT_HOST_NOT_LISTED: 1})
+    elif snap.status is None:
+        logger.warning("odd_answer", extra={"word": snap.word})
     return snap
 
 

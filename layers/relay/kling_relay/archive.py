@@ -80,13 +80,14 @@ def archive(
     deadline_seconds: float,
     trusted_origin: str | None = None,
     check_host: Callable[[str], None] | None = None,
+    authorization: Callable[[], str] | None = None,
 ) -> StoredVideo:
     """Bring the video at `url` to `key`, or find that it is there already.
 
     `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB, and a source that does not announce its
     length is spooled to the temporary folder first, which needs as much room. `deadline_seconds` bounds the transfer
     from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`,
-    `check_host`: see `fetch.open_url`.
+    `check_host`, `authorization`: see `fetch.open_url`.
     Safe to repeat and to run twice at once. Raises ArchiveError; ValueError for limits that cannot be.
     """
     if not 0 < max_bytes <= LARGEST_PUT:
@@ -99,6 +100,7 @@ def archive(
             deadline_seconds=deadline_seconds,
             trusted_origin=trusted_origin,
             check_host=check_host,
+            authorization=authorization,
         ) as download:
             return _copy(s3, target, download)
     except FetchError as error:

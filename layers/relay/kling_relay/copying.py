@@ -7,6 +7,7 @@ from kling_relay import address, archive, output_names
 from kling_relay.address import AddressError
 from kling_relay.observability import Metric, logger
 from kling_relay.profiles import Profile
+from kling_relay.provider import Provider
 from kling_relay.relay import Relay
 from kling_relay.task import Task
 
@@ -20,17 +21,17 @@ def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, 
     A second try finds what the first one finished, because a key follows its video. Older versions numbered their keys
     by place (`0.mp4`). What lies there is left alone: nothing proves which video it is, so it is copied once more.
     """
-    profile = relay.provider_of(task).profile
+    provider = relay.provider_of(task)
     wants_watermark = task.request.get("watermark_info", {}).get("enabled") is True
     ends_at = time.monotonic() + seconds
     copied = []
     for output, name in zip(task.outputs, output_names.names(task.outputs), strict=True):
-        stored = _copy(relay, profile, output["url"], key(task, name), ends_at)
+        stored = _copy(relay, provider, output["url"], key(task, name), ends_at)
         video: dict[str, Any] = {"id": output["id"], "duration": output["duration"], "key": stored.key}
         video |= {"size": stored.size, "md5": stored.md5}
         if wants_watermark and "watermark_url" in output:
             twin = key(task, f"{name}-watermark")
-            video["watermark_key"] = _copy(relay, profile, output["watermark_url"], twin, ends_at).key
+            video["watermark_key"] = _copy(relay, provider, output["watermark_url"], twin, ends_at).key
         copied.append(video)
     return copied
 
@@ -40,7 +41,8 @@ def key(task: Task, name: str) -> str:
     return f"videos/{task.tenant}/{task.id}/{name}.mp4"
 
 
-def _copy(relay: Relay, profile: Profile, url: str, key: str, ends_at: float) -> archive.StoredVideo:
+def _copy(relay: Relay, provider: Provider, url: str, key: str, ends_at: float) -> archive.StoredVideo:
+    profile = provider.profile
     stored = archive.archive(
         relay.archive_s3,
         bucket=relay.settings.need("video_bucket"),
@@ -50,6 +52,7 @@ def _copy(relay: Relay, profile: Profile, url: str, key: str, ends_at: float) ->
         deadline_seconds=max(1.0, ends_at - time.monotonic()),
         trusted_origin=profile.base_url,
         check_host=lambda host: _check_host(relay, profile, host),
+        authorization=provider.authorization,
     )
     if not stored.has_video_track:
         logger.warning("video_track_missing", extra={"bytes": stored.size})

@@ -22,16 +22,22 @@ from urllib.parse import urljoin
 
 import certifi
 
-from kling_relay import USER_AGENT, address
+from kling_relay import USER_AGENT, address, escaping
 from kling_relay.address import AddressError, Origin
 from kling_relay.deadline import Deadline
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
-MAX_REDIRECTS = 2
+MAX_REDIRECTS = 5  # a relay's own address, its CDN, a region and a signature take three
 READ_BYTES = 1 << 20
 FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
 
+# Names that IANA has for what changes the bytes. Other names, such as the "aws-chunked" that S3 keeps of an upload, do
+# not: the bytes are as they are, and whoever reads them checks their form.
+_ENCODINGS = {
+    *("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip"),
+    "zstd",
+}
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 
@@ -39,9 +45,9 @@ class FetchError(Exception):
     """A fetch that did not happen or did not finish.
 
     `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_host` (by `check_host`),
-    `refused_address` (where it leads), `unresolved`, `network`, `tls`, `timeout`, `status` (not 200; the number is in
-    `status`), `bad_response` (encoded, malformed, too many redirects, another range than asked for), `too_large`,
-    `truncated`.
+    `refused_address` (where it leads), `unresolved`, `network`, `tls`, `timeout`, `status` (neither 200 nor a 206 that
+    holds every byte; the number is in `status`), `bad_response` (encoded, malformed, too many redirects, another range
+    than asked for), `too_large`, `truncated`.
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
@@ -51,7 +57,7 @@ class FetchError(Exception):
 
 
 class Download:
-    """The body of a 200 answer, read once from front to end.
+    """The body of an answer that holds the whole, read once from front to end.
 
     `length`: bytes that the server announced, None when it did not say. `framed`: the end of the body is told by the
     protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
@@ -92,13 +98,16 @@ def open_url(
     deadline_seconds: float,
     trusted_origin: str | None = None,
     check_host: Callable[[str], None] | None = None,
+    authorization: Callable[[], str] | None = None,
 ) -> Iterator[Download]:
     """GET `url` and give its body, at most `max_bytes` bytes, all within `deadline_seconds` of wall-clock time.
 
     The deadline holds from the first DNS question to the last `read`, against a server that sends a byte now and then
     too. `trusted_origin` is an origin that the operator chose (scheme://host:port; a path is ignored): an address there
     is taken as it is, plain http and loopback included; a redirect away from it has to pass every rule.
-    `check_host` is told every other host before it is resolved, and may raise AddressError. What comes over the wire is
+    `check_host` is told every other host before it is resolved, and may raise AddressError. `authorization` gives the
+    Authorization header for `trusted_origin`. It is sent there only after a 401 to `url` itself, never after a
+    redirect. What comes over the wire is
     bounded too, by `max_bytes` and 64 KiB. Raises FetchError; ValueError for limits that are not positive.
     """
     if max_bytes <= 0 or deadline_seconds <= 0:
@@ -106,7 +115,7 @@ def open_url(
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
         fetch = _Fetch(deadline, max_bytes, stack)
-        yield Download(_follow(fetch, url, trusted_origin, check_host), max_bytes, deadline)
+        yield Download(_follow(fetch, url, trusted_origin, check_host, authorization), max_bytes, deadline)
 
 
 def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, int | None]:
@@ -233,9 +242,13 @@ class _PinnedConnection(http.client.HTTPConnection):
 
 
 def _follow(
-    fetch: _Fetch, url: str, trusted_origin: str | None, check_host: Callable[[str], None] | None
+    fetch: _Fetch,
+    url: str,
+    trusted_origin: str | None,
+    check_host: Callable[[str], None] | None,
+    authorization: Callable[[], str] | None,
 ) -> http.client.HTTPResponse:
-    """The 200 answer at the end of the redirects."""
+    """The answer with the whole file at the end of the redirects."""
     trusted = trusted_origin is not None
     for _ in range(MAX_REDIRECTS + 1):
         with _as_classes(fetch.deadline):
@@ -245,8 +258,11 @@ def _follow(
             if check_host is not None and not trusted:
                 check_host(origin[1])
         response = _get(fetch, url, trusted, {})
+        if response.status == 401 and trusted and authorization is not None and (key := authorization()):
+            response = _get(fetch, url, trusted, {"Authorization": key})
+        authorization = None
         if response.status not in (301, 302, 303, 307, 308):
-            _check_plain(response, 200)
+            _check_plain(response, 206 if _is_whole_range(response) else 200)
             return response
         url = _redirected(url, response.headers.get("Location"))
     raise FetchError("bad_response")
@@ -271,8 +287,17 @@ def _send(
 def _check_plain(response: http.client.HTTPResponse, *statuses: int) -> None:
     if response.status not in statuses:
         raise FetchError("status", response.status)
-    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+    names = response.headers.get("Content-Encoding", "").lower().split(",")
+    if _ENCODINGS & {name.strip() for name in names}:
         raise FetchError("bad_response")
+
+
+def _is_whole_range(response: http.client.HTTPResponse) -> bool:
+    """Whether a 206 answer, which was not asked for, holds every byte."""
+    span = re.fullmatch(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", response.headers.get("Content-Range", "").strip())
+    if response.status != 206 or span is None:
+        return False
+    return int(span[1]) + 1 == int(span[2]) and _announced_length(response) in (None, int(span[2]))
 
 
 def _whole_length(response: http.client.HTTPResponse) -> int | None:
@@ -286,12 +311,21 @@ def _whole_length(response: http.client.HTTPResponse) -> int | None:
 
 
 def _redirected(url: str, location: str | None) -> str:
+    location = _as_sent(location or "").strip(" ").replace(" ", "%20")
     if not location or not address.is_clean(location):  # before the join, which would drop line breaks silently
         raise FetchError("bad_response")
     try:
-        return urljoin(url, location)
+        return escaping.escaped(urljoin(url, location))
     except ValueError:
         raise FetchError("refused_url") from None
+
+
+def _as_sent(header: str) -> str:
+    """The text of a header, which http.client reads as Latin-1 and servers write as UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except ValueError:
+        return header
 
 
 def _announced_length(response: http.client.HTTPResponse) -> int | None:

@@ -4,7 +4,9 @@ Kling accepts a bad image, takes its time and then fails the task with four word
 money.
 """
 
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -12,10 +14,24 @@ MIN_SIDE = 300  # px
 MAX_RATIO = 2.5  # the longer side over the shorter one
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIZE_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
-_JPEG_BARE_MARKERS = {0x01, 0xFF, *range(0xD0, 0xD9)}  # markers without a length, and the filler between markers
-_JPEG_BODY_MARKERS = {0xD9, 0xDA}  # EOI, SOS: what comes after them is no header
-_JPEG_MOST_SEGMENTS = 10_000
+_CHUNK_FRAME = 12  # length, type and CRC around the data of a PNG chunk
+_MOST_CHUNKS = 100_000
+_SIZE_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+# Bytes before a marker that are none are skipped, as libjpeg does: cameras and editors leave some between segments, and
+# some lengths are too short for their segments. A scan holds an 0xFF only before 0x00 or in RST0..RST7 (0xD0..0xD7).
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+_MOST_SEGMENTS = 10_000
+_OTHER_FORMATS = (
+    ("GIF", rb"GIF8"),
+    ("WebP", rb"RIFF....WEBP"),
+    ("HEIC", rb"....ftyp(?:hei|hev|mif1|msf1)"),
+    ("AVIF", rb"....ftypavi"),
+    ("TIFF", rb"II\*\0|MM\0\*"),
+    ("BMP", rb"BM....\0\0\0\0"),
+    ("SVG", rb"\s*<(?:svg|\?xml)"),
+    ("PDF", rb"%PDF"),
+)
 
 
 class ImageError(ValueError):
@@ -23,7 +39,7 @@ class ImageError(ValueError):
 
 
 class UnfinishedError(ImageError):
-    """The bytes end before the sides are said; with more of them they may be."""
+    """The bytes end before the sides or before the picture's end; more bytes may hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +56,72 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read format and sides; raises ImageError where `data` is neither PNG nor JPEG or ends before the sides."""
+    """Read format and sides; raises ImageError if `data` is neither PNG nor JPEG or ends before the sides."""
     if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         return ImageHeader("png", *struct.unpack(">II", data[16:24]))
     if data.startswith(b"\xff\xd8\xff"):
         return ImageHeader("jpeg", *_jpeg_sides(data))
-    raise ImageError("the bytes are neither a JPEG nor a PNG image")
+    found = next((name for name, start in _OTHER_FORMATS if re.match(start, data, re.DOTALL)), None)
+    raise ImageError(f"the bytes are neither a JPEG nor a PNG image{f' but {found}' if found else ''}")
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield marker and position of the segments of a JPEG that have a length, and of its EOI."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        if (found := _MARKER.search(data, at)) is None:
+            return
+        at, marker = found.start(), found[1][0]
+        yield marker, at
+        at += 2 if marker == _SOI else 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+    raise ImageError("the JPEG has too many segments")
 
 
 def _jpeg_sides(data: bytes) -> tuple[int, int]:
-    at = 2
-    for _ in range(_JPEG_MOST_SEGMENTS):
-        if at + 9 > len(data):
-            raise UnfinishedError("the JPEG ends before it says how large it is")
-        if data[at] != 0xFF or (marker := data[at + 1]) in _JPEG_BODY_MARKERS:
-            break
-        if marker in _JPEG_BARE_MARKERS:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker in _JPEG_SIZE_MARKERS:
+    for marker, at in _segments(data):
+        if marker in (_EOI, _SOS):
+            raise ImageError("the JPEG does not say how large it is")
+        if marker in _SIZE_MARKERS and at + 9 <= len(data):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise ImageError("the JPEG does not say how large it is")
+    raise UnfinishedError("the JPEG ends before it says how large it is")
+
+
+def _check_end(data: bytes, header: ImageHeader) -> None:
+    """Raises UnfinishedError if the picture is cut off: a PNG's chunks lead to IEND, and a JPEG has its EOI behind a
+    scan. What follows the end is ignored, as decoders do."""
+    whole = _png_ends(data) if header.format == "png" else _jpeg_ends(data)
+    if not whole:
+        raise UnfinishedError(f"the {header.format.upper()} image is cut off: its end is missing")
+
+
+def _png_ends(data: bytes) -> bool:
+    at, kinds = len(_PNG), set()
+    for _ in range(_MOST_CHUNKS):
+        kind = data[at + 4 : at + 8]
+        at += _CHUNK_FRAME + int.from_bytes(data[at : at + 4])
+        if at > len(data) or len(kind) < 4:
+            return False
+        kinds.add(kind)
+        if kind == b"IEND":
+            return b"IDAT" in kinds
+    return False
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    scanned = False
+    for marker, _ in _segments(data):
+        if marker == _EOI:
+            return scanned
+        scanned = scanned or marker == _SOS
+    return False
 
 
 def check(data: bytes) -> ImageHeader:
-    """Apply Kling's rules to a whole image; raises ImageError."""
-    return check_start(data, len(data))
+    """Apply Kling's rules to a whole image, which must have its end; raises ImageError."""
+    header = check_start(data, len(data))
+    _check_end(data, header)
+    return header
 
 
 def check_start(data: bytes, length: int | None) -> ImageHeader:

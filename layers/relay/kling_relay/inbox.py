@@ -11,21 +11,25 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay import creation, lines, request, results
+from kling_relay import creation, lines, request, results, versions
 from kling_relay.errors import KlingError, Refusal, bad_parameter
 from kling_relay.observability import logger
 from kling_relay.relay import Relay
 from kling_relay.request import MAX_BODY_BYTES, Request
-from kling_relay.source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source
+from kling_relay.source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source, spellings
 from kling_relay.task import Task
+from kling_relay.uploads import MissingImage
 
 # What an image's metadata may say, as x-amz-meta-negative-prompt; everything else in there is other programs'.
 _IN_METADATA = (
     *("prompt", "negative_prompt", "model_name", "mode", "duration", "cfg_scale", "sound"),
     *("callback_url", "external_task_id"),
 )
-_TAKEN = "images (.jpg, .jpeg, .png), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
+_TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
+_WAIT_SECONDS = 300  # for a picture that a request names: `aws s3 sync` sends the small request first
+_FIRST_LOOK_SECONDS = 5
+_MOST_SECONDS_BETWEEN = 60
 
 
 def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -> None:
@@ -33,15 +37,20 @@ def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -
     source = _source_of(relay, message)
     logger.append_keys(object=source.tag)
     if source.line:
-        take(relay, source, left_ms, lambda: lines.one(relay, source, message))
+        take(relay, source, left_ms, lambda: lines.one(relay, source, message), lambda: _wait(relay, source, message))
         return
     role = source.role
+    if role is Role.LITTER:
+        logger.info("file_ignored")
+        return
+    copied = message.get("detail", {}).get("reason") == "CopyObject"  # as S3 names the call that made the object
+    original = versions.original(relay, source) if copied else source
     if role is Role.IMAGE:
-        _take_image(relay, source, left_ms)
+        _take_image(relay, source, original, left_ms)
     elif role is Role.MANIFEST:
-        take(relay, source, left_ms, lambda: _manifest(relay, source))
+        take(relay, original, left_ms, lambda: _manifest(relay, source), lambda: _wait(relay, original, message))
     elif role is Role.LINES:
-        lines.hand_out(relay, source, message.get("from_line", 1), left_ms)
+        lines.hand_out(relay, original, message.get("from_line", 1), left_ms)
     elif role is Role.UNKNOWN:
         what = "a folder" if source.key.endswith("/") else "no name of these"
         results.reject(relay, source, KlingError(1201, f"{_TAKEN} are taken; sent: {what}"))
@@ -63,9 +72,16 @@ def _source_of(relay: Relay, message: dict[str, Any]) -> Source:
     return source
 
 
-def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callable[[], Request | None]) -> None:
+def take(
+    relay: Relay,
+    source: Source,
+    left_ms: Callable[[], int],
+    asked: Callable[[], Request | None],
+    waits: Callable[[], bool] = lambda: False,
+) -> None:
     """Make the one task of `source`, or find it, and write its result. `asked` reads the request, and is not called
-    where there is a task already; None where there is none to be made yet."""
+    where there is a task already; None where there is none to be made yet. `waits` puts the request off if a picture
+    that it names is missing, and returns False after the last time."""
     task_id = source.task_id(relay.keyring)
     task = relay.table.get(task_id)
     if task is None:
@@ -74,6 +90,8 @@ def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callab
                 return
             task = creation.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
         except KlingError as exc:
+            if isinstance(exc, MissingImage) and waits():
+                return
             passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, Refusal))
             if passes:  # a later try of the same message finds the task, or makes it
                 raise
@@ -82,6 +100,19 @@ def take(relay: Relay, source: Source, left_ms: Callable[[], int], asked: Callab
                 results.reject(relay, source, exc)
                 return
     _tell(relay, source, task)
+
+
+def _wait(relay: Relay, source: Source, message: dict[str, Any]) -> bool:
+    """Queue the message once more, later each time. Whether it still may wait. What is queued twice makes no second
+    task."""
+    now = relay.clock.now_ms()
+    waited_ms = now - message.setdefault("waits_since", now)
+    if waited_ms >= relay.settings.scaled_ms(_WAIT_SECONDS):
+        return False
+    first, most = relay.settings.scaled_ms(_FIRST_LOOK_SECONDS), relay.settings.scaled_ms(_MOST_SECONDS_BETWEEN)
+    lines.send(relay, [message], max(1, min(first + waited_ms // 2, most) // 1000))
+    results.note(relay, source, "waits some minutes for a picture that it names and that is not there yet")
+    return True
 
 
 def _tell(relay: Relay, source: Source, task: Task) -> None:
@@ -94,8 +125,9 @@ def _tell(relay: Relay, source: Source, task: Task) -> None:
         results.reject(relay, source, KlingError(1201, message))
 
 
-def _take_image(relay: Relay, source: Source, left_ms: Callable[[], int]) -> None:
-    take(relay, source, left_ms, lambda: _image_request(relay, source))
+def _take_image(relay: Relay, source: Source, original: Source, left_ms: Callable[[], int]) -> None:
+    """Make the task of `original` with the bytes and metadata of `source`, which repeats it or is it."""
+    take(relay, original, left_ms, lambda: _image_request(relay, source))
 
 
 def _image_request(relay: Relay, source: Source) -> Request | None:
@@ -127,7 +159,7 @@ def _take_settings(relay: Relay, source: Source, left_ms: Callable[[], int]) -> 
         results.reject(relay, source, exc)
         return
     for image in _images_of(relay, source) if waited_for else ():
-        _take_image(relay, image, left_ms)
+        _take_image(relay, image, versions.original(relay, image), left_ms)
     if source.role is Role.SETTINGS:
         message = "settings of the images that come into this folder after it"
     else:
@@ -138,10 +170,12 @@ def _take_settings(relay: Relay, source: Source, left_ms: Callable[[], int]) -> 
 def _images_of(relay: Relay, sidecar: Source) -> list[Source]:
     """The images, as they are now, that a sidecar belongs to."""
     found: list[Source] = []
-    stem = sidecar.folder + sidecar.stem
-    pages = relay.s3.get_paginator("list_objects_v2").paginate(Bucket=sidecar.bucket, Prefix=f"{stem}.")
-    for key in (one["Key"] for page in pages for one in page.get("Contents", [])):
-        if key[len(stem) :].lower() in IMAGE_SUFFIXES:
+    list_objects = relay.s3.get_paginator("list_objects_v2").paginate
+    for stem in spellings(sidecar.folder + sidecar.stem):
+        pages = list_objects(Bucket=sidecar.bucket, Prefix=f"{stem}.")
+        for key in (one["Key"] for page in pages for one in page.get("Contents", [])):
+            if key[len(stem) :].lower() not in IMAGE_SUFFIXES:
+                continue
             try:
                 version = relay.s3.head_object(Bucket=sidecar.bucket, Key=key)["VersionId"]
             except ClientError as exc:
@@ -164,7 +198,7 @@ def _settings(relay: Relay, bucket: str, key: str, version: str = "") -> dict[st
     name = key.rpartition("/")[2]
     try:
         raw = _read(relay, bucket, key, version)
-        sent = None if raw is None else request.read(raw)
+        sent = None if raw is None else request.read(lines.utf8(raw))
     except KlingError as exc:
         raise KlingError(exc.code, f"{name}: {exc.message.removeprefix('body: ')}") from exc
     if sent is not None and not isinstance(sent.get("require_sidecar", False), bool):
@@ -205,7 +239,13 @@ def _metadata(given: dict[str, str]) -> dict[str, Any]:
 
 
 def _read(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
-    """An object of at most a request's size; None where there is none. Raises KlingError where it is larger."""
+    """An object of at most a request's size, by its key or by another spelling of it; None if there is none. Raises
+    KlingError if it is larger."""
+    read = (_read_one(relay, bucket, one, version) for one in ([key] if version else spellings(key)))
+    return next((raw for raw in read if raw is not None), None)
+
+
+def _read_one(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
     wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
         found = relay.s3.get_object(**wanted)

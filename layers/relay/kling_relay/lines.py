@@ -3,6 +3,7 @@
 A message says where in the object its line stands, so that it stays small however long the line is.
 """
 
+import codecs
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,9 +48,9 @@ def hand_out(relay: Relay, source: Source, first: int, left_ms: Callable[[], int
     rest = [place for place in places if place[0] >= first]
     for at in range(0, len(rest), _MESSAGES_AT_ONCE):
         if left_ms() < _RESERVE_MS and at:
-            _send(relay, [{"source": source.as_dict(), "from_line": rest[at][0]}])
+            send(relay, [{"source": source.as_dict(), "from_line": rest[at][0]}])
             return
-        _send(relay, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
+        send(relay, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
     relay.tallies.handed_out(source.tag, now)
     logger.info("lines_handed_out", extra={"lines": len(places)})
     results.summarise(relay, source)
@@ -65,7 +66,7 @@ def one(relay: Relay, source: Source, message: dict[str, Any]) -> Request:
 
 def request_of(raw: bytes, folder: str) -> Request:
     """A whole request with its `kind` inside. Raises KlingError."""
-    sent = request.read(raw)
+    sent = request.read(utf8(raw))
     kind = sent.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         said = "it was not sent" if kind is None else f"sent: {json.dumps(kind)[:64]}"
@@ -87,23 +88,46 @@ def _get(relay: Relay, source: Source, **part: str) -> bytes:
     return data
 
 
+def utf8(raw: bytes) -> bytes:
+    """JSON as UTF-8: Windows PowerShell writes UTF-16. What cannot be decoded stays as it is, for the refusal."""
+    codec = json.detect_encoding(raw)
+    try:
+        return raw if codec.startswith("utf-8") else raw.decode(codec).encode()
+    except ValueError:
+        return raw
+
+
 def _places(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Number, first byte and length of every line that is not blank."""
+    """Number, first byte and length of every line that is not blank, be it UTF-8 or UTF-16."""
+    codec = json.detect_encoding(data[:4])
+    big = codec == "utf-16-be" or data.startswith(codecs.BOM_UTF16_BE)
+    newline = "\n".encode("utf-16-be" if big else "utf-16-le" if codec.startswith("utf-16") else "utf-8")
     start, number = 0, 1
     while start < len(data):
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        if data[start:end].strip():
+        end = _find(data, newline, start)
+        if data[start:end].strip(b" \t\r\n\0"):
             yield number, start, end - start
-        start, number = end + 1, number + 1
+        start, number = end + len(newline), number + 1
+
+
+def _find(data: bytes, newline: bytes, start: int) -> int:
+    """The next `newline` whose bytes do not belong to two characters, or the end."""
+    end = data.find(newline, start)
+    while end >= 0 and (end - start) % len(newline):
+        end = data.find(newline, end + 1)
+    return len(data) if end < 0 else end
 
 
 def _message(source: Source, line: int, start: int, length: int) -> dict[str, Any]:
     return {"source": {**source.as_dict(), "line": line}, "start": start, "length": length}
 
 
-def _send(relay: Relay, messages: list[dict[str, Any]]) -> None:
-    entries = [{"Id": str(number), "MessageBody": json.dumps(message)} for number, message in enumerate(messages)]
+def send(relay: Relay, messages: list[dict[str, Any]], delay_seconds: int = 0) -> None:
+    """Queue messages of at most a batch. Raises RuntimeError if not all were taken."""
+    later = {"DelaySeconds": delay_seconds} if delay_seconds else {}
+    entries: list[dict[str, Any]] = [
+        {"Id": str(number), "MessageBody": json.dumps(message), **later} for number, message in enumerate(messages)
+    ]
     answer = relay.queues.send_message_batch(QueueUrl=relay.settings.need("intake_queue_url"), Entries=entries)
     if answer.get("Failed"):
         raise RuntimeError(f"{len(answer['Failed'])} of {len(entries)} messages could not be queued")

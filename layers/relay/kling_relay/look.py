@@ -55,7 +55,7 @@ def _look(url: str, ends: float) -> ImageHeader | ImageError | None:
     if not start:
         return None
     try:
-        return images.check_start(start, length)
+        return images.check(start) if length == len(start) else images.check_start(start, length)
     except UnfinishedError as exc:
         return exc if length == len(start) else None
     except ImageError as exc:

@@ -18,7 +18,7 @@ class BadVideo(Exception):
 
 class BoxWalk:
     """Feed it the bytes in pieces of any size, then `finish`: what passes has `ftyp` first, a `moov` and an `mdat` that
-    hold something, and boxes whose sizes add up to exactly `length` bytes.
+    hold something, and boxes whose sizes add up to exactly `length` bytes, or leave zeros as padding after them.
 
     `open_end`: whether a last box of size 0 ("to the end") is accepted. It proves nothing where the end of the file is
     itself only known from the end of a connection.
@@ -32,6 +32,7 @@ class BoxWalk:
         self._header = b""
         self._missing = {b"moov", b"mdat"}
         self._index: _Index | None = None  # the `moov` that is passing
+        self._padded = False  # whether only zeros may follow
         self.has_video_track = False  # whether a `moov` so far names one
 
     def feed(self, data: bytes) -> None:
@@ -41,6 +42,8 @@ class BoxWalk:
         if self._position > self._length:
             raise BadVideo("not_a_video")
         self._read_index(data, 0, self._box_end - start)
+        if self._padded:
+            _check_padding(data)
         while self._box_end < self._position:
             header_end = self._box_end + self._header_size()
             at = self._box_end + len(self._header) - start
@@ -49,14 +52,18 @@ class BoxWalk:
                 return
             if len(self._header) == self._header_size():  # not yet, when the first half has asked for the second
                 self._take_box()
+                if self._padded:
+                    _check_padding(data[header_end - start :])
                 self._read_index(data, header_end - start, self._box_end - start)
 
     def finish(self) -> None:
         """Raises BadVideo unless everything that was fed is one whole MP4."""
         if self._box_end == 0:
             raise BadVideo("not_a_video")
-        adds_up = self._position == self._box_end == self._length and not self._header
-        if not adds_up or self._missing:
+        boxes_end = self._box_end
+        if not self._header.strip(b"\0"):  # padding shorter than a header, or nothing
+            boxes_end += len(self._header)
+        if not self._position == boxes_end == self._length or self._missing:
             raise BadVideo("truncated")
 
     def _read_index(self, data: bytes, begin: int, end: int) -> None:
@@ -72,6 +79,9 @@ class BoxWalk:
         header, self._header = self._header, b""
         kind = header[4:8]
         size = int.from_bytes(header[8:] or header[:4])
+        if header == bytes(_HEADER) and not self._missing:
+            self._padded, self._box_end = True, self._length
+            return
         if self._box_end == 0 and (kind != b"ftyp" or 0 < size < _SMALLEST_FTYP):
             raise BadVideo("not_a_video")
         if not all(0x20 <= letter < 0x7F or letter == 0xA9 for letter in kind):
@@ -88,6 +98,11 @@ class BoxWalk:
         self._box_end += size
         if self._box_end > self._length:
             raise BadVideo("truncated")
+
+
+def _check_padding(data: bytes) -> None:
+    if data.strip(b"\0"):
+        raise BadVideo("not_a_video")
 
 
 class _Index:

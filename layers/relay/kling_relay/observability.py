@@ -44,7 +44,7 @@ class Metric(StrEnum):
     )
     WEBHOOKS_FAILED = "WebhooksFailed"  # for good: ten tries, or a receiver that wants no more
     FILES_REJECTED = "FilesRejected"  # an upload, or a line of one, that became no task
-    RESULT_HOST_NOT_LISTED = "ResultHostNotListed"  # a result's address leads to a host that the profile does not list
+    RESULT_HOST_NOT_LISTED = "ResultHostNotListed"  # a result has no address, or one on a host off the profile's list
     RECONCILE_FINDINGS = "ReconcileFindings"  # of a report, those that nothing looks after; 0 too
     SWEEPER_HEARTBEAT = "SweeperHeartbeat"  # a sweep that came to its end
     ACCOUNT_TROUBLE = "AccountTrouble"  # 1 while the provider's account keeps tasks from being sent; every minute

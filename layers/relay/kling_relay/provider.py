@@ -150,6 +150,13 @@ class Provider:
         where the operator has stored none."""
         self._usable_key(refresh)
 
+    def authorization(self) -> str:
+        """The header for a file at the provider's own origin; empty if the operator has stored no key."""
+        try:
+            return f"Bearer {self._usable_key()}"
+        except SettingsError:
+            return ""
+
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:
         """The paid POST, once. Only an authentication error, which bills nothing, allows one more with a new key.
 

@@ -190,7 +190,7 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
 
 def _key(name: str, value: str, folder: str) -> str | None:
     """The key of an image below `folder`; None for a text that names none: base64 has no dot, URLs have a scheme."""
-    start, is_named = value[:8].lower(), value[-5:].lower().endswith(IMAGE_SUFFIXES)
+    start, is_named = value[:8].lower(), value[-6:].lower().endswith(IMAGE_SUFFIXES)
     if start.startswith(("http://", "https://", "data:")) or not (is_named or start.startswith("s3://")):
         return None
     key = folder + value

@@ -85,6 +85,12 @@ def summarise(relay: Relay, source: Source) -> None:
     _put(relay, whole, _COUNTED + tally.told, body, gap_ms=0 if urgent else _SUMMARY_MS)
 
 
+def version_told(relay: Relay, source: Source) -> str:
+    """The version that the result of an object's key is about; empty if there is none."""
+    there = _look(relay, source.bucket, source.result_key())
+    return there.version if there is not None else ""
+
+
 def _task_body(relay: Relay, task: Task) -> dict[str, Any]:
     status = TASK_STATUS[task.phase]
     told: dict[str, Any] = {
@@ -137,6 +143,9 @@ def _place(relay: Relay, source: Source) -> tuple[str, _Written | None]:
     if there is None or there.version != source.version:
         newest = _head(relay, source.bucket, source.key)
         superseded = there is not None if newest is None else newest["VersionId"] != source.version
+        if superseded and there is None and newest is not None:  # not by a copy of itself: versions.py
+            ours = _head(relay, source.bucket, source.key, source.version)
+            superseded = ours is None or ours["ETag"] != newest["ETag"]
         if superseded:
             key = source.result_key(superseded=True)
             there = _look(relay, source.bucket, key)
@@ -151,9 +160,10 @@ def _look(relay: Relay, bucket: str, key: str) -> _Written | None:
     return _Written(found["ETag"], told.get("version", ""), int(told.get("rank", -1)), int(told.get("at", 0)))
 
 
-def _head(relay: Relay, bucket: str, key: str) -> dict[str, Any] | None:
+def _head(relay: Relay, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
+    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        found: dict[str, Any] = relay.s3.head_object(Bucket=bucket, Key=key)
+        found: dict[str, Any] = relay.s3.head_object(**wanted)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
+from kling_relay import escaping
+
 Status = Literal["submitted", "processing", "succeed", "failed"]
 
 _MOST_VIDEOS = 8  # these two keep a row small, whatever the provider says
@@ -146,11 +148,11 @@ def read_list(answer: Any) -> tuple[list[Snapshot], int] | None:
 
 
 def _levels(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The objects that wrap each other under "data", outermost first; the envelope itself is left out where it is
-    one."""
+    """The objects that wrap each other under "data", or in a list of one there, outermost first; the envelope itself is
+    left out if it is one."""
     levels = [answer]
-    while isinstance(levels[-1].get("data"), dict) and len(levels) < 8:
-        levels.append(levels[-1]["data"])
+    while isinstance(inner := _only(levels[-1].get("data")), dict) and len(levels) < 8:
+        levels.append(inner)
     return [level for level in levels if "code" not in level]
 
 
@@ -189,38 +191,49 @@ def _message(inside_out: list[dict[str, Any]]) -> str:
 
 
 def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
-    result = _first(inside_out, "task_result")
-    listed = result.get("videos") if isinstance(result, dict) else None
-    if not listed:
-        outputs = _first(inside_out, "outputs")
-        listed = [out for out in outputs if _is_video(out)] if isinstance(outputs, list) else None
-    if not listed:
-        url = _first(inside_out, "url", "result_url", "video_url")
-        listed = [{"url": url}] if url else []
-    listed = listed[:_MOST_VIDEOS] if isinstance(listed, list) else []
-    return [_video(index, item) for index, item in enumerate(listed) if _has_url(item, "url")]
+    """The videos at the first place that holds a usable address. Relays of the new-api family write the address of a
+    success into `fail_reason`."""
+    result, metadata = _only(_first(inside_out, "task_result")), _first(inside_out, "metadata")
+    outputs = _first(inside_out, "outputs")
+    places = [
+        result.get("videos") if isinstance(result, dict) else None,
+        [out for out in outputs if _is_video(out)] if isinstance(outputs, list) else None,
+        *(_first(inside_out, name) for name in ("url", "result_url", "video_url")),
+        metadata.get("url") if isinstance(metadata, dict) else None,
+        _first(inside_out, "fail_reason"),
+    ]
+    for place in places:
+        listed = (place if isinstance(place, list) else [place])[:_MOST_VIDEOS]
+        videos = [_video(index, item) for index, item in enumerate(listed)]
+        if any(videos):
+            return [video for video in videos if video]
+    return []
+
+
+def _only(value: Any) -> Any:
+    """What a list of one holds; anything else as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _is_video(output: Any) -> bool:
     return isinstance(output, dict) and output.get("type", "video") == "video"
 
 
-def _has_url(item: Any, name: str) -> bool:
-    url = item.get(name) if isinstance(item, dict) else None
-    return (
-        isinstance(url, str)
-        and url.startswith(("https://", "http://"))
-        and len(url) <= _MOST_URL_CHARACTERS
-        and url.isprintable()
-    )
+def _address(item: Any, name: str) -> str:
+    """The address at `name` of an entry, or the entry itself if it is a text; empty if it is none."""
+    url = item.get(name) if isinstance(item, dict) else item if name == "url" else None
+    if not isinstance(url, str) or not url.strip(" ").lower().startswith(("https://", "http://")):
+        return ""
+    url = escaping.escaped(url)
+    return url if len(url) <= _MOST_URL_CHARACTERS and url.isprintable() else ""
 
 
-def _video(index: int, item: dict[str, Any]) -> dict[str, str]:
-    video = {
-        "id": _text(item.get("id")) or str(index),
-        "url": item["url"],
-        "duration": _text(item.get("duration")) or "",
-    }
-    if _has_url(item, "watermark_url"):
-        video["watermark_url"] = item["watermark_url"]
+def _video(index: int, item: Any) -> dict[str, str]:
+    """The entry as texts; empty if it holds no usable address."""
+    if not (url := _address(item, "url")):
+        return {}
+    told = item if isinstance(item, dict) else {}
+    video = {"id": _text(told.get("id")) or str(index), "url": url, "duration": _text(told.get("duration")) or ""}
+    if watermark_url := _address(item, "watermark_url"):
+        video["watermark_url"] = watermark_url
     return video

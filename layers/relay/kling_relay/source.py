@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -13,7 +14,8 @@ INBOX = "inbox/"
 RESULTS = "results/"
 SETTINGS = "settings.json"
 MAX_KEY_BYTES = 1024
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".png")
+_LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # what macOS and Windows leave in folders
 
 
 class Role(StrEnum):
@@ -24,6 +26,7 @@ class Role(StrEnum):
     LINES = "lines"  # one whole request a line
     SIDECAR = "sidecar"  # settings of the image of the same name
     SETTINGS = "settings"  # of the images of its folder
+    LITTER = "litter"  # of an operating system: nobody meant to send it
     UNKNOWN = "unknown"
 
 
@@ -71,6 +74,8 @@ class Source:
 
     @property
     def role(self) -> Role:
+        if self.name.lower() in _LITTER or self.name.startswith("._") or "/__MACOSX/" in self.key:
+            return Role.LITTER
         if self.name == SETTINGS:
             return Role.SETTINGS
         endings = {".task.json": Role.MANIFEST, ".tasks.jsonl": Role.LINES, ".json": Role.SIDECAR}
@@ -92,3 +97,12 @@ class Source:
         if len(f"{RESULTS}{told}{tail}".encode()) > MAX_KEY_BYTES:
             told = f"sha256-{hashlib.sha256(told.encode()).hexdigest()}"
         return f"{RESULTS}{told}{tail}"
+
+
+def spellings(key: str) -> list[str]:
+    """A key as it is, and with its accents composed and decomposed: macOS writes names in the one form, and most
+    programs that write requests in the other."""
+    at = key.rfind("/") + 1
+    composed, decomposed = unicodedata.normalize("NFC", key[at:]), unicodedata.normalize("NFD", key[at:])
+    folders = (key[:at], unicodedata.normalize("NFC", key[:at]), unicodedata.normalize("NFD", key[:at]))
+    return list(dict.fromkeys([key, *(folder + name for folder in folders for name in (composed, decomposed))]))

@@ -16,12 +16,16 @@ from botocore.exceptions import ClientError
 from kling_relay import images, message
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.relay import Relay
+from kling_relay.source import spellings
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 _URL_SECONDS = 3600
-_HEADER_BYTES = 1024 * 1024  # a photo's colour profile and preview may stand before its sides
 _ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, written again, empty
+
+
+class MissingImage(KlingError):
+    """A request names an image of the inbox that is not there. It may still be on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +65,37 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
     uploads in the same words whether it is missing, somebody else's, or none of ours."""
     bucket, dropped, version = relay.settings.need("input_bucket"), False, image.get("version")
     if not image["ref"][:5].lower().startswith("s3://"):  # only request.check makes these, for files of the inbox
-        key, dropped = image["ref"], True
+        keys, dropped = [image["ref"]] if version else spellings(image["ref"]), True
     else:
         form = rf"s3://{re.escape(bucket)}/(uploads/{re.escape(tenant)}/[0-9a-f]{{32}}\.(?:jpg|png))"
         if (match := re.fullmatch(form, image["ref"])) is None:
             raise _unknown(field, dropped)
-        key = match[1]
-    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
+        keys = [match[1]]
+    key, answer = _open(relay, field, keys, version, dropped)
+    size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
     try:
-        answer = relay.s3.get_object(**wanted, Range=f"bytes=0-{_HEADER_BYTES - 1}")
-    except ClientError as exc:
-        if (refusal := _absent(exc, field, dropped)) is None:
-            raise
-        raise refusal from exc
-    with answer["Body"] as stream:
-        head = stream.read()
-    size = int(answer.get("ContentRange", f"/{len(head)}").rpartition("/")[2])
-    try:
-        if size > images.MAX_BYTES:
-            raise images.ImageError(f"at most {images.MAX_BYTES} bytes (10 MB) are allowed, the image has {size}")
-        header = images.check(head)
+        with answer["Body"] as stream:
+            if size > images.MAX_BYTES:
+                raise images.ImageError(f"at most {images.MAX_BYTES} bytes (10 MB) are allowed, the image has {size}")
+            header = images.check(stream.read())
     except images.ImageError as exc:
         raise bad_parameter(field, f"{exc}; sent: an uploaded image") from exc
     return Upload(key, answer["ETag"], header, version, dropped)
+
+
+def _open(relay: Relay, field: str, keys: list[str], version: str | None, dropped: bool) -> tuple[str, Any]:
+    """The first of `keys` that is there, and its object, no longer than an image may be. Raises KlingError."""
+    refusal = _unknown(field, dropped)
+    for key in keys:
+        wanted = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
+        wanted |= {"VersionId": version} if version else {}
+        try:
+            return key, relay.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
+        except ClientError as exc:
+            if (absent := _absent(exc, field, dropped)) is None:
+                raise
+            refusal = absent
+    raise refusal
 
 
 def keep(relay: Relay, field: str, upload: Upload, prefix: str) -> dict[str, str]:
@@ -119,7 +131,8 @@ def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
 
 def _unknown(field: str, dropped: bool) -> KlingError:
     if dropped:
-        return bad_parameter(field, "there is no such object (any more) when it is read; the image has to come first")
+        problem = "there is no such object beside the request; its name and folder have to be exactly these"
+        return MissingImage(1201, f"{field}: {problem}")
     wanted = 'the "image" that POST /kling/v1/uploads answered is expected, after its upload'
     return bad_parameter(field, f"{wanted}; sent: an s3:// reference that is no upload of yours")
 

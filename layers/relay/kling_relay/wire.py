@@ -1,6 +1,7 @@
 """One HTTP call to the provider, bounded in time and size, and certain about whether anything was sent."""
 
 import json
+import zlib
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -125,12 +126,21 @@ class Wire:
                 decode_content=False,
             )
         ) as response:
-            raw = response.read(MAX_ANSWER_BYTES + 1)
-            try:
-                payload = json.loads(raw)
-            except (ValueError, RecursionError):
-                payload = None
-            return response.status, payload
+            return response.status, _json(response.read(MAX_ANSWER_BYTES + 1))
+
+
+def _json(raw: bytes) -> Any:
+    """The JSON of an answer, or None if it is none. Some edges compress although nothing was asked for, and not all
+    name it in a header. The first byte shows it: no JSON begins with that of a gzip or zlib stream."""
+    try:
+        if raw[:1] in (b"\x1f", b"\x78"):
+            stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of both
+            raw = stream.decompress(raw, MAX_ANSWER_BYTES)
+            if not stream.eof:  # cut off, or larger than an answer may be
+                return None
+        return json.loads(raw)
+    except (ValueError, RecursionError, zlib.error):
+        return None
 
 
 def _cause(exc: BaseException) -> str:

@@ -104,14 +104,16 @@ def test_no_size_is_no_end(size: int, got: bytes, world: World) -> None:
         assert (download.content_type, download.read(size)) == ("", got)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "GZIP", "identity, gzip"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "GZIP", "identity, gzip", "aws-chunked,gzip"])
 def test_encoded_bodies_are_refused(encoding: str, world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"\x1f\x8b", Content_Encoding=encoding))
     assert refusal("https://cdn.example.com/").reason == "bad_response"
 
 
-def test_the_identity_encoding_is_none(world: World) -> None:
-    world.stand(lambda connection, path, headers: respond(connection, b"x", Content_Encoding="Identity"))
+@pytest.mark.parametrize("name", ["Identity", "aws-chunked", "aws-chunked,", "utf-8", "none", "binary", "null", ""])
+def test_a_name_of_no_encoding_is_ignored(name: str, world: World) -> None:
+    """S3 keeps "aws-chunked" of some uploads; the others are guesses at what programs write."""
+    world.stand(lambda connection, path, headers: respond(connection, b"x", Content_Encoding=name))
     assert get("https://cdn.example.com/") == b"x"
 
 
@@ -119,6 +121,19 @@ def test_the_identity_encoding_is_none(world: World) -> None:
 def test_a_length_that_is_none_is_refused(length: str, world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"12345", length=False, Content_Length=length))
     assert refusal("https://cdn.example.com/").reason == "bad_response"
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_206_that_holds_every_byte_is_the_file(length: bool, world: World) -> None:
+    answer = {"status": 206, "Content_Range": "bytes 0-2/3", "length": length}
+    world.stand(lambda connection, path, headers: respond(connection, b"abc", **answer))  # type: ignore[arg-type]
+    assert get("https://cdn.example.com/") == b"abc"
+
+
+@pytest.mark.parametrize("span", ["bytes 0-2/4", "bytes 1-3/4", "bytes 0-2/*", "bytes 0-3/4", "", "0-2/3"])
+def test_a_206_that_holds_less_is_none(span: str, world: World) -> None:
+    world.stand(lambda connection, path, headers: respond(connection, b"abc", status=206, Content_Range=span))
+    assert refusal("https://cdn.example.com/").status == 206
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 401, 403, 404, 410, 429, 500, 503])
