@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay.advance import on_callback
+from kling_relay.advance import HintNotKept, on_callback
 from kling_relay.observability import Metric, logger
 from kling_relay.relay import Relay, current
 from kling_relay.snapshot import Snapshot, read
@@ -23,6 +23,7 @@ _NOT_FOUND = {
     "headers": {"Content-Type": "application/json"},
     "body": '{"code":1202,"message":"no such method or path","request_id":""}',
 }
+_AGAIN = {**_NOT_FOUND, "statusCode": 503, "body": '{"code":5001,"message":"try again","request_id":""}'}
 _DONE = {**_NOT_FOUND, "statusCode": 200, "body": '{"code":0,"message":"SUCCEED","request_id":""}'}
 
 
@@ -41,6 +42,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             return _rejected(relay, "signature")
         if task_id != PROBE:
             on_callback(relay, task_id, _claim(body))
+    except HintNotKept:
+        logger.exception("callback_not_kept")
+        return _AGAIN
     except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
         logger.exception("callback_not_used", extra={"error": type(exc).__name__})
     return _DONE

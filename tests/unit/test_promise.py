@@ -256,6 +256,19 @@ class TestCallbacksInTheLease:
         assert world.callback(task, {"task_id": "up-1", "task_status": "succeed"}) == 200
         assert world.until_closed(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
 
+    def test_a_callback_whose_id_could_not_be_written_has_to_come_again(
+        self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That a provider repeats a callback after 503 is a guess: kling-api.md has no document on retries."""
+        world = World(cloud, profile=BLIND)
+        task = sender_dies(world, monkeypatch)
+        body = {"task_id": "up-1", "task_status": "succeed"}
+        with monkeypatch.context() as broken:
+            broken.setattr(world.table, "keep_hint", lambda *_: 1 / 0)
+            assert world.callback(task, body) == 503
+        assert world.callback(task, body) == 200
+        assert world.until_closed(task.id).phase is Phase.SUCCEEDED
+
     def test_ids_that_a_forger_names_do_not_hide_it(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         world = World(cloud, profile=BLIND)
         task = sender_dies(world, monkeypatch)

@@ -32,6 +32,10 @@ class NoSuchTask(Exception):
     """There is no row of that id."""
 
 
+class HintNotKept(Exception):
+    """A callback's id of the provider's task, perhaps the only copy, could not be written: it has to come again."""
+
+
 def advance(
     relay: Relay, task_id: str, facts: Facts = NOTHING, *, execution: str | None = None, known: Task | None = None
 ) -> Step:
@@ -97,7 +101,10 @@ def _keep_claim(relay: Relay, task: Task, claim: Snapshot) -> None:
     if references are unique there: a relay's callbacks name Kling's id, and its answers its own.
     """
     if task.upstream_id is None:
-        relay.table.keep_hint(task, claim.upstream_id)
+        try:
+            relay.table.keep_hint(task, claim.upstream_id)
+        except Exception as exc:
+            raise HintNotKept from exc
         return
     provider = relay.provider_of(task)
     ours_elsewhere = claim.reference == task.id and not claim.is_about(task.upstream_id)
