@@ -49,6 +49,11 @@ def outcome(status: int, payload: Any, name: str = OFFICIAL) -> Outcome:
         (401, {"code": 1002, "data": {"code": 0, "data": TASK}}),
         (400, {"code": 1201, "message": "?", "data": [{"id": "842250903629086785"}]}),
         (400, {"error": {"message": "?", "task": TASK}}),
+        (400, [{"error": {"message": "?"}}, {"task_id": "842250903629086785"}]),
+        (429, [{"data": TASK}]),
+        (400, {"error": {"message": "?", "taskId": "842250903629086785"}}),
+        (400, {"message": 'upstream: {"code":1303,"data":{"task_id":"842250903629086785"}}'}),
+        (400, {"error": {"message": "task_id=task_7f3 was made, and its answer is lost"}}),
         (200, {"id": "req_1", "error": {"message": "upstream timed out", "type": "api_error"}}),
     ],
 )
@@ -60,6 +65,14 @@ def test_an_error_that_names_a_task_is_in_doubt(status: int, payload: Any, name:
 def test_what_a_program_writes_for_no_id_names_none(given: Any) -> None:
     assert isinstance(outcome(429, {"code": 1303, "message": "full", "data": {"task_id": given}}), NoRoom)
     assert isinstance(outcome(200, {"code": 0, "data": {"task_id": given}}), Unsure)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["task_id is required", "external_task_id: order-1 is too long", "task_id: must be a text", "no task_ids 12"],
+)
+def test_words_about_ids_name_no_task(words: str) -> None:
+    assert isinstance(outcome(400, {"code": 1201, "message": words}), Refused)
 
 
 def test_an_error_that_is_null_is_none() -> None:

@@ -245,6 +245,8 @@ def _classify_submit(status: int, payload: Any, profile: Profile | None = None, 
     """What an answer to the paid POST proves: design.md, "What an answer to the paid POST proves". `reference`: ours,
     of the task that was sent. Without a profile nothing holds that only some providers promise."""
     if not isinstance(payload, dict):
+        if snapshot.names_task(payload):
+            return Unsure(f"HTTP {status} with the id of a task")
         return _classify_bare(status, f"HTTP {status} without a readable body")
     found = snapshot.read(payload) if status < 300 and not payload.get("error") else None
     if found is not None:

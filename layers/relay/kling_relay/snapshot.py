@@ -18,6 +18,7 @@ _MOST_URL_CHARACTERS = 8192
 _WORD = re.compile(r"[\w.-]{1,64}")  # what codes and status words look like: fit for a log, unlike free text
 _NO_IDS = {"", "0", "null", "none", "nil", "undefined", "false"}
 _DEEPEST = 8  # levels of an answer that are searched for a task's id
+_QUOTED_ID = re.compile(r"(?<![a-z_])task_?id\W{1,6}(?=[\w-]*\d)[\w-]{4,}", re.IGNORECASE)
 _LEAST_MILLISECONDS = 100_000_000_000  # in March 1973; as seconds in the year 5138
 
 _STATUS_WORDS: dict[str, Status] = {
@@ -109,22 +110,23 @@ def _is_zero(amount: str) -> bool:
 
 
 def names_task(answer: Any) -> bool:
-    """Whether `answer`, which may be an error, holds the id of a task anywhere: then a task may have been made."""
-    if not isinstance(answer, dict):
-        return False
-    data = answer.get("data")
-    listed = data if isinstance(data, list) else [data]
-    if any(_id(level) is not None for level in (answer, *listed) if isinstance(level, dict)):
-        return True
-    return any(_holds_task_id(value, _DEEPEST) for value in answer.values())
+    """Whether `answer`, which may be an error, holds the id of a task anywhere: then a task may have been made. A relay
+    may quote Kling's whole answer in the text of its error."""
+    listed = answer if isinstance(answer, list) else [answer]
+    data = [one.get("data") for one in listed if isinstance(one, dict)]
+    levels = [*listed, *(one for given in data for one in (given if isinstance(given, list) else [given]))]
+    return any(_id(level) is not None for level in levels if isinstance(level, dict)) or _names_task(answer, _DEEPEST)
 
 
-def _holds_task_id(value: Any, depth: int) -> bool:
+def _names_task(value: Any, depth: int) -> bool:
+    if isinstance(value, str):
+        return _QUOTED_ID.search(value) is not None
     if depth == 0 or not isinstance(value, dict | list):
         return False
-    if isinstance(value, dict) and _identity(value.get("task_id")) is not None:
-        return True
-    return any(_holds_task_id(one, depth - 1) for one in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, list):
+        return any(_names_task(one, depth - 1) for one in value)
+    ids = (given for name, given in value.items() if name.lower().replace("_", "") == "taskid")
+    return any(_identity(one) is not None for one in ids) or any(_names_task(one, depth - 1) for one in value.values())
 
 
 def _id(level: dict[str, Any]) -> str | None:
