@@ -245,13 +245,17 @@ class Driver:
         return history
 
     def clear(self) -> None:
-        """Forget every task, here and at the provider."""
+        """Forget every task, here and at the provider, and every upload."""
         self._control("reset", {})
         arn = self.endpoint["state_machine_arn"]
         for one in self.workflows.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
             self.workflows.stop_execution(executionArn=one["executionArn"])
         for pk in self.keys():
             self.dynamodb.delete_item(TableName=self.endpoint["task_table"], Key={"pk": {"S": pk}})
+        bucket = self.endpoint["input_bucket"]
+        versions = self.s3.list_object_versions(Bucket=bucket, Prefix="uploads/")
+        for one in [*versions.get("Versions", []), *versions.get("DeleteMarkers", [])]:
+            self.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
 
 
 def states(history: list[dict[str, Any]]) -> list[str]:
