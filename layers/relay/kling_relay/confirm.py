@@ -83,7 +83,7 @@ def _denied(relay: Relay, task: Task, now: int) -> Task | Step | None:
     """What two denials allow, if anything."""
     if task.reason:
         failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
-        return relay.table.move(task, Phase.FAILED, reason=task.reason, failure=failure, updated_at=now)
+        return relay.table.move(task, Phase.FAILED, failure=failure, updated_at=now)
     policy = relay.settings.on_unconfirmed
     unique = relay.provider_of(task).profile.unique_reference
     if unique or policy == "retry" or (policy == "auto" and evidence.proven(relay, task)):
