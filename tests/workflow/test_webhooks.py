@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,6 +21,10 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.statuses: list[int] = []
         self.got: list[tuple[dict[str, str], bytes]] = []
+
+    def times(self) -> Counter[str]:
+        """How often each webhook-id has come."""
+        return Counter(headers["webhook-id"] for headers, _ in list(self.got))
 
     @property
     def url(self) -> str:
@@ -68,12 +73,20 @@ def test_a_receiver_is_told_of_every_change_and_can_prove_it(driver: Driver, rec
 
 
 def test_one_that_is_down_is_told_later_and_one_that_is_gone_never_again(driver: Driver, receiver: Receiver) -> None:
+    """On a slow machine the repetition of the refused webhook may come before the replay: counted is by webhook-id."""
     receiver.statuses = [503]
     task_id = driver.post(callback_url=receiver.url, **{"prompt": "another one"})["task_id"]
     driver.delivered(task_id)
-    until(lambda: len(receiver.got) == 3)
+    first, second, third = (f"evt_{task_id}_{sequence}" for sequence in (1, 2, 3))
+    until(lambda: set(receiver.times()) == {first, second, third})
+    refused = receiver.got[0][0]["webhook-id"]
+    before = receiver.times()[third]
     assert operate(driver, action="replay_notice", task_id=task_id, sequence=3)["webhooks"] == 1
-    until(lambda: len(receiver.got) == 4)
-    assert receiver.got[3][0]["webhook-id"] == f"evt_{task_id}_3"
-    states = {one["sequence"]: one["state"] for one in data_of(driver.get(task_id))["callback"]}
-    assert sorted(states.values()) == ["delivered", "delivered", "due"]
+    until(lambda: receiver.times()[third] > before)
+
+    def states() -> dict[str, str]:
+        return {f"evt_{task_id}_{one['sequence']}": one["state"] for one in data_of(driver.get(task_id))["callback"]}
+
+    until(lambda: all(state == "delivered" for name, state in states().items() if name != refused))
+    if receiver.times()[refused] == 1:
+        assert states()[refused] == "due"
