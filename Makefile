@@ -17,13 +17,13 @@ help: ## this list
 
 # ---------------------------------------------------------------------------------------------------------- on this machine
 run: $(VENV)/run.done ## the whole stack here, and an image that becomes a video (ONCE=1, IMAGE=photo.jpg, PROMPT="...")
-	@IMAGE="$(IMAGE)" PROMPT="$(PROMPT)" ONCE="$(ONCE)" exec $(VENV)/bin/python -m local.run
+	@IMAGE="$(IMAGE)" PROMPT="$(PROMPT)" ONCE="$(ONCE)" exec $(VENV)/bin/python -m local.stack.run
 
 serve: $(VENV)/run.done ## the whole stack here without the sample (PORT, AWS_PORT, KLING_BASE_URL, KLING_API_KEY, PROVIDER, WAIT_SCALE, ALLOWED_ORIGINS)
-	@exec $(VENV)/bin/python -m local.run --serve
+	@exec $(VENV)/bin/python -m local.stack.run --serve
 
 test: $(VENV)/test.done ## every test; where there is a Python 3.13, those that open sockets on that one, too (ARGS="-k ..." for some)
-	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile $(ARGS) # three, because many wait for a stack: tests/order.py
+	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile $(ARGS) # three, because many wait for a stack: tests/support/run_order.py
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-runtime SUITES="$(SOCKETS)")
 
 # What Python's version changes most, sockets, TLS and threads: a minute of CPU, not nine. Left out: sabotages, which test the
@@ -32,7 +32,7 @@ SOCKETS := -m enable_socket --ignore-glob=*sabotage* --ignore-glob=*reconcile* t
 SUITES ?= tests/unit tests/contract tests/reliability
 
 test-runtime: $(VENV)/test.done ## the suites on Python 3.13, the functions' own, where this machine has it (SUITES=tests/unit)
-	$(eval RUNTIME := $(shell $(VENV)/bin/python -m local.runtime))
+	$(eval RUNTIME := $(shell $(VENV)/bin/python -m local.emulator.runtime))
 	@$(if $(RUNTIME),$(MAKE) --no-print-directory $(VENV)/runtime.done RUNTIME="$(RUNTIME)")
 	@$(if $(RUNTIME),$(VENV)/runtime/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(SUITES) $(ARGS))
 
@@ -47,10 +47,10 @@ campaign: $(VENV)/test.done ## the long form of the reliability campaigns (SEED=
 	  -n 2 --timeout=0 --capture=sys $(if $(NAME),-k "$(NAME)")
 
 bench: $(VENV)/bench.done $(VENV)/run.done ## what this costs against the floor and against the usual way, as ratios (NAME=cold; twenty minutes)
-	@PYTHONPATH="$(CURDIR):$(CURDIR)/layers/relay" $(VENV)/bin/python -m local.bench $(NAME)
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/layers/relay" $(VENV)/bin/python -m bench $(NAME)
 
 costs: $(VENV)/run.done ## what a stack costs, into docs/costs.md (MEASURE=1 counts anew on the local stack)
-	@$(VENV)/bin/python -m local.costs $(if $(MEASURE),--measure)
+	@$(VENV)/bin/python -m bench.costs $(if $(MEASURE),--measure)
 
 inbox: $(VENV)/test.done ## a dropped list of a thousand requests against three slots, on the stack here (LINES=1000; half an hour)
 	@INBOX_LINES=$(or $(LINES),1000) $(VENV)/bin/python -m pytest -s -n 0 --timeout=0 tests/workflow/test_inbox.py -k list
@@ -68,7 +68,7 @@ fuzz: $(VENV)/test.done ## far more drawn requests and odd events than `make tes
 	    tests/contract/test_schemathesis.py tests/unit/test_odd_events.py $(ARGS)
 
 scale: $(VENV)/test.done ## what a page of a list reads among 100,000 tasks of its tenant and as many of another (minutes)
-	@LIST_SIZES=100000 $(VENV)/bin/python -m pytest -n 0 tests/unit/test_list_scale.py $(ARGS)
+	@LIST_SIZES=100000 $(VENV)/bin/python -m pytest -n 0 tests/unit/api/test_list_scale.py $(ARGS)
 
 mutate: $(VENV)/test.done ## break the critical modules line by line: do the tests notice? (MODULE=auth, SAMPLE=40 SEED=7)
 	@AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing $(VENV)/bin/python tests/reliability/mutate.py \
@@ -83,7 +83,7 @@ check: $(VENV)/test.done ## format, lint, types, spelling, security (bandit), te
 	$(VENV)/bin/cfn-lint template.yaml
 
 scan: $(VENV)/scan.done $(VENV)/run.done ## checkov on the template after the SAM transform; what is skipped and why: checkov.yaml
-	@mkdir -p .local && $(VENV)/bin/python -m local.expanded > .local/expanded.json
+	@mkdir -p .local && $(VENV)/bin/python -m local.stack.expand_template > .local/expanded.json
 	$(VENV)/scan/bin/checkov --config-file checkov.yaml --file .local/expanded.json
 
 format: $(VENV)/test.done ## write the code as `make check` wants it
@@ -100,60 +100,60 @@ deploy: build ## sam deploy to your AWS account (STAGE=dev PARAMETERS="Provider=
 	$(VENV)/sam/bin/sam deploy --config-env $(STAGE) $(if $(PARAMETERS),--parameter-overrides $(PARAMETERS))
 
 rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on this machine
-	$(VENV)/bin/python -m local.rehearsal $(VENV)/sam/bin/sam
+	$(VENV)/bin/python -m local.stack.rehearse_deploy $(VENV)/sam/bin/sam
 
 provider-key: $(VENV)/run.done ## store the provider's API key of a deployed stack, from standard input (STAGE=dev)
-	@exec $(VENV)/bin/python -m local.deployed provider-key --stage $(STAGE)
+	@exec $(VENV)/bin/python -m kling_relay_cli provider-key --stage $(STAGE)
 
 webhook-secret: $(VENV)/run.done ## store what the provider signs its callbacks with, from standard input (STAGE=dev)
-	@exec $(VENV)/bin/python -m local.deployed webhook-secret --stage $(STAGE)
+	@exec $(VENV)/bin/python -m kling_relay_cli webhook-secret --stage $(STAGE)
 
 delivery-key: $(VENV)/run.done ## make the key that signs the addresses of videos (STAGE=dev; ROTATE=1 changes it)
-	@exec $(VENV)/bin/python -m local.deployed delivery-key --stage $(STAGE) $(if $(ROTATE),--rotate "$(ROTATE)")
+	@exec $(VENV)/bin/python -m kling_relay_cli delivery-key --stage $(STAGE) $(if $(ROTATE),--rotate "$(ROTATE)")
 
 key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
-	@exec $(VENV)/bin/python -m local.deployed key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \
+	@exec $(VENV)/bin/python -m kling_relay_cli key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \
 	  $(if $(SCOPES),--scopes "$(SCOPES)") $(if $(DAYS),--days "$(DAYS)") $(if $(UNTIL),--until "$(UNTIL)")
 
 keys: $(VENV)/run.done ## list a tenant's API keys (STAGE=dev TENANT=demo)
-	@exec $(VENV)/bin/python -m local.deployed keys --stage $(STAGE) --tenant $(TENANT)
+	@exec $(VENV)/bin/python -m kling_relay_cli keys --stage $(STAGE) --tenant $(TENANT)
 
 revoke: $(VENV)/run.done ## end an API key at once (STAGE=dev KEY=its id)
-	@exec $(VENV)/bin/python -m local.deployed revoke --stage $(STAGE) --key "$(KEY)"
+	@exec $(VENV)/bin/python -m kling_relay_cli revoke --stage $(STAGE) --key "$(KEY)"
 
 signing-secret: $(VENV)/run.done ## what webhooks to a tenant are signed with (STAGE=dev TENANT=demo; CHANGE=1 gives a new one)
-	@exec $(VENV)/bin/python -m local.deployed signing-secret --stage $(STAGE) --tenant $(TENANT) $(if $(CHANGE),--change)
+	@exec $(VENV)/bin/python -m kling_relay_cli signing-secret --stage $(STAGE) --tenant $(TENANT) $(if $(CHANGE),--change)
 
 replay: $(VENV)/run.done ## send a task's webhooks once more (STAGE=dev TASK=its id SEQUENCE=only that one)
-	@exec $(VENV)/bin/python -m local.deployed replay --stage $(STAGE) --task "$(TASK)" $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+	@exec $(VENV)/bin/python -m kling_relay_cli replay --stage $(STAGE) --task "$(TASK)" $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
 
 retry-archive: $(VENV)/run.done ## copy a finished video again now, where its copy failed (STAGE=dev TASK=its id)
-	@exec $(VENV)/bin/python -m local.deployed retry-archive --stage $(STAGE) --task "$(TASK)"
+	@exec $(VENV)/bin/python -m kling_relay_cli retry-archive --stage $(STAGE) --task "$(TASK)"
 
 redrive: $(VENV)/run.done ## send what lies in a dead-letter queue back to where it came from (STAGE=dev QUEUE=IntakeDeadLetters)
-	@exec $(VENV)/bin/python -m local.deployed redrive --stage $(STAGE) $(if $(QUEUE),--queue "$(QUEUE)")
+	@exec $(VENV)/bin/python -m kling_relay_cli redrive --stage $(STAGE) $(if $(QUEUE),--queue "$(QUEUE)")
 
 export: $(VENV)/run.done ## the tasks of a time window as CSV (STAGE=dev SINCE=2026-11-01 UNTIL=... ONLY=tenant OUT=tasks.csv)
-	@exec $(VENV)/bin/python -m local.deployed export --stage $(STAGE) $(if $(SINCE),--since "$(SINCE)") \
+	@exec $(VENV)/bin/python -m kling_relay_cli export --stage $(STAGE) $(if $(SINCE),--since "$(SINCE)") \
 	  $(if $(UNTIL),--until "$(UNTIL)") $(if $(ONLY),--tenant "$(ONLY)") $(if $(OUT),--out "$(OUT)")
 
 cap: $(VENV)/run.done ## cap a tenant's month (STAGE=dev TENANT=demo UNITS=500, 0 or default); without UNITS show it
-	@exec $(VENV)/bin/python -m local.deployed cap --stage $(STAGE) --tenant $(TENANT) $(if $(UNITS),--units "$(UNITS)")
+	@exec $(VENV)/bin/python -m kling_relay_cli cap --stage $(STAGE) --tenant $(TENANT) $(if $(UNITS),--units "$(UNITS)")
 
 pause: $(VENV)/run.done ## kill switch: nothing new goes to the provider, everything else goes on (STAGE=dev REASON="...")
-	@exec $(VENV)/bin/python -m local.deployed pause --stage $(STAGE) --reason "$(REASON)"
+	@exec $(VENV)/bin/python -m kling_relay_cli pause --stage $(STAGE) --reason "$(REASON)"
 
 resume: $(VENV)/run.done ## the end of a pause (STAGE=dev)
-	@exec $(VENV)/bin/python -m local.deployed resume --stage $(STAGE)
+	@exec $(VENV)/bin/python -m kling_relay_cli resume --stage $(STAGE)
 
 doctor: $(VENV)/run.done ## check key, callback address and alarm subscription of a deployed stack (STAGE=dev)
-	@exec $(VENV)/bin/python -m local.deployed doctor --stage $(STAGE)
+	@exec $(VENV)/bin/python -m kling_relay_cli doctor --stage $(STAGE)
 
 reconcile: $(VENV)/run.done ## compare our rows with what the provider knows; exits 1 when there is something to look at (STAGE=dev DAYS=30)
-	@exec $(VENV)/bin/python -m local.deployed reconcile --stage $(STAGE) $(if $(DAYS),--days "$(DAYS)")
+	@exec $(VENV)/bin/python -m kling_relay_cli reconcile --stage $(STAGE) $(if $(DAYS),--days "$(DAYS)")
 
 smoke: $(VENV)/run.done ## send one real task, which costs money, through a deployed stack (STAGE=dev)
-	@exec $(VENV)/bin/python -m local.deployed smoke --stage $(STAGE)
+	@exec $(VENV)/bin/python -m kling_relay_cli smoke --stage $(STAGE)
 
 # ------------------------------------------------------------------------------------------------------------------- tools
 lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
@@ -163,7 +163,7 @@ lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
 	    --no-emit-index-url --no-emit-find-links --no-header $$list.in --output-file $$list.txt || exit 1; done
 
 openapi: $(VENV)/run.done ## docs/openapi.yaml as the JSON that /docs serves
-	@$(VENV)/bin/python -m local.openapi
+	@$(VENV)/bin/python -m scripts.build_openapi
 
 viewer: ## fetch another version of the viewer that /docs serves (VERSION=5.35.0; needs npm)
 	@test -n "$(VERSION)" || { echo "which one? make viewer VERSION=5.35.0" >&2; exit 1; }
@@ -177,8 +177,8 @@ viewer: ## fetch another version of the viewer that /docs serves (VERSION=5.35.0
 charts: ## fetch another version of what draws the graphs of the operations page (VERSION=4.6.1; needs npm)
 	@test -n "$(VERSION)" || { echo "which one? make charts VERSION=4.6.1" >&2; exit 1; }
 	@set -e; got=$$(mktemp -d); npm pack --silent --pack-destination $$got chart.js@$(VERSION) >/dev/null; tar xzf $$got/*.tgz -C $$got; \
-	  sed -E 's@//# sourceMappingURL=[^ ]*@@' $$got/package/dist/chart.umd.min.js > local/page/chart.js; \
-	  cp $$got/package/LICENSE.md local/page/chart.LICENSE.txt; rm -rf $$got
+	  sed -E 's@//# sourceMappingURL=[^ ]*@@' $$got/package/dist/chart.umd.min.js > local/cloudwatch/static/chart.js; \
+	  cp $$got/package/LICENSE.md local/cloudwatch/static/chart.LICENSE.txt; rm -rf $$got
 
 clean: ## remove everything that was installed or built here
 	@rm -rf $(VENV) .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis

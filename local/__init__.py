@@ -1,9 +1,3 @@
-"""Everything that runs on one laptop: never imported by what is deployed.
+"""Run the whole stack on one laptop. Nothing that is deployed imports this package."""
 
-The package of the layer is at hand, for what both have to read alike: profiles, accounts, the provider's secret.
-"""
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "layers" / "relay"))
+import kling_relay_cli  # noqa: F401  (it puts the layer's package on the path)

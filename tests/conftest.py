@@ -6,9 +6,9 @@ import pytest
 from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 
-from tests.canaries import pytest_configure, pytest_runtest_makereport  # noqa: F401  (no secret in any log)
-from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401  (the longest first)
 from tests.reliability.campaign import pytest_terminal_summary  # noqa: F401  (the table after a run)
+from tests.support.run_order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401  (the longest first)
+from tests.support.secret_canaries import pytest_configure, pytest_runtest_makereport  # noqa: F401  (no secret in any log)
 
 # No test depends on the machine's load: hypothesis would allow 200 ms an example, and a second for ten draws.
 settings.register_profile("any load", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,10 +3,10 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay.advance import NoSuchTask, advance
-from kling_relay.facts import Facts
+from kling_relay.lifecycle.advance import NoSuchTask, advance
+from kling_relay.lifecycle.facts import Facts
 from kling_relay.observability import logger
-from kling_relay.relay import current
+from kling_relay.services import current
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import logger
-from kling_relay.relay import current
+from kling_relay.services import current
 
 _FOLDER = Path(__file__).parent
 _PLACEHOLDER = "https://your-api.example"  # the API's address in the description

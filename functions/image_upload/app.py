@@ -5,9 +5,9 @@ import traceback
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import inbox
 from kling_relay.observability import logger
-from kling_relay.relay import current
+from kling_relay.s3_inbox import objects
+from kling_relay.services import current
 
 _TOO_LATE_MS = 10_000  # with less time left a message is not begun: it comes again
 _MOST_TRIES = 3  # then SQS puts it into the dead-letter queue: RedrivePolicy in template.yaml
@@ -20,7 +20,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         try:
             if context.get_remaining_time_in_millis() < _TOO_LATE_MS:
                 raise TimeoutError("no time is left for this message")
-            inbox.receive(relay, json.loads(record["body"]), context.get_remaining_time_in_millis)
+            objects.receive(relay, json.loads(record["body"]), context.get_remaining_time_in_millis)
         except Exception as exc:  # its text may name an object: where it comes from says enough
             places = traceback.format_tb(exc.__traceback__)[-3:]
             logger.error("upload_not_handled", extra={"error": type(exc).__name__, "places": places})
@@ -33,6 +33,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def _give_up(body: str, error: str) -> None:
     try:
-        inbox.give_up(current(), json.loads(body), error)
+        objects.give_up(current(), json.loads(body), error)
     except Exception as exc:
         logger.error("nothing_told", extra={"error": type(exc).__name__})

@@ -9,12 +9,12 @@ import json
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay.advance import HintNotKept, on_callback
+from kling_relay.lifecycle.advance import HintNotKept, on_callback
 from kling_relay.observability import Metric, logger
-from kling_relay.relay import Relay, current
-from kling_relay.snapshot import Snapshot, read
-from kling_relay.task import is_task_id
-from kling_relay.webhooks import PROBE, SIGNATURE_HEADERS, is_callback_token, is_signed
+from kling_relay.provider.responses import Snapshot, read
+from kling_relay.security.callback_tokens import PROBE, SIGNATURE_HEADERS, is_callback_token, is_signed
+from kling_relay.services import Relay, current
+from kling_relay.tasks.task import is_task_id
 
 _MAX_BODY_BYTES = 65_536
 # Constant, so that nobody learns from it whether a task exists.

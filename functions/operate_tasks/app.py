@@ -22,26 +22,26 @@ from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import accounts, dead_letters, export, operations, reconcile
 from kling_relay.observability import logger
-from kling_relay.relay import Relay, current
+from kling_relay.operations import accounts, actions, csv_export, dead_letter_queue, reconcile
+from kling_relay.services import Relay, current
 
 ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
-    "create_key": operations.create_key,
-    "list_keys": operations.list_keys,
-    "revoke_key": operations.revoke_key,
-    "set_cap": operations.set_cap,
-    "spend": operations.spend,
-    "pause": operations.pause,
-    "resume": operations.resume,
-    "status": operations.status,
-    "probe_path": operations.probe_path,
+    "create_key": actions.create_key,
+    "list_keys": actions.list_keys,
+    "revoke_key": actions.revoke_key,
+    "set_cap": actions.set_cap,
+    "spend": actions.spend,
+    "pause": actions.pause,
+    "resume": actions.resume,
+    "status": actions.status,
+    "probe_path": actions.probe_path,
     "accounts": accounts.accounts,
-    "signing_secret": operations.signing_secret,
-    "replay_notice": operations.replay_notice,
-    "retry_archive": operations.retry_archive,
-    "redrive": dead_letters.redrive,
-    "export": export.export,
+    "signing_secret": actions.signing_secret,
+    "replay_notice": actions.replay_notice,
+    "retry_archive": actions.retry_archive,
+    "redrive": dead_letter_queue.redrive,
+    "export": csv_export.export,
     "reconcile": reconcile.action,
 }
 

@@ -6,10 +6,10 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import dashboard
 from kling_relay.observability import logger
-from kling_relay.relay import current
-from kling_relay.widgets import Asked
+from kling_relay.operations import widget_views
+from kling_relay.operations.widget_parts import Asked
+from kling_relay.services import current
 
 DESCRIPTION = """## kling-relay
 How the stack stands, and buttons for what an operator may do. A button calls OperateTasksFunction with your own rights.
@@ -35,4 +35,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> str:
         return DESCRIPTION
     relay = current()
     here, operate = context.invoked_function_arn, relay.settings.operate_function
-    return str(dashboard.show(relay, Asked.read(event, now=relay.clock.now_ms(), here=here, operate=operate)))
+    return str(widget_views.show(relay, Asked.read(event, now=relay.clock.now_ms(), here=here, operate=operate)))

@@ -6,11 +6,16 @@ from urllib.parse import unquote  # API Gateway hands paths on as they were sent
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay import auth, creation, delivery, listing, measures, message, removal, request, uploads
+from kling_relay import client_view
+from kling_relay.api import creation, json_body, request, uploads
+from kling_relay.api import delete as removal
+from kling_relay.api import query as listing
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import Metric, logger
-from kling_relay.relay import Relay, current
-from kling_relay.task import Task
+from kling_relay.security import auth
+from kling_relay.services import Relay, current
+from kling_relay.tasks import metrics
+from kling_relay.tasks.task import Task
 
 app = APIGatewayRestResolver(strip_prefixes=["/kling"])  # relays have every path below it, Kling has none
 _NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # what the resolver cannot do without
@@ -30,7 +35,7 @@ def create(kind: str) -> Response:
     asked = request.parse(kind, _body())
     key = request.idempotency_key(app.current_event.headers.get("idempotency-key"))
     task = creation.create(relay, tenant, asked, key, app.lambda_context.get_remaining_time_in_millis())
-    return _answer(delivery.task_object(relay, task))
+    return _answer(client_view.task_object(relay, task))
 
 
 @app.get("/v1/videos/<kind>")
@@ -39,23 +44,23 @@ def tasks(kind: str) -> Response:
     asked = app.current_event.query_string_parameters or {}
     if asked.get("external_task_id"):
         task = listing.find(relay, tenant, kind, asked["external_task_id"])
-        return _answer(delivery.task_object(relay, task))
+        return _answer(client_view.task_object(relay, task))
     page = listing.page(relay, tenant, kind, asked)
-    return _answer([delivery.task_object(relay, task) for task in page])
+    return _answer([client_view.task_object(relay, task) for task in page])
 
 
 @app.get("/v1/videos/<kind>/<reference>")
 def query(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
     task = _find(relay, tenant, kind, reference)
-    return _answer(delivery.task_object(relay, task))
+    return _answer(client_view.task_object(relay, task))
 
 
 @app.delete("/v1/videos/<kind>/<reference>")
 def delete(kind: str, reference: str) -> Response:
     relay, tenant = _caller()
     task = removal.remove(relay, _find(relay, tenant, kind, reference))
-    return _answer(delivery.task_object(relay, task))
+    return _answer(client_view.task_object(relay, task))
 
 
 @app.post("/v1/uploads")
@@ -88,7 +93,7 @@ def _find(relay: Relay, tenant: str, kind: str, reference: str) -> Task:
 
 def _body() -> bytes:
     event = app.current_event
-    return message.http_body(event.body, bool(event.is_base64_encoded), event.headers, request.MAX_BODY_BYTES)
+    return json_body.http_body(event.body, bool(event.is_base64_encoded), event.headers, request.MAX_BODY_BYTES)
 
 
 def _request_id() -> str:
@@ -98,7 +103,7 @@ def _request_id() -> str:
 @app.exception_handler(KlingError)
 def _refuse(error: KlingError) -> Response:
     logger.info("refused", extra={"code": error.code, "http": error.http})
-    if (reason := measures.rejection(app.current_event.http_method, app.current_event.path, error)) is not None:
+    if (reason := metrics.rejection(app.current_event.http_method, app.current_event.path, error)) is not None:
         current().count(Metric.REJECTED, reason)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     body = envelope(_request_id(), code=error.code, message=error.message)

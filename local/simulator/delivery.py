@@ -15,7 +15,7 @@ from local.simulator.dialects import Answer, now_ms
 from local.simulator.faults import Faults
 from local.simulator.ledger import Entry, Ledger
 from local.simulator.render import Video
-from local.simulator.studio import Studio
+from local.simulator.video_store import Studio
 
 ROOT = "/bs2/upload-kling/"
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from local.guard import Guard
+from local.origin_guard import Guard
 from local.simulator.account import Account
 from local.simulator.delivery import ROOT, Delivery
 from local.simulator.dialects import Answer, Ids, Refusal, as_json, refuse

@@ -24,7 +24,7 @@ from local.simulator.dialects import Ids, callback_body, now_ms
 from local.simulator.faults import Faults
 from local.simulator.ledger import Entry, Ledger
 from local.simulator.render import BadPicture
-from local.simulator.studio import Studio, connect, is_loopback, target
+from local.simulator.video_store import Studio, connect, is_loopback, target
 
 CALLBACK_SECONDS = 20.0  # of a receiver on the same machine, whose functions may have to start first
 PROCESSING_AFTER = 0.2  # of the render time, at most a second: how long a task is "submitted"

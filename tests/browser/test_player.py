@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from local.edge import Answer, Edge
-from local.stack import Options, Stack
+from local.stack.cloudfront import Answer, Edge
+from local.stack.stack import Options, Stack
 from tests.browser.chromium import CHROMIUM, FLAGS, MARKS, pages
 from tests.workflow.driver import Driver
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kling_relay import ended, recording
-from kling_relay.rows import new_token
-from kling_relay.task import Failure, Phase
+from kling_relay.dynamodb import new_token
+from kling_relay.tasks import idempotency, queries
+from kling_relay.tasks.task import Failure, Phase
 
 from tests.browser.chromium import CHROMIUM, FLAGS, MARKS, Pages, pages
-from tests.unit.cloud import cloud, world  # noqa: F401  (fixtures)
-from tests.unit.tables import fresh
-from tests.unit.test_intake import b64, png
-from tests.unit.test_markup import ATTACKS
-from tests.unit.widget_html import Widget
-from tests.unit.world import BODY, Cloud, World
+from tests.support.stack_fixtures import cloud, world  # noqa: F401  (fixtures)
+from tests.support.stack_in_memory import BODY, Cloud, World
+from tests.support.table_fixtures import fresh
+from tests.support.widget_html import Widget
+from tests.unit.api.test_create import b64, png
+from tests.unit.operations.test_safe_html import ATTACKS
 from tests.workflow.driver import SAMPLE
 
 pytestmark = MARKS
@@ -108,7 +108,7 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
         ),
     ]
     for row in rows:
-        recording.record(world.table, row, body_hash=row.id)
+        idempotency.record(world.table, row, body_hash=row.id)
         key = {"pk": {"S": f"task#{row.id}"}}
         values = {":end": {"S": "failed"}, ":ended": {"S": f"{now - 5000:013}#{row.id}"}}
         world.dynamodb.update_item(
@@ -133,7 +133,7 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
 def drawn(world: World, theme: str, width: int) -> list[str]:  # noqa: F811
     window = {"start": world.clock.now - 86_400_000, "end": world.clock.now}
     context = {"theme": theme, "width": width, "timeRange": window, "forms": {"all": {}}}
-    found = [world.relay.ended.newest(end, 0, world.clock.now, 1)[0] for end in ended.ENDS]
+    found = [world.relay.ended.newest(end, 0, world.clock.now, 1)[0] for end in queries.ENDS]
     tasks = {len(VIEWS) - 2: found[0], len(VIEWS) - 1: found[1]}
     events = [{"show": show, "task": tasks.get(place), "widgetContext": context} for place, show in enumerate(VIEWS)]
     answers = [world.call("ops_widget", event) for event in events]
@@ -159,7 +159,7 @@ def test_a_browser_makes_nothing_of_hostile_rows(world: World, server: Pages, tm
             **{"phase": Phase.EXPIRED, "reason": text, "waits_for": text, "external_task_id": text[:60]},
             **{"upstream_id": text, "rendered_at": 5, "expired_at": 9, "request": {"prompt": text, "model_name": text}},
         )
-        recording.record(world.table, row, body_hash=row.id)
+        idempotency.record(world.table, row, body_hash=row.id)
     hostile = sorted(task.id for task in world.tasks())
     widgets = [str(world.call("ops_widget", {"show": "task", "task": task_id})) for task_id in hostile]
     widgets.append(str(world.call("ops_widget", {"show": "open_tasks", "limit": 100})))

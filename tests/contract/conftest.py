@@ -1,3 +1,3 @@
 """Contracts are held by the worlds of tests/unit."""
 
-from tests.unit.cloud import cloud  # noqa: F401  (fixture)
+from tests.support.stack_fixtures import cloud  # noqa: F401  (fixture)

@@ -12,9 +12,9 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local.deployment import load_template
-from local.front import MAX_BODY_BYTES, gateway_answer
-from tests.unit.world import World
+from local.stack.api_gateway import MAX_BODY_BYTES, gateway_answer
+from local.stack.deploy_template import load_template
+from tests.support.stack_in_memory import World
 
 FUNCTIONS = {"TaskApiFunction": "task_api", "KlingCallbackFunction": "kling_callback"}
 Answer = tuple[int, dict[str, str], bytes]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from local import openapi
-from tests.unit import world
+from scripts import build_openapi
+from tests.support import stack_in_memory
 
-FOLDER = openapi.SERVED.parent
+FOLDER = build_openapi.SERVED.parent
 BASE = "https://relay.example/live"
 VIEWER = ("swagger-ui-bundle.js", "swagger-ui.css", "page.js", "page.css")
 SIX_MB = 6 * 1024 * 1024
@@ -19,7 +19,7 @@ SIX_MB = 6 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def app() -> Any:
-    return world.load("api_docs")
+    return stack_in_memory.load("api_docs")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _base_url(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def get(app: Any, file: str | None = None, *, path: str = "/docs", v: str | None = None) -> dict[str, Any]:
-    event = json.loads((openapi.REPOSITORY / "events/api_docs.json").read_text())
+    event = json.loads((build_openapi.REPOSITORY / "events/api_docs.json").read_text())
     event |= {"path": path, "pathParameters": file and {"file": file}, "queryStringParameters": v and {"v": v}}
     context = SimpleNamespace(
         function_name="api_docs", memory_limit_in_mb=512, invoked_function_arn="x", aws_request_id="request-1"
@@ -97,7 +97,7 @@ def test_the_description_names_this_api(app: Any) -> None:
     assert "your-api.example" not in body
     document = json.loads(body)
     assert [server["url"] for server in document["servers"]] == [f"{BASE}/kling", BASE]
-    text = openapi.as_json().replace("https://your-api.example", BASE)
+    text = build_openapi.as_json().replace("https://your-api.example", BASE)
     assert document == json.loads(text)
 
 

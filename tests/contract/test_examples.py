@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kling_relay import catalogue, request
+from kling_relay.api import request
+from kling_relay.provider import models
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
-PROFILES = json.loads(Path(catalogue.__file__).with_name("providers.json").read_text())
+PROFILES = json.loads(Path(models.__file__).with_name("profiles.json").read_text())
 MODES = {"std (high performance)": "std", "pro (high quality)": "pro"}
 
 
@@ -27,7 +28,7 @@ def test_it_is_accepted_and_goes_on_as_it_is(path: Path, provider: str) -> None:
     kind, body = example["kind"], example["body"]
     parsed = request.parse(kind, json.dumps(body).encode())
     model = parsed.body.get("model_name") or PROFILES[provider]["default_model"][kind]
-    dropped, _ = catalogue.check(catalogue.shipped(), model, kind, parsed.body)
+    dropped, _ = models.check(models.shipped(), model, kind, parsed.body)
     assert dropped == (["cfg_scale"] if model.startswith("kling-v2") and "cfg_scale" in body else [])
     own = {"callback_url": parsed.callback_url, "external_task_id": parsed.external_task_id}
     expected = {**body, "mode": MODES.get(body.get("mode"), body.get("mode"))}

@@ -9,15 +9,15 @@ import msgspec
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from kling_relay import request
+from kling_relay.api import request
 from kling_relay.errors import _table
 
-from local import openapi
-from local.deployment import load_template
+from local.stack.deploy_template import load_template
+from scripts import build_openapi
 
 Document = dict[str, Any]
 
-DOCUMENT: Document = yaml.safe_load(openapi.SOURCE.read_text())
+DOCUMENT: Document = yaml.safe_load(build_openapi.SOURCE.read_text())
 METHODS = ("get", "post", "delete")
 OPERATIONS = {
     (method, path): item[method] for path, item in DOCUMENT["paths"].items() for method in METHODS & item.keys()
@@ -72,7 +72,7 @@ def meaning(schema: Any, root: Document) -> Any:
 
 
 def test_it_is_the_source_of_what_is_served() -> None:
-    assert openapi.SERVED.read_text() == openapi.as_json(), "run `make openapi`"
+    assert build_openapi.SERVED.read_text() == build_openapi.as_json(), "run `make openapi`"
 
 
 def test_it_is_openapi_3_1() -> None:

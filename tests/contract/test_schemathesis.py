@@ -14,21 +14,22 @@ import pytest
 import schemathesis
 import yaml
 from hypothesis import HealthCheck, settings
-from kling_relay import auth, look, webhooks
+from kling_relay.api import preflight
 from kling_relay.errors import _table
-from kling_relay.fetch import FetchError
-from kling_relay.task import Task
+from kling_relay.security import auth, callback_tokens
+from kling_relay.tasks.task import Task
+from kling_relay.transfer.fetch import FetchError
 from schemathesis import checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from local import openapi
+from scripts import build_openapi
 from tests.contract.forgiveness import Forgiveness
 from tests.contract.gateway import Gateway
-from tests.unit.world import BASE_URL, Cloud, World
+from tests.support.stack_in_memory import BASE_URL, Cloud, World
 
 TABLE_IN_MEMORY = True
 CASES = int(os.environ.get("FUZZ_CASES", "40"))
-DOCUMENT = yaml.safe_load(openapi.SOURCE.read_text())
+DOCUMENT = yaml.safe_load(build_openapi.SOURCE.read_text())
 LOCAL = {**DOCUMENT, "servers": [{"url": "http://localhost"}]}
 LOCAL["paths"] = {path: {k: v for k, v in item.items() if k != "servers"} for path, item in DOCUMENT["paths"].items()}
 FORGIVENESS = Forgiveness(DOCUMENT)
@@ -104,7 +105,7 @@ def gateway(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     def refuse(url: str, **_: object) -> tuple[bytes, int | None]:
         raise FetchError("network")
 
-    monkeypatch.setattr(look, "read_start", refuse)
+    monkeypatch.setattr(preflight, "read_start", refuse)
     serving[:] = [Gateway(World(cloud))]
     return serving[0]
 
@@ -168,7 +169,7 @@ def every_answer_is_described(
 def name_what_is_there(case: schemathesis.Case, world: World, task: Task) -> None:
     """Put the name of a real task where the case names one that is none."""
     if "token" in case.path_parameters:
-        task_id, token = webhooks.callback_url(BASE_URL, world.relay.keyring, task.id).split("/")[-2:]
+        task_id, token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).split("/")[-2:]
         case.path_parameters = {"task_id": task_id, "token": token}
     elif "reference" in case.path_parameters:
         name = task.id if int(task.id, 16) % 2 else task.external_task_id

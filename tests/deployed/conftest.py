@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from local import deployed, deployment
-from local.deployed_stack import DeployedStack
-from local.stack import Options, Stack
+from kling_relay_cli import smoke
+from kling_relay_cli.stack import DeployedStack
+from local.stack import deploy_template
+from local.stack.stack import Options, Stack
 from tests.deployed.operator import STAGE
 
 
@@ -17,7 +18,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         port=0, wait_scale=0.05, render_seconds=0.5, render_size=160, state=tmp_path_factory.mktemp("state")
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deployment, "STACK_NAME", f"kling-relay-{STAGE}")
+        patch.setattr(deploy_template, "STACK_NAME", f"kling-relay-{STAGE}")
         with Stack(options) as stack:
             yield stack
 
@@ -28,7 +29,7 @@ def aws(running: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stac
     monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint["aws_endpoint_url"])
     for name in ("api_address", "delivery_url"):
         monkeypatch.setattr(DeployedStack, name, running.endpoint["api_url"])
-    monkeypatch.setattr(deployed.packaging, "STATE", tmp_path)
+    monkeypatch.setattr(smoke, "STATE", tmp_path)
     return running
 
 

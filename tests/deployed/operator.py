@@ -4,16 +4,16 @@ import io
 
 import pytest
 
-from local import deployed, doctor
-from local.client import Client
-from local.deployed_stack import DeployedStack
-from local.stack import Stack
+from kling_relay_cli import commands, doctor
+from kling_relay_cli.api_client import Client
+from kling_relay_cli.stack import DeployedStack
+from local.stack.stack import Stack
 
 STAGE = "test"
 
 
 def run(*arguments: str) -> int:
-    return deployed.main([*arguments, "--stage", STAGE])
+    return commands.main([*arguments, "--stage", STAGE])
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, text: str, *, terminal: bool = False) -> None:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from local import deployed, doctor
-from local.client import seconds_of_video
-from local.deployed_stack import DeployedStack
-from local.stack import Stack
+from kling_relay_cli import commands, doctor
+from kling_relay_cli.api_client import seconds_of_video
+from kling_relay_cli.stack import DeployedStack
+from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, problems, run, typed
 
 CHECKS = [
@@ -123,7 +123,7 @@ class TestDoctor:
             stack.client("events").enable_rule(Name=rule)
 
     def test_the_callback_functions_answer_is_the_one_that_is_expected(self) -> None:
-        source = (deployed.packaging.REPOSITORY / "functions/kling_callback/app.py").read_text()
+        source = (commands.REPOSITORY / "functions/kling_callback/app.py").read_text()
         assert f"'{json.dumps(doctor.NOBODY, separators=(',', ':'))}'" in source
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from kling_relay.credential import entry_of
+from kling_relay.provider.credentials import entry_of
 
-from local import deployed
-from local.client import Client
-from local.client import ClientError as ApiError
-from local.deployed_stack import DeployedStack, explained
-from local.stack import Stack
+from kling_relay_cli import commands
+from kling_relay_cli.api_client import Client
+from kling_relay_cli.api_client import ClientError as ApiError
+from kling_relay_cli.stack import DeployedStack, explained
+from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, problems, run, stored_key, typed
 
 SIGNING = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
@@ -159,17 +159,17 @@ class TestKey:
 
 
 class TestTrouble:
-    @pytest.mark.parametrize("command", sorted(deployed.COMMANDS))
+    @pytest.mark.parametrize("command", sorted(commands.COMMANDS))
     def test_no_stack(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
     ) -> None:
         typed(monkeypatch, "sk-any\n")
-        assert deployed.main([command, "--stage", "missing"]) == 1
+        assert commands.main([command, "--stage", "missing"]) == 1
         said = "".join(capsys.readouterr())
         assert "there is no stack kling-relay-missing in us-east-1" in said
         assert "-> make deploy STAGE=missing" in said
 
-    @pytest.mark.parametrize("command", sorted(deployed.COMMANDS))
+    @pytest.mark.parametrize("command", sorted(commands.COMMANDS))
     def test_no_credentials(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
     ) -> None:
@@ -211,6 +211,6 @@ class TestTrouble:
         assert "cannot be reached" in str(trouble)
 
     def test_the_makefile_calls_every_command(self) -> None:
-        text = (deployed.packaging.REPOSITORY / "Makefile").read_text()
-        assert set(re.findall(r"local\.deployed ([\w-]+) --stage \$\(STAGE\)", text)) == set(deployed.COMMANDS)
-        assert isinstance(deployed.parsed(["key", "--stage", "dev", "--tenant", "demo"]), argparse.Namespace)
+        text = (commands.REPOSITORY / "Makefile").read_text()
+        assert set(re.findall(r"local\.deployed ([\w-]+) --stage \$\(STAGE\)", text)) == set(commands.COMMANDS)
+        assert isinstance(commands.parsed(["key", "--stage", "dev", "--tenant", "demo"]), argparse.Namespace)

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from local.client import ClientError as ApiError
-from local.deployed_stack import DeployedStack
-from local.stack import Stack
+from kling_relay_cli.api_client import ClientError as ApiError
+from kling_relay_cli.stack import DeployedStack
+from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, client, problems, run
 from tests.workflow.driver import BODY, until
 

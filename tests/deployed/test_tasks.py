@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.deployed_stack import DeployedStack
-from local.stack import Stack
+from kling_relay_cli.stack import DeployedStack
+from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, client, run
 from tests.workflow.driver import BODY, until
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local.packaging import REPOSITORY
+from kling_relay_cli import REPOSITORY
 
 FAST = {"PORT": "0", "AWS_PORT": "0", "WAIT_SCALE": "0.05", "RENDER_SECONDS": "0.5"}
 LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
@@ -33,7 +33,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "local.run", *arguments]
+    return [sys.executable, "-m", "local.stack.run", *arguments]
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

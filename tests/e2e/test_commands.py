@@ -16,7 +16,7 @@ import av
 import pytest
 import requests
 
-from local.packaging import REPOSITORY
+from kling_relay_cli import REPOSITORY
 from tests.e2e.processes import alive, listening, run, running, until
 
 KEYS = {

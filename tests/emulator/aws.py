@@ -12,7 +12,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from local.emulator import Emulator
+from local.emulator.process import Emulator
 
 ROLE = "arn:aws:iam::000000000000:role/any"
 WAIT_SCALE = 0.1

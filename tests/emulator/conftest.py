@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.emulator import Emulator
+from local.emulator.process import Emulator
 from tests.emulator.aws import WAIT_SCALE, Aws
 
 

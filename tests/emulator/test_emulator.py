@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from local.corrections import patching
-from local.emulator import REPOSITORY, Emulator, EmulatorError
+from local.emulator.patches import patching
+from local.emulator.process import REPOSITORY, Emulator, EmulatorError
 from tests.emulator.aws import Aws
 
 PARENT = """
 import json, signal, sys, time
 from pathlib import Path
-from local.emulator import Emulator
+from local.emulator.process import Emulator
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 with Emulator(log_path=Path(sys.argv[1])) as emulator:
@@ -106,7 +106,7 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_emulator_that_dies_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.emulator.REPOSITORY", tmp_path)
+    monkeypatch.setattr("local.emulator.process.REPOSITORY", tmp_path)
     with pytest.raises(EmulatorError, match=r"exit code 1(?s:.*)No module named"):
         Emulator(log_path=tmp_path / "emulator.log").start()
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from botocore.exceptions import ClientError
 
-from local import runtime
+from local.emulator import runtime
 from tests.emulator.aws import Aws, archive, catch, count_call, until
 
 

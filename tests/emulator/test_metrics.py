@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from local import alarms
-from local.series import reader
+from local.cloudwatch import alarm_states
+from local.cloudwatch.series import reader
 from tests.emulator.aws import Aws, until
 
 EMBEDDED = """
@@ -194,7 +194,7 @@ def test_alarms_of_a_template(aws: Aws) -> None:
         by_name = {one["AlarmName"]: one for one in [*found["MetricAlarms"], *found["CompositeAlarms"]]}
         now_ms = round((time.time() + aws.emulator.cloudwatch_ahead) * 1000)
         mine = [by_name[names[one]] for one in ("Share", "Quiet", "Both")]
-        by_us = alarms.states(mine, reader(aws.cloudwatch), now_ms, {})
+        by_us = alarm_states.states(mine, reader(aws.cloudwatch), now_ms, {})
         assert by_us == {one["AlarmName"]: one["StateValue"] for one in mine}
         return {logical: by_us[names[logical]] for logical in ("Share", "Quiet", "Both")}
 
@@ -211,7 +211,7 @@ def test_alarms_of_a_template(aws: Aws) -> None:
     aws.emulator.put_cloudwatch_forward(240)
     assert states() == {"Share": "OK", "Quiet": "ALARM", "Both": "OK"}
     assert (
-        alarms.rings(
+        alarm_states.rings(
             {"AlarmName": "Both", "AlarmActions": ["topic"], "ActionsSuppressor": names["Quiet"]},
             {"Both": "ALARM", names["Quiet"]: "ALARM"},
         )

@@ -9,7 +9,7 @@ from http.server import ThreadingHTTPServer
 import pytest
 
 from local.simulator import Simulator
-from tests.local.simulator_client import KEY, Receiver
+from tests.support.simulator_client import KEY, Receiver
 
 
 @pytest.fixture(scope="module")

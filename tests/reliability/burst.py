@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.reliability.interleaving import Actor, Stage
-from tests.unit.world import World, load
+from tests.support.stack_in_memory import World, load
 
 MOST = 10  # handlers of one burst
 Answer = tuple[int, dict[str, Any]]

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from kling_relay import observability
 
-from tests.unit.effects import planned
+from tests.support.counted_effects import planned
 
 SEED = int(os.environ.get("CAMPAIGN_SEED") or 20_260_901)
 LONG = os.environ.get("CAMPAIGN") == "long"

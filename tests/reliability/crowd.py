@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kling_relay.table import new_item
-from kling_relay.task import CLOSED, Phase, Task
+from kling_relay.tasks.table import new_item
+from kling_relay.tasks.task import CLOSED, Phase, Task
 
-from tests.reliability.indexes import Lag
-from tests.unit.world import BODY, World
+from tests.support.dynamodb_indexes import Lag
+from tests.support.stack_in_memory import BODY, World
 
 SWEEP_MS = 60_000
 SHARES = {"globex": 140, "acme": 30, "initech": 20, "umbrella": 10}  # of 200 tasks: one tenant sends most

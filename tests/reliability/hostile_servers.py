@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from tests.unit.loopback import Authority, Handler, mp4, respond, serve
+from tests.support.loopback_servers import Authority, Handler, mp4, respond, serve
 
 PATIENCE = 30.0
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"

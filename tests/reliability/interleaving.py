@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.unit.effects import Crash, Effects
+from tests.support.counted_effects import Crash, Effects
 
 
 @dataclass

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kling_relay import fetch
+from kling_relay.transfer import fetch
 
 from tests.reliability.hostile_urls import words
-from tests.unit.loopback import Authority, Handler, respond, serve
+from tests.support.loopback_servers import Authority, Handler, respond, serve
 
 PUBLIC = ("93.184.216.34", "93.184.216.35", "1.1.1.1", "8.8.8.8")
 NEIGHBOURS = words("""

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from kling_relay.profiles import Account
-from kling_relay.task import CLOSED, ENDED, Phase, Task
+from kling_relay.provider.profiles import Account
+from kling_relay.tasks.task import CLOSED, ENDED, Phase, Task
 
-from tests.unit.world import World
+from tests.support.stack_in_memory import World
 
 Change = tuple[Task | None, Task]
 

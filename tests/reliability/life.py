@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
-from kling_relay.schedule import WATCH_SECONDS
-from kling_relay.task import CLOSED, Phase, Task
+from kling_relay.lifecycle.polling import WATCH_SECONDS
+from kling_relay.tasks.task import CLOSED, Phase, Task
 
 from tests.reliability import invariants
-from tests.reliability.indexes import Lag
-from tests.reliability.memory import Memory
-from tests.unit import effects
-from tests.unit.effects import Crash, Effects
-from tests.unit.ledger import Sold, reordered
-from tests.unit.pictures import png, text
-from tests.unit.world import BODY, World, as_task
+from tests.support import counted_effects
+from tests.support.counted_effects import Crash, Effects
+from tests.support.dynamodb_indexes import Lag
+from tests.support.fake_cloud import Memory
+from tests.support.fake_provider import Sold, reordered
+from tests.support.image_files import png, text
+from tests.support.stack_in_memory import BODY, World, as_task
 
 SHORT = {"deadline_seconds": 500, "settle_seconds": 30}
 MINUTES = 30  # more than the deadline and all pauses together
@@ -98,7 +98,7 @@ PROFILES = {
 }
 # A sender that dies between claim and answer leaves a task that nobody may send again: it is parked to its deadline.
 PARKED = frozenset({Phase.EXPIRED})
-HARMLESS = ("answer lost", *effects.LATE)  # the repetition is answered
+HARMLESS = ("answer lost", *counted_effects.LATE)  # the repetition is answered
 # Capture of clients: they send the same again after these, without an Idempotency-Key.
 TRY_AGAIN = (429, 503)
 

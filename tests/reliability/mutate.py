@@ -220,8 +220,8 @@ def pytest_quietly(quick: bool, tests: Sequence[str], *plugins: Any) -> int:
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     if quick:
-        unit = importlib.import_module("tests.unit.cloud")
-        vars(unit).update(Cloud=importlib.import_module("tests.reliability.memory").Memory, mock_aws=nullcontext)
+        unit = importlib.import_module("tests.support.stack_fixtures")
+        vars(unit).update(Cloud=importlib.import_module("tests.support.fake_cloud").Memory, mock_aws=nullcontext)
     return int(pytest.main([*OPTIONS, *tests], plugins=plugins))
 
 

@@ -6,15 +6,15 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from kling_relay import request
-from kling_relay.task import Phase
+from kling_relay.api import request
+from kling_relay.tasks.task import Phase
 
 from tests.reliability import invariants
 from tests.reliability.burst import MOST, Answer, handlers, interleaved, post
 from tests.reliability.campaign import Campaign
-from tests.reliability.memory import Memory
-from tests.unit.bodies import VALID
-from tests.unit.world import World
+from tests.support.fake_cloud import Memory
+from tests.support.request_bodies import VALID
+from tests.support.stack_in_memory import World
 
 # Every kind with as many fields as its model can do together.
 BODIES = {kind: dict(body) for kind, body in VALID.items()}

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kling_relay import auth
-from kling_relay.keys import Keys
+from kling_relay.security import auth
+from kling_relay.security.api_keys import Keys
 
-from tests import canaries
-from tests.unit.world import ROOT, World
+from tests.support import secret_canaries
+from tests.support.stack_in_memory import ROOT, World
 
 SECRETS = {
     "signed token": "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJrcmFrMTIzIn0.c2lnbmF0dXJlLXNpZ25hdHVyZQ",
@@ -41,7 +41,9 @@ HEAD = "import logging, sys\nfrom kling_relay.observability import logger\n"
 
 def suite(folder: Path, *options: str) -> str:
     """What pytest says of the tests in `folder`, with the watch."""
-    (folder / "conftest.py").write_text("from tests.canaries import pytest_configure, pytest_runtest_makereport\n")
+    (folder / "conftest.py").write_text(
+        "from tests.support.secret_canaries import pytest_configure, pytest_runtest_makereport\n"
+    )
     path = os.pathsep.join([str(ROOT), str(ROOT / "layers" / "relay")])
     command = [
         sys.executable,
@@ -78,11 +80,11 @@ def test_every_secret_is_seen_by_every_way(tmp_path: Path) -> None:
         assert f"{kind}: the line: " in said
 
 
-@pytest.mark.parametrize("kind", canaries.FORMS)
+@pytest.mark.parametrize("kind", secret_canaries.FORMS)
 def test_no_form_is_passed_over(kind: str) -> None:
-    @given(st.from_regex(canaries.FORMS[kind]))
+    @given(st.from_regex(secret_canaries.FORMS[kind]))
     def look(text: str) -> None:
-        assert canaries.may_hold(text)
+        assert secret_canaries.may_hold(text)
 
     look()
 
@@ -90,8 +92,8 @@ def test_no_form_is_passed_over(kind: str) -> None:
 def test_keys_are_known_by_their_checksum_and_by_being_issued(world: World) -> None:
     key = auth.issue(Keys(world.table.rows), world.relay.keyring, "acme", world.clock.now)
     wrong = key.api_key[:-1] + ("A" if key.api_key[-1] != "A" else "B")
-    assert [kind for kind, _ in canaries.found(f"x {key.api_key} y")] == ["API key"]
-    assert [kind for kind, _ in canaries.found(f"sk={key.secret_key}")] == ["issued"]
-    assert canaries.found(wrong) == [] == canaries.found("sk=" + "a" * 43)
-    ((_, line),) = canaries.found(f"first\nbefore {key.api_key} after\nlast")
+    assert [kind for kind, _ in secret_canaries.found(f"x {key.api_key} y")] == ["API key"]
+    assert [kind for kind, _ in secret_canaries.found(f"sk={key.secret_key}")] == ["issued"]
+    assert secret_canaries.found(wrong) == [] == secret_canaries.found("sk=" + "a" * 43)
+    ((_, line),) = secret_canaries.found(f"first\nbefore {key.api_key} after\nlast")
     assert line == "before <API key> after"

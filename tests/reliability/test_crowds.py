@@ -4,14 +4,14 @@ is asked too often, and no client sees any of it."""
 import random
 from typing import Any
 
-from kling_relay.task import Phase
+from kling_relay.tasks.task import Phase
 
 from tests.reliability import invariants
 from tests.reliability.campaign import LONG, Campaign
 from tests.reliability.crowd import SWEEP_MS, Crowd, uneven
-from tests.reliability.indexes import MOST_LAG_MS
-from tests.reliability.memory import Memory
-from tests.unit.world import World
+from tests.support.dynamodb_indexes import MOST_LAG_MS
+from tests.support.fake_cloud import Memory
+from tests.support.stack_in_memory import World
 
 TASKS = 200
 OTHERS = 3  # tenants beside each one: that many turns of others may come before one of its own

@@ -14,7 +14,7 @@ import pytest
 
 from tests.reliability.campaign import Campaign
 from tests.reliability.life import PROFILES, Life, Story
-from tests.unit.effects import DEATHS, LATE, LOST
+from tests.support.counted_effects import DEATHS, LATE, LOST
 
 MOST_EFFECTS = 200
 FIRST = 4  # record, claim, POST, its outcome

@@ -12,18 +12,18 @@ from typing import Any
 
 import boto3
 import pytest
-from kling_relay import archive as archive_module
-from kling_relay import copying
-from kling_relay.archive import ArchiveError, StoredVideo, archive, client_config
-from kling_relay.fetch import Download
-from kling_relay.task import Phase
+from kling_relay.lifecycle import archive as copying
+from kling_relay.tasks.task import Phase
+from kling_relay.transfer import s3_copy as archive_module
+from kling_relay.transfer.fetch import Download
+from kling_relay.transfer.s3_copy import ArchiveError, StoredVideo, archive, client_config
 from moto.s3.models import S3Backend
 
 from tests.reliability.campaign import Campaign
-from tests.reliability.memory import Memory
-from tests.unit import ledger
-from tests.unit.loopback import box, edges, mp4, respond, serve
-from tests.unit.world import Cloud, Crash, World
+from tests.support import fake_provider
+from tests.support.fake_cloud import Memory
+from tests.support.loopback_servers import box, edges, mp4, respond, serve
+from tests.support.stack_in_memory import Cloud, Crash, World
 
 pytestmark = pytest.mark.enable_socket
 
@@ -263,7 +263,7 @@ def test_failing_copies_never_make_a_second_generation(
 ) -> None:
     """Whole lives with the real copier: everything above happens to one task, and then its source recovers."""
     troubles = [*WRONG, "cut", "lost", "expired", "away"]
-    monkeypatch.setattr(ledger, "VIDEO_URL", f"{origin}/v?canary-signature")
+    monkeypatch.setattr(fake_provider, "VIDEO_URL", f"{origin}/v?canary-signature")
 
     def trouble(name: str, dice: random.Random) -> None:
         source.status = {"expired": 403, "away": 503}.get(name, 200)

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay.ended import Ended
-from kling_relay.rows import LostRace
+from kling_relay.dynamodb import LostRace
+from kling_relay.tasks.queries import Ended
 
-from tests.reliability import expressions
 from tests.reliability.campaign import LONG, Campaign
-from tests.reliability.dynamo import Dynamo
-from tests.reliability.indexes import Lag
 from tests.reliability.life import PROFILES, Life, Story
-from tests.reliability.memory import Memory
-from tests.unit.effects import DEATHS, LOST
-from tests.unit.world import BODY, START, Cloud, World
+from tests.support import dynamodb_expressions
+from tests.support.counted_effects import DEATHS, LOST
+from tests.support.dynamodb_indexes import Lag
+from tests.support.fake_cloud import Memory
+from tests.support.fake_dynamodb import Dynamo
+from tests.support.stack_in_memory import BODY, START, Cloud, World
 
 
 class Both:
@@ -158,7 +158,7 @@ def test_keys_that_are_empty_and_what_is_too_large_are_refused(pk: str, queue: s
 def test_words_that_the_relay_does_not_use_are_refused() -> None:
     for text in ("contains(#a, :b)", "#a.#b = :c"):
         with pytest.raises(AssertionError):
-            expressions.condition(text)
+            dynamodb_expressions.condition(text)
 
 
 def test_a_transaction_is_done_once_whoever_repeats_it() -> None:

@@ -4,11 +4,11 @@ import random
 from types import SimpleNamespace
 
 import pytest
-from kling_relay.task import Phase
+from kling_relay.tasks.task import Phase
 
 from tests.reliability.campaign import Campaign
-from tests.reliability.indexes import MOST_LAG_MS
 from tests.reliability.life import PROFILES, Life, Story
+from tests.support.dynamodb_indexes import MOST_LAG_MS
 
 STEPS = 14
 TWO_SWEEPS_MS = 120_000

@@ -10,14 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from kling_relay import webhooks
-from kling_relay.keyring import Keyring
-from kling_relay.relay import Cached
-from kling_relay.task import Task, new_task_id
+from kling_relay.security import callback_tokens
+from kling_relay.security.keyring import Keyring
+from kling_relay.services import Cached
+from kling_relay.tasks.task import Task, new_task_id
 
 from tests.reliability.campaign import Campaign
-from tests.unit.test_signed_callbacks import OTHER, SECRET, holding, store
-from tests.unit.world import BASE_URL, Cloud, World
+from tests.support.stack_in_memory import BASE_URL, Cloud, World
+from tests.unit.lifecycle.test_signed_callbacks import OTHER, SECRET, holding, store
 
 RING = Keyring({"k1": "canary-secret", "k2": "canary-newer"})
 _TOKEN_LETTERS = string.ascii_letters + string.digits + "-_"
@@ -26,7 +26,7 @@ BODIES = [None, "", "{}", '{"task_id": "up-1", "task_status": "succeed"}', "[", 
 
 
 def token(task_id: str, ring: Keyring = RING) -> str:
-    return webhooks.callback_url(BASE_URL, ring, task_id).rpartition("/")[2]
+    return callback_tokens.callback_url(BASE_URL, ring, task_id).rpartition("/")[2]
 
 
 def _random(true: str, dice: random.Random) -> str:
@@ -162,7 +162,7 @@ Headers = dict[str, str]
 
 
 def _signed(secret: str, at: float, body: bytes) -> Headers:
-    return webhooks.signed([secret], "msg-1", str(int(at)), body)
+    return callback_tokens.signed([secret], "msg-1", str(int(at)), body)
 
 
 def _other_secret(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from kling_relay.task import Task
+from kling_relay.tasks.task import Task
 
 from tests.reliability import invariants
 from tests.reliability.campaign import Campaign
-from tests.reliability.indexes import Lag
 from tests.reliability.life import OFFICIAL, TRY_AGAIN, history
-from tests.reliability.memory import Memory
-from tests.unit.effects import DEATHS, LATE, LOST, Crash, planned
-from tests.unit.world import BODY, CLOSED, World
+from tests.support.counted_effects import DEATHS, LATE, LOST, Crash, planned
+from tests.support.dynamodb_indexes import Lag
+from tests.support.fake_cloud import Memory
+from tests.support.stack_in_memory import BODY, CLOSED, World
 
 POST_FAULTS = ["accept", "lost", "lost:40", "dropped", "not_sent", "no_room", "arrears", "refused"]
 POST_FAULTS += [

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kling_relay import fetch, look
-from kling_relay.archive import ArchiveError, archive
-from kling_relay.fetch import FetchError
+from kling_relay.api import preflight
+from kling_relay.transfer import fetch
+from kling_relay.transfer.fetch import FetchError
+from kling_relay.transfer.s3_copy import ArchiveError, archive
 
 from tests.reliability.campaign import Campaign
 from tests.reliability.hostile_urls import CLASSES, EDGES, INSIDE, blocked
 from tests.reliability.internet import NAMES, NEIGHBOURS, PUBLIC, Internet
-from tests.unit.loopback import respond
+from tests.support.loopback_servers import respond
 
 pytestmark = pytest.mark.enable_socket
 
@@ -74,7 +75,7 @@ def test_hostile_addresses(campaign: Campaign, internet: Internet) -> None:
         reasons = (fetched(url), looked_at(url))
         assert reasons[0] == reasons[1] and reasons[0] in REFUSED, f"{url!r}: {reasons}"
         assert archived(url) in ("refused_address", "source_unreachable"), url
-        assert look._look(url, time.monotonic() + 5) is None
+        assert preflight._look(url, time.monotonic() + 5) is None
         assert internet.connected == [], f"{url!r} connected to {internet.connected}"
 
     campaign.run(_hostile(campaign), attack)

@@ -12,14 +12,14 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from kling_relay import look
-from kling_relay.archive import ArchiveError, archive, client_config
+from kling_relay.api import preflight
+from kling_relay.transfer.s3_copy import ArchiveError, archive, client_config
 
 from tests.reliability import hostile_servers
 from tests.reliability.campaign import Campaign
 from tests.reliability.hostile_servers import KINDS, hostile
 from tests.reliability.internet import PUBLIC, Internet
-from tests.unit.loopback import Authority, S3Sink, serve
+from tests.support.loopback_servers import Authority, S3Sink, serve
 
 pytestmark = pytest.mark.enable_socket
 
@@ -89,7 +89,7 @@ def test_hostile_servers(
             tracemalloc.start()
             try:
                 if what == "image":
-                    look._look(URL, began + DEADLINE)
+                    preflight._look(URL, began + DEADLINE)
                 else:
                     copy_result(bucket)
                 took, held = time.monotonic() - began, tracemalloc.get_traced_memory()[1]

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from kling_relay import creation, request
-from kling_relay.task import Phase
+from kling_relay.api import creation, request
+from kling_relay.tasks.task import Phase
 
 from tests.reliability.campaign import LONG, Campaign
 from tests.reliability.interleaving import Actor, Stage, schedules
 from tests.reliability.life import PROFILES, Life, Story
-from tests.unit.world import BODY
+from tests.support.stack_in_memory import BODY
 
 DEPTH = 7 if LONG else 6
 QUIET = Story(callbacks=())

@@ -13,13 +13,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from kling_relay import webhooks
-from kling_relay.task import Phase, Task
+from kling_relay.security import callback_tokens
+from kling_relay.tasks.task import Phase, Task
 
 from tests.reliability.campaign import Campaign
-from tests.reliability.memory import Memory
-from tests.unit.ledger import Sold
-from tests.unit.world import BASE_URL, START, World
+from tests.support.fake_cloud import Memory
+from tests.support.fake_provider import Sold
+from tests.support.stack_in_memory import BASE_URL, START, World
 
 BODIES = 25  # a life
 GAP_MS = 5_000
@@ -158,7 +158,7 @@ class _Life:
         others = [name for one in world.provider.sold if one is not sold for name in (one.upstream_id, one.reference)]
         text, encoded = _sent(LIES[name](dice, [sold.upstream_id, sold.reference, *others]), dice)
         world.provider.query_faults = ["mixed"] * (dice.random() < 0.3)
-        token = webhooks.callback_url(BASE_URL, world.relay.keyring, sold.reference).rpartition("/")[2]
+        token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, sold.reference).rpartition("/")[2]
         event = {
             "pathParameters": {"task_id": sold.reference, "token": token},
             "body": text,

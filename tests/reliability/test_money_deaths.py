@@ -5,11 +5,11 @@ import random
 import pytest
 
 from tests.reliability.campaign import LONG, Campaign
-from tests.reliability.memory import Memory
-from tests.unit.books import balanced
-from tests.unit.effects import DEATHS, LOST
-from tests.unit.test_money import ENDS, MONTH, live, world_of
-from tests.unit.world import CLOSED
+from tests.support.counted_effects import DEATHS, LOST
+from tests.support.fake_cloud import Memory
+from tests.support.spend_equation import balanced
+from tests.support.stack_in_memory import CLOSED
+from tests.unit.tasks.test_spend_equation import ENDS, MONTH, live, world_of
 
 MOST_EFFECTS = 200
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import boto3
 import pytest
-from kling_relay import copying
-from kling_relay.archive import client_config
-from kling_relay.task import Phase, Task
+from kling_relay.lifecycle import archive
+from kling_relay.tasks.task import Phase, Task
+from kling_relay.transfer.s3_copy import client_config
 
 from tests.reliability.campaign import Campaign
-from tests.reliability.memory import Memory
-from tests.unit.ledger import Sold
-from tests.unit.loopback import box, respond, serve
-from tests.unit.world import BODY, Cloud, World
+from tests.support.fake_cloud import Memory
+from tests.support.fake_provider import Sold
+from tests.support.loopback_servers import box, respond, serve
+from tests.support.stack_in_memory import BODY, Cloud, World
 
 pytestmark = pytest.mark.enable_socket
 
@@ -98,7 +98,7 @@ def check(s3: Any, task: Task, letters: str, marked: bool) -> None:
 
 def world_of(shelf: Shelf, s3: Any, lists: Lists) -> World:
     world = World(Memory())
-    world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
+    world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
     world.relay.archive_s3 = s3
     world.provider.profile = replace(world.provider.profile, base_url=shelf.origin)
     world.provider.videos = lists

@@ -4,11 +4,11 @@ copies."""
 import random
 from dataclasses import replace
 
-from kling_relay.task import CLOSED
+from kling_relay.tasks.task import CLOSED
 
 from tests.reliability.campaign import Campaign
 from tests.reliability.life import PROFILES, Life, Story
-from tests.unit.effects import DEATHS, LATE, LOST
+from tests.support.counted_effects import DEATHS, LATE, LOST
 
 # What comes later than the settle window is the risk of who lets a POST be repeated; PROFILES has it where none is.
 POSTS = ("lost", "lost:25", "dropped", "not_sent", "no_room", "arrears", "maintenance")

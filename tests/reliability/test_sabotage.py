@@ -8,27 +8,22 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import Phase as Generate
-from kling_relay import advance, confirm, evidence, recording, snapshot, submission, sweeper, table
-from kling_relay.facts import Facts
-from kling_relay.provider import NotSent, Outcome, Unsure
-from kling_relay.relay import Relay
-from kling_relay.rows import LostRace, Rows, new_token
-from kling_relay.snapshot import Snapshot
-from kling_relay.table import TaskTable
-from kling_relay.task import MOVES, Phase, Step, Task
+from kling_relay.dynamodb import LostRace, Rows, new_token
+from kling_relay.lifecycle import advance, confirm, evidence, submit, sweep
+from kling_relay.lifecycle.facts import Facts
+from kling_relay.provider import responses
+from kling_relay.provider.client import NotSent, Outcome, Unsure
+from kling_relay.provider.responses import Snapshot
+from kling_relay.services import Relay
+from kling_relay.tasks import idempotency, table
+from kling_relay.tasks.table import TaskTable
+from kling_relay.tasks.task import MOVES, Phase, Step, Task
 
-from tests.reliability import (
-    expressions,
-    test_deaths,
-    test_dynamo,
-    test_executions,
-    test_histories,
-    test_interleavings,
-    test_pairs,
-)
+from tests.reliability import test_deaths, test_dynamo, test_executions, test_histories, test_interleavings, test_pairs
 from tests.reliability.campaign import Campaign
-from tests.reliability.dynamo import Dynamo
-from tests.unit.world import Cloud, States
+from tests.support import dynamodb_expressions
+from tests.support.fake_dynamodb import Dynamo
+from tests.support.stack_in_memory import Cloud, States
 
 Patch = pytest.MonkeyPatch
 
@@ -87,12 +82,12 @@ def no_claim(patch: Patch) -> None:
 
 def no_doubt(patch: Patch) -> None:
     """A POST whose outcome is unknown counts as one that was not sent."""
-    as_it_was = submission._Sender._record
+    as_it_was = submit._Sender._record
 
-    def record(self: submission._Sender, task: Task, outcome: Outcome) -> Any:
+    def record(self: submit._Sender, task: Task, outcome: Outcome) -> Any:
         return as_it_was(self, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome)
 
-    patch.setattr(submission._Sender, "_record", record)
+    patch.setattr(submit._Sender, "_record", record)
 
 
 def no_own_token(patch: Patch) -> None:
@@ -119,7 +114,7 @@ def no_end(patch: Patch) -> None:
 
 
 def no_sweeper(patch: Patch) -> None:
-    patch.setattr(sweeper, "sweep", lambda *_: {})
+    patch.setattr(sweep, "sweep", lambda *_: {})
 
 
 def no_second_copy(patch: Patch) -> None:
@@ -161,7 +156,7 @@ def any_answer_is_ours(patch: Patch) -> None:
 
 
 def errors_name_nothing(patch: Patch) -> None:
-    patch.setattr(snapshot, "names_task", lambda answer: False)
+    patch.setattr(responses, "names_task", lambda answer: False)
 
 
 def hints_are_dropped(patch: Patch) -> None:
@@ -201,9 +196,9 @@ def try_again_after_all(patch: Patch) -> None:
 
     def record(table: TaskTable, task: Task, *, clock: Any, body_hash: str, **more: Any) -> Task:
         key, budget = more.get("idempotency_key"), more.get("budget")
-        return recording._record(table, task, body_hash, key, budget, new_token())
+        return idempotency._record(table, task, body_hash, key, budget, new_token())
 
-    patch.setattr(recording, "record", record)
+    patch.setattr(idempotency, "record", record)
 
 
 SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, ...]]] = [
@@ -257,6 +252,6 @@ def test_sabotage(
 
 
 def test_a_table_that_reads_conditions_wrongly_is_noticed(campaign: Campaign, cloud: Cloud, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(expressions, "_compare", lambda left, sign, right: True)
+    monkeypatch.setattr(dynamodb_expressions, "_compare", lambda left, sign, right: True)
     with pytest.raises(AssertionError):
         test_dynamo.test_whole_lives(campaign, test_dynamo.Both(Dynamo(), cloud.dynamodb), "no_room")

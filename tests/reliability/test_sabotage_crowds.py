@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay import recording, schedule, spending, sweeper, turns
-from kling_relay.gate import Gates
-from kling_relay.rows import Rows
+from kling_relay.dynamodb import Rows
+from kling_relay.lifecycle import polling, sweep
+from kling_relay.provider.admission import Gates
+from kling_relay.tasks import fair_queue, idempotency, spend_cap
 
 from tests.reliability import test_bursts, test_crowds, test_spend_cap
 from tests.reliability.campaign import Campaign
@@ -16,7 +17,7 @@ Patch = pytest.MonkeyPatch
 
 
 def no_condition_on_the_month(patch: Patch) -> None:
-    real = spending.raised
+    real = spend_cap.raised
 
     def raised(*given: Any) -> dict[str, Any]:
         part = real(*given)
@@ -24,30 +25,30 @@ def no_condition_on_the_month(patch: Patch) -> None:
         del part["Update"]["ExpressionAttributeValues"][":room"], part["Update"]["ExpressionAttributeNames"]["#pk"]
         return part
 
-    patch.setattr(spending, "raised", raised)
+    patch.setattr(spend_cap, "raised", raised)
 
 
 def no_condition_on_the_pointers(patch: Patch) -> None:
     """Also not before the transaction: two that come at once see nothing of each other."""
-    real = recording._pointer
+    real = idempotency._pointer
 
     def pointer(*given: Any) -> dict[str, Any]:
         put = real(*given)["Put"]
         return {"Put": {key: put[key] for key in ("TableName", "Item")}}
 
-    patch.setattr(recording, "_pointer", pointer)
+    patch.setattr(idempotency, "_pointer", pointer)
 
 
 def bodies_are_not_compared(patch: Patch) -> None:
-    patch.setattr("kling_relay.intake._hash", lambda request: request.kind)
+    patch.setattr("kling_relay.api.create._hash", lambda request: request.kind)
 
 
 def the_oldest_first(patch: Patch) -> None:
-    patch.setattr(sweeper, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
+    patch.setattr(sweep, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
 
 
 def turns_by_age_alone(patch: Patch) -> None:
-    patch.setattr(turns, "oldest_of_each", lambda *_: [])
+    patch.setattr(fair_queue, "oldest_of_each", lambda *_: [])
 
 
 def turns_are_forgotten(patch: Patch) -> None:
@@ -55,7 +56,7 @@ def turns_are_forgotten(patch: Patch) -> None:
 
 
 def nobody_gives_up_a_place(patch: Patch) -> None:
-    patch.setattr(sweeper, "room_was_made", lambda relay: None)
+    patch.setattr(sweep, "room_was_made", lambda relay: None)
 
 
 def a_probe_brings_nobody(patch: Patch) -> None:
@@ -63,12 +64,12 @@ def a_probe_brings_nobody(patch: Patch) -> None:
 
 
 def a_pause_longer_than_a_sweep(patch: Patch) -> None:
-    patch.setattr(schedule, "NO_ROOM_SECONDS", 100.0)
+    patch.setattr(polling, "NO_ROOM_SECONDS", 100.0)
 
 
 def a_handful_a_sweep(patch: Patch) -> None:
-    real = sweeper.start_waiting
-    patch.setattr(sweeper, "start_waiting", lambda relay, room: real(relay, 20))
+    real = sweep.start_waiting
+    patch.setattr(sweep, "start_waiting", lambda relay, room: real(relay, 20))
 
 
 def every_claim_is_won(patch: Patch) -> None:

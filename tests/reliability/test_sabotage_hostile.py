@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay import address, advance, archive, fetch, mp4, webhooks
-from kling_relay.deadline import Deadline
-from kling_relay.keyring import Keyring
-from kling_relay.snapshot import Snapshot
-from kling_relay.table import TaskTable
+from kling_relay.lifecycle import advance
+from kling_relay.media import mp4
+from kling_relay.provider.responses import Snapshot
+from kling_relay.security import callback_tokens
+from kling_relay.security.keyring import Keyring
+from kling_relay.tasks.table import TaskTable
+from kling_relay.transfer import fetch, s3_copy, ssrf_rules
+from kling_relay.transfer.deadline import Deadline
 
 from tests.reliability import (
     hostile_servers,
@@ -21,11 +24,11 @@ from tests.reliability import (
 )
 from tests.reliability.campaign import Campaign
 from tests.reliability.hostile_urls import INSIDE
-from tests.reliability.memory import Memory
 from tests.reliability.test_downloads import origin, s3, source, steps, visible  # noqa: F401  (fixtures)
 from tests.reliability.test_forged_callbacks import calls  # noqa: F401  (fixture)
 from tests.reliability.test_hostile_servers import bucket, meter, sink  # noqa: F401  (fixtures)
-from tests.unit.world import Cloud
+from tests.support.fake_cloud import Memory
+from tests.support.stack_in_memory import Cloud
 
 pytestmark = pytest.mark.enable_socket
 
@@ -33,24 +36,24 @@ Patch = pytest.MonkeyPatch
 
 
 def _no_deny_table(patch: Patch, cloud: Cloud) -> None:
-    patch.setattr(address, "_DENIED_NETWORKS", [])
+    patch.setattr(ssrf_rules, "_DENIED_NETWORKS", [])
 
 
 def _only_the_first_answer(patch: Patch, cloud: Cloud) -> None:
     """Of several addresses, the one that is connected to is the only one that is looked at."""
-    resolve = address._resolve_in_time
-    patch.setattr(address, "_resolve_in_time", lambda host, seconds: resolve(host, seconds)[:1])
+    resolve = ssrf_rules._resolve_in_time
+    patch.setattr(ssrf_rules, "_resolve_in_time", lambda host, seconds: resolve(host, seconds)[:1])
 
 
 def _any_port_and_scheme(patch: Patch, cloud: Cloud) -> None:
-    origin_of = address.origin
-    patch.setattr(address, "origin", lambda url: ("https", origin_of(url)[1], 443))
+    origin_of = ssrf_rules.origin
+    patch.setattr(ssrf_rules, "origin", lambda url: ("https", origin_of(url)[1], 443))
 
 
 def _unchecked_redirects(patch: Patch, cloud: Cloud) -> None:
-    checked = address.checked
+    checked = ssrf_rules.checked
     patch.setattr(
-        address,
+        ssrf_rules,
         "checked",
         lambda url, *, trusted, seconds: checked(url, trusted=trusted or url.path != "/0", seconds=seconds),
     )
@@ -58,13 +61,13 @@ def _unchecked_redirects(patch: Patch, cloud: Cloud) -> None:
 
 def _not_pinned(patch: Patch, cloud: Cloud) -> None:
     """The name is resolved once more for the connection."""
-    checked = address.checked
+    checked = ssrf_rules.checked
 
     def name(url: Any, *, trusted: bool, seconds: float) -> str:
         checked(url, trusted=trusted, seconds=seconds)
         return str(url.host)
 
-    patch.setattr(address, "checked", name)
+    patch.setattr(ssrf_rules, "checked", name)
 
 
 def _no_watchdog(patch: Patch, cloud: Cloud) -> None:
@@ -86,7 +89,7 @@ def _no_end_of_the_walk(patch: Patch, cloud: Cloud) -> None:
 
 
 def _overwriting(patch: Patch, cloud: Cloud) -> None:
-    put = archive._put
+    put = s3_copy._put
 
     class Careless:
         def __init__(self, client: Any) -> None:
@@ -95,12 +98,12 @@ def _overwriting(patch: Patch, cloud: Cloud) -> None:
         def __getattr__(self, name: str) -> Any:
             return lambda **call: getattr(self.client, name)(**{k: v for k, v in call.items() if k != "IfNoneMatch"})
 
-    patch.setattr(archive, "_put", lambda client, *rest: put(Careless(client), *rest))
+    patch.setattr(s3_copy, "_put", lambda client, *rest: put(Careless(client), *rest))
 
 
 def _half_a_token(patch: Patch, cloud: Cloud) -> None:
     def half(ring: Keyring, task_id: str, token: str) -> bool:
-        return any(token[:20] == webhooks._token(ring, key_id, task_id)[:20] for key_id in ring.versions)
+        return any(token[:20] == callback_tokens._token(ring, key_id, task_id)[:20] for key_id in ring.versions)
 
     patch.setattr(cloud.apps["kling_callback"], "is_callback_token", half)
 
@@ -110,7 +113,7 @@ def _any_signature(patch: Patch, cloud: Cloud) -> None:
 
 
 def _any_age(patch: Patch, cloud: Cloud) -> None:
-    patch.setattr(webhooks, "_TOLERANCE_SECONDS", 10**12)
+    patch.setattr(callback_tokens, "_TOLERANCE_SECONDS", 10**12)
 
 
 def _believed_body(patch: Patch, cloud: Cloud) -> None:

@@ -13,7 +13,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from tests.reliability.campaign import LONG, Campaign
 from tests.reliability.life import PROFILES, Life, Story
-from tests.unit.world import Cloud
+from tests.support.stack_in_memory import Cloud
 
 WRITES = {"UpdateItem", "TransactWriteItems", "PutObject"}
 FAULTS = ("done", "not done")

@@ -3,15 +3,15 @@
 import random
 from functools import partial
 
-from kling_relay.spending import milli_units
-from kling_relay.task import CLOSED, Phase
+from kling_relay.tasks.spend_cap import milli_units
+from kling_relay.tasks.task import CLOSED, Phase
 
 from tests.reliability import invariants
 from tests.reliability.burst import MOST, Answer, handlers, interleaved, post
 from tests.reliability.campaign import Campaign
-from tests.reliability.memory import Memory
-from tests.unit.books import balanced
-from tests.unit.world import BODY, World
+from tests.support.fake_cloud import Memory
+from tests.support.spend_equation import balanced
+from tests.support.stack_in_memory import BODY, World
 
 ESTIMATE = 1500  # thousandths of a unit: 5 s of kling-v2-5-turbo, std
 ROUNDS = 6

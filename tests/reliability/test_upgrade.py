@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay.rows import plain
-from kling_relay.task import CLOSED, ENDED, Phase, Task
+from kling_relay.dynamodb import plain
+from kling_relay.tasks.task import CLOSED, ENDED, Phase, Task
 
 from tests.reliability import invariants
-from tests.reliability.memory import Memory
 from tests.reliability.upgrade import OFFICIAL, Upgraded, fixture
-from tests.unit.world import START
+from tests.support.fake_cloud import Memory
+from tests.support.stack_in_memory import START
 
 STORIES: dict[str, Any] = fixture()["stories"]
 DEADLINE = 1200  # seconds, of the stories

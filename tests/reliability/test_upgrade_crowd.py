@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 import jwt
 import pytest
-from kling_relay.credential import entries, entry_of, key_in, webhook_secrets_in
-from kling_relay.task import Phase
+from kling_relay.provider.credentials import entries, entry_of, key_in, webhook_secrets_in
+from kling_relay.tasks.task import Phase
 from moto import mock_aws
 
-from local.provider_secret import with_key, with_webhook_secrets
+from kling_relay_cli.provider_secret import with_key, with_webhook_secrets
 from tests.reliability.upgrade import OFFICIAL, Upgraded, fixture
-from tests.unit.books import balanced
-from tests.unit.inbox import empty
-from tests.unit.world import Cloud, World
+from tests.support.s3_inbox import empty
+from tests.support.spend_equation import balanced
+from tests.support.stack_in_memory import Cloud, World
 
 TABLE_IN_MEMORY = True
 CROWD: dict[str, Any] = fixture()["crowd"]

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay import copying
-from kling_relay.archive import ArchiveError, StoredVideo
-from kling_relay.auth import IssuedKey
+from kling_relay.lifecycle import archive
+from kling_relay.security.auth import IssuedKey
+from kling_relay.transfer.s3_copy import ArchiveError, StoredVideo
 
-from tests.unit.ledger import Sold
-from tests.unit.world import ROOT, START, World
+from tests.support.fake_provider import Sold
+from tests.support.stack_in_memory import ROOT, START, World
 
-# As providers.json has had the official host since this version; the one before took it for a relay.
+# As profiles.json has had the official host since this version; the one before took it for a relay.
 OFFICIAL = {"unique_reference": True, "settle_seconds": 20, "denial_gap_seconds": 10, "maintenance_refuses": True}
 
 
@@ -43,8 +43,8 @@ class Upgraded:
         provider._numbers = itertools.count(9001)
         provider.videos = lambda sold: self.listed.setdefault(sold.upstream_id, _listed(sold.upstream_id))
         self.world.relay.archive_s3 = self.world.s3
-        self.world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
-        patch.setattr(copying, "archive", SimpleNamespace(archive=self._archive))
+        self.world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
+        patch.setattr(archive, "archive", SimpleNamespace(archive=self._archive))
 
     def _archive(self, s3: Any, *, bucket: str, key: str, url: str, **_: Any) -> StoredVideo:
         """As archive.archive, which overwrites nothing. The bytes of a video are its address."""

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local.deployment import load_template
-from local.expanded import transformed
+from local.stack.deploy_template import load_template
+from local.stack.expand_template import transformed
 from tests.template.rules import REPOSITORY
 
 

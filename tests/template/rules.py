@@ -156,12 +156,13 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
 
 
 _NEEDING = ("need", "_secret")
-_ON_A_RELAY = {"relay": "relay", "table": "table", "provider": "provider", "settings": "settings"}
+_ON_A_RELAY = {"relay": "services", "table": "tasks.table", "provider": "provider.client", "settings": "settings"}
+_MODULES = {".".join(path.relative_to(_PACKAGE).with_suffix("").parts): path for path in _PACKAGE.rglob("*.py")}
 
 
 class _Module:
-    def __init__(self, path: Path) -> None:
-        self.name = path.stem
+    def __init__(self, path: Path, name: str = "app") -> None:
+        self.name = name
         self.tree = ast.parse(path.read_text())
         self.definitions: dict[str, list[ast.AST]] = {}
         self.imported: dict[str, tuple[str, str]] = {}  # name here -> module, name there ("" for the module itself)
@@ -177,7 +178,9 @@ class _Module:
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kling_relay"):
                 source = (node.module or "").partition(".")[2]
                 for alias in node.names:
-                    self.imported[alias.asname or alias.name] = (source or alias.name, alias.name if source else "")
+                    whole = f"{source}.{alias.name}".removeprefix(".")
+                    aim = (whole, "") if whole in _MODULES else (source, alias.name)
+                    self.imported[alias.asname or alias.name] = aim
 
     def place(self, node: ast.AST) -> tuple[str, str] | None:
         """(module, name) of the definition that `node` leads to."""
@@ -195,7 +198,7 @@ class _Module:
 
 @cache
 def _package() -> dict[str, _Module]:
-    return {path.stem: _Module(path) for path in _PACKAGE.glob("*.py")}
+    return {name: _Module(path, name) for name, path in _MODULES.items()}
 
 
 def _name_of(node: ast.AST) -> str:

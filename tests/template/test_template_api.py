@@ -140,7 +140,7 @@ def test_one_origin_or_all_may_call(template: Template) -> None:
 
 @pytest.mark.parametrize("kind", ["INTEGRATION_FAILURE", "API_CONFIGURATION_ERROR"])
 def test_a_function_that_does_not_answer_promises_nothing_about_a_post(template: Template, kind: str) -> None:
-    """A throttled function and one that dies have the same response type (see local/corrections/gateway.py)."""
+    """A throttled function and one that dies have the same response type (see local/emulator/patches/gateway.py)."""
     message = envelope(answers(template)[kind])["message"]
     assert "same Idempotency-Key" in message and "not charged" not in message
 

@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from kling_relay.archive import CACHE_CONTROL
+from kling_relay.transfer.s3_copy import CACHE_CONTROL
 
-from local import deployment
-from local.delivery_key import new_pair
+from kling_relay_cli.delivery_key import new_pair
+from local.stack import deploy_template
 from tests.template.rules import of_type, references
 
 Template = dict[str, Any]
@@ -129,7 +129,7 @@ def test_the_parameters_take_what_delivery_key_makes(template: Template, slot: s
 
 
 def test_the_laptop_drops_nothing_and_so_nothing_refers_to_what_is_dropped(template: Template) -> None:
-    assert deployment.DROPPED == {}
-    whole = deployment.load_template()
-    assert deployment.without_dropped(whole)["Resources"].keys() == whole["Resources"].keys()
+    assert deploy_template.DROPPED == {}
+    whole = deploy_template.load_template()
+    assert deploy_template.without_dropped(whole)["Resources"].keys() == whole["Resources"].keys()
     assert of_type(template, "AWS::CloudFront::KeyGroup")

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kling_relay import provider, reconcile, wire
-from kling_relay.profiles import _profiles, profile
+from kling_relay.operations import reconcile
+from kling_relay.provider import client, http
+from kling_relay.provider.profiles import _profiles, profile
 from kling_relay.settings import Settings
 
 from tests.template.rules import REPOSITORY, of_type, references, settings_read
@@ -100,7 +101,7 @@ def test_every_setting_that_is_read_is_given(template: Template) -> None:
 def test_a_reading_is_found_wherever_it_is(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "from kling_relay import sweeper as s\n"
-        "from kling_relay.relay import current\n"
+        "from kling_relay.services import current\n"
         "def handler(event, context):\n"
         "    s.sweep(current())\n"
         "    return current().settings.wait_scale\n"
@@ -154,7 +155,7 @@ def test_what_comes_again_by_itself_is_not_repeated(template: Template) -> None:
 
 def test_the_report_ends_before_its_function(template: Template) -> None:
     """The longest call: a key is refused and the newer one tried. A second look waits for the gap of two denials."""
-    call = 2 * (wire.CONNECT_SECONDS + provider.QUERY_SECONDS)
+    call = 2 * (http.CONNECT_SECONDS + client.QUERY_SECONDS)
     gap = max(profile(name, "https://x.example").denial_gap_seconds for name in _profiles())
     longest = reconcile.SECONDS + gap + call
     assert longest + 15 < functions(template)["OperateTasksFunction"]["Timeout"]

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from kling_relay import operations
-from kling_relay.source import INBOX, RESULTS
+from kling_relay.operations import actions as operations
+from kling_relay.tasks.s3_source import INBOX, RESULTS
 
 from tests.template.rules import REPOSITORY, of_type, references, statements
 

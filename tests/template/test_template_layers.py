@@ -19,8 +19,8 @@ def refuse(*_, **__):
 
 SourceFileLoader.source_to_code = refuse
 sys.dont_write_bytecode = True
-import kling_relay.task
-print(kling_relay.task.Phase("accepted"))
+import kling_relay.tasks.task
+print(kling_relay.tasks.task.Phase("accepted"))
 """
 DEAD = "#!/bin/sh\nexit 127\n"  # what pyenv puts on PATH for a version that is not selected
 
@@ -77,8 +77,9 @@ def test_without_one_the_layer_is_whole_and_says_so(tmp_path: Path) -> None:
     built, said = build(tmp_path)
     assert flags(built) == []
     assert "no Python 3.13 here" in said
-    sources = {path.name for path in (REPOSITORY / "layers/relay/kling_relay").glob("*.*")}
-    assert {path.name for path in (built / "kling_relay").iterdir()} == sources
+    package = REPOSITORY / "layers/relay/kling_relay"
+    sources = {path.relative_to(package) for path in package.rglob("*.*") if path.suffix != ".pyc"}
+    assert {path.relative_to(built / "kling_relay") for path in (built / "kling_relay").rglob("*.*")} == sources
 
 
 def test_functions_get_bytecode_that_is_compared_with_its_source(tmp_path: Path) -> None:
@@ -92,7 +93,11 @@ def test_functions_get_bytecode_that_is_compared_with_its_source(tmp_path: Path)
     subprocess.run(command, env=environment, capture_output=True, check=True)
     assert flags(app.parent) == [3]  # by hash, compared
     os.utime(app, (0, 0))
-    load = [sys.executable, "-c", LOAD_ONLY.replace("import kling_relay.task", "import app").partition("print(")[0]]
+    load = [
+        sys.executable,
+        "-c",
+        LOAD_ONLY.replace("import kling_relay.tasks.task", "import app").partition("print(")[0],
+    ]
     done = subprocess.run(load, cwd=app.parent, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("first\n", "")
     app.write_text("print('other')")

@@ -77,7 +77,7 @@ def test_every_parameter_is_used(template: Template) -> None:
 def test_every_provider_profile_can_be_chosen(template: Template) -> None:
     import json
 
-    profiles = json.loads((REPOSITORY / "layers/relay/kling_relay/providers.json").read_text())
+    profiles = json.loads((REPOSITORY / "layers/relay/kling_relay/provider/profiles.json").read_text())
     assert set(template["Parameters"]["Provider"]["AllowedValues"]) == set(profiles)
     rule = template["Rules"]["ProviderHasHost"]
     without_host, _ = rule["RuleCondition"]["Fn::Contains"]
@@ -86,7 +86,7 @@ def test_every_provider_profile_can_be_chosen(template: Template) -> None:
 
 
 def test_the_paid_post_fits_into_the_api_functions_time(template: Template) -> None:
-    from kling_relay.wire import CONNECT_SECONDS
+    from kling_relay.provider.http import CONNECT_SECONDS
 
     longest = template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + CONNECT_SECONDS
     assert longest + 2 < template["Resources"]["TaskApiFunction"]["Properties"]["Timeout"]
@@ -103,7 +103,8 @@ def test_profiles_deploy_what_the_makefile_looks_for() -> None:
 
 
 def test_the_look_at_images_leaves_time_for_the_paid_post(template: Template) -> None:
-    from kling_relay import look, wire
+    from kling_relay.api import preflight
+    from kling_relay.provider import http
 
-    longest = look.SECONDS + template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + wire.CONNECT_SECONDS
+    longest = preflight.SECONDS + template["Parameters"]["SubmitTimeoutSeconds"]["MaxValue"] + http.CONNECT_SECONDS
     assert longest + 2 < template["Resources"]["TaskApiFunction"]["Properties"]["Timeout"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from local.alarms import state
-from local.series import Series
+from local.cloudwatch.alarm_states import state
+from local.cloudwatch.series import Series
 from tests.template.rules import of_type
 from tests.template.watching import alarms
 

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from kling_relay import schedule
+from kling_relay.lifecycle import polling
 
 from tests.template.rules import REPOSITORY, of_type, route_problems, walk
 
@@ -115,7 +115,7 @@ def polls(seconds: float, first: float) -> int:
     """How often a task is asked after that nobody ever calls back for."""
     count, age = 0, 0.0
     while age < seconds:
-        age += max(1.0, schedule.poll_wait(age, first))
+        age += max(1.0, polling.poll_wait(age, first))
         count += 1
     return count
 
@@ -123,7 +123,7 @@ def polls(seconds: float, first: float) -> int:
 def test_the_longest_life_stays_far_below_the_limit_of_events(machine: Machine) -> None:
     a_round = [machine["States"][name] for name in ("AwaitCallback", "Advance", "WhatNext")]
     events = sum(ROUND[state["Type"]] + RETRY * (state["Type"] == "Task") for state in a_round)  # each retried once
-    models = json.loads((REPOSITORY / "layers/relay/kling_relay/models.json").read_text())["models"]
+    models = json.loads((REPOSITORY / "layers/relay/kling_relay/provider/models.json").read_text())["models"]
     soonest = min(p5 for model in models.values() for p5 in model.get("render_p5_seconds", {}).values())
     asked = polls(machine["TimeoutSeconds"], soonest)
     assert 100 < asked < 1_000  # "a few hundred polls a day"
@@ -132,7 +132,7 @@ def test_the_longest_life_stays_far_below_the_limit_of_events(machine: Machine) 
 
 def test_even_waits_of_ten_seconds_for_a_day_would_be_too_many(machine: Machine) -> None:
     """Why the waits grow: what the rule above has to catch."""
-    assert machine["TimeoutSeconds"] / schedule.POLL_SECONDS * (2 * ROUND["Task"] + ROUND["Choice"]) > MOST_EVENTS
+    assert machine["TimeoutSeconds"] / polling.POLL_SECONDS * (2 * ROUND["Task"] + ROUND["Choice"]) > MOST_EVENTS
 
 
 def test_its_log_holds_errors_and_no_data(template: dict[str, Any]) -> None:

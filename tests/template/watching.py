@@ -16,7 +16,7 @@ Template = dict[str, Any]
 
 AWS_METRICS = json.loads((REPOSITORY / "tests/template/aws_metrics.json").read_text())
 FUNCTIONS = {"FILL", "IF", "SUM", "METRICS"}
-"""Of CloudWatch's metric math, what is used here; local/expressions.py has to know it."""
+"""Of CloudWatch's metric math, what is used here; local/cloudwatch/metric_math.py has to know it."""
 MOST_METRICS = 10
 """That one alarm's expressions may use."""
 

@@ -3,22 +3,23 @@
 import socket
 
 import pytest
-from kling_relay import address, look
-from kling_relay.fetch import FetchError
+from kling_relay.api import preflight
+from kling_relay.transfer import ssrf_rules
+from kling_relay.transfer.fetch import FetchError
 from pytest_socket import disable_socket, enable_socket
 
-from tests.unit.cloud import cloud, in_moto, world  # noqa: F401  (fixtures)
-from tests.unit.inbox import queue  # noqa: F401  (fixture)
-from tests.unit.planted import garden  # noqa: F401  (fixture)
-from tests.unit.simulated import sim, simulator  # noqa: F401  (fixtures)
-from tests.unit.tables import lose_answers, table  # noqa: F401  (fixtures)
+from tests.support.row_builders import garden  # noqa: F401  (fixture)
+from tests.support.s3_inbox import queue  # noqa: F401  (fixture)
+from tests.support.simulator_fixtures import sim, simulator  # noqa: F401  (fixtures)
+from tests.support.stack_fixtures import cloud, in_moto, world  # noqa: F401  (fixtures)
+from tests.support.table_fixtures import lose_answers, table  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     if request.node.get_closest_marker("enable_socket") is None:
         disable_socket(allow_unix_socket=True)
-        monkeypatch.setattr(address, "resolve", _unknown_host)  # it is asked in a thread, whose errors fail nothing
+        monkeypatch.setattr(ssrf_rules, "resolve", _unknown_host)  # it is asked in a thread, whose errors fail nothing
     yield
     enable_socket()
 
@@ -27,7 +28,7 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def _no_image_host_answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even a resolver is asked; test_look.py puts the real thing back."""
     if request.node.get_closest_marker("enable_socket") is None:
-        monkeypatch.setattr(look, "read_start", _refuse)
+        monkeypatch.setattr(preflight, "read_start", _refuse)
 
 
 def _unknown_host(host: str) -> list[str]:

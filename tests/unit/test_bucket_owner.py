@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from kling_relay.clock import Clock
-from kling_relay.relay import Relay
+from kling_relay.services import Relay
 from kling_relay.settings import Settings
 
-from tests.unit.world import Cloud
+from tests.support.stack_in_memory import Cloud
 
 OWNER = "x-amz-expected-bucket-owner"
 

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kling_relay import recording, webhooks
-from kling_relay import relay as relay_module
+from kling_relay import services as relay_module
 from kling_relay.observability import logger
+from kling_relay.security import callback_tokens
 from kling_relay.settings import SettingsError
-from kling_relay.task import Phase, Task
+from kling_relay.tasks import idempotency
+from kling_relay.tasks.task import Phase, Task
 from moto import mock_aws
 
-from tests.unit.test_intake import b64, png
-from tests.unit.world import BASE_URL, BODY, ROOT, Cloud, World, create_table, video_keys
+from tests.support.stack_in_memory import BASE_URL, BODY, ROOT, Cloud, World, create_table, video_keys
+from tests.unit.api.test_create import b64, png
 
 TABLE_IN_MEMORY = True
 PREFIXES = ("/kling/v1", "/v1")
@@ -29,7 +30,7 @@ def event(name: str, **values: str) -> Any:
 
 
 def token(world: World, task: Task) -> str:
-    return webhooks.callback_url(BASE_URL, world.relay.keyring, task.id).rpartition("/")[2]
+    return callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).rpartition("/")[2]
 
 
 def envelope(answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -187,7 +188,7 @@ def test_trouble_before_the_record_is_a_503_that_says_when_to_come_back(
     def broken(*_: Any, **__: Any) -> Any:
         raise ConnectionError("aws is away")
 
-    monkeypatch.setattr(recording, "record", broken)
+    monkeypatch.setattr(idempotency, "record", broken)
     headers = {"authorization": key}
     sent = {"httpMethod": "POST", "path": "/v1/videos/image2video", "headers": headers, "body": json.dumps(BODY)}
     answer = world.call("task_api", {**sent, "requestContext": {"requestId": "r"}})

@@ -9,13 +9,14 @@ from logging import StreamHandler
 from typing import Any
 
 import pytest
-from kling_relay import fetch, measures
-from kling_relay.fetch import Receipt
 from kling_relay.observability import logger
-from kling_relay.task import Phase, Task
+from kling_relay.tasks import metrics
+from kling_relay.tasks.task import Phase, Task
+from kling_relay.transfer import fetch
+from kling_relay.transfer.fetch import Receipt
 
 from tests.reliability.life import PROFILES, SHORT
-from tests.unit.world import BODY, ROOT, Cloud, World
+from tests.support.stack_in_memory import BODY, ROOT, Cloud, World
 
 TABLE_IN_MEMORY = True
 HOOK = "https://client.example/canary-path?canary-query"
@@ -121,12 +122,12 @@ def keys_in_code() -> set[str]:
 
 def keys_of_moves() -> set[str]:
     task = Task("t", "acme", "image2video", Phase.RENDERED, {"model_name": "m"}, 1, 2, claimed_at=1, rendered_at=2)
-    expired = measures.line(task, Task("t", "a", "image2video", Phase.EXPIRED, {}, 1, 2, failure="expired"))  # type: ignore[arg-type]
+    expired = metrics.line(task, Task("t", "a", "image2video", Phase.EXPIRED, {}, 1, 2, failure="expired"))  # type: ignore[arg-type]
     late = Task(
         *("t", "acme", "image2video", Phase.SUCCEEDED, {"model_name": "m"}, 1, 2),
         **{"upstream_id": "u", "rendered_at": 2, "expired_at": 1, "units": "1"},
     )
-    return {*(expired or {}), *(measures.line(task, late) or {})}
+    return {*(expired or {}), *(metrics.line(task, late) or {})}
 
 
 def test_every_key_is_written_down() -> None:

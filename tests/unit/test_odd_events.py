@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from kling_relay.task import Task
+from kling_relay.tasks.task import Task
 
+from tests.support.stack_in_memory import World
 from tests.unit.test_handlers import event, token
-from tests.unit.world import World
 
 pytestmark = pytest.mark.slow
 

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import botocore.session
 import pytest
-from kling_relay import delivery, relay, uploads
+from kling_relay import client_view, services
+from kling_relay.api import uploads
 from kling_relay.clock import Clock
-from kling_relay.relay import Relay
+from kling_relay.services import Relay
 from kling_relay.settings import Settings
-from kling_relay.task import Phase, Task
+from kling_relay.tasks.task import Phase, Task
 
 BUCKET = "kling-relay-dev-videobucket-1abc"
 REGIONS = ["eu-central-1", "ap-northeast-1", "us-west-2", "eu-north-1", "me-central-1", "af-south-1"]
@@ -56,13 +57,13 @@ def test_uploads_and_videos_are_at_the_regional_host() -> None:
     here, host = relay_in("eu-central-1"), f"{BUCKET}.s3.eu-central-1.amazonaws.com"
     offered = uploads.offer(here, "acme", b'{"content_type": "image/jpeg"}')
     task = Task("t", "acme", "image2video", Phase.SUCCEEDED, {}, 0, 0, videos=[{"key": "videos/acme/t/0.mp4"}])
-    (video,) = delivery.video_urls(here, task).values()
+    (video,) = client_view.video_urls(here, task).values()
     assert {urlsplit(url).hostname for url in (offered["upload"]["url"], video)} == {host}
 
 
 def test_every_address_is_presigned_by_that_client() -> None:
-    package = Path(relay.__file__).parent
+    package = Path(services.__file__).parent
     found = [
-        name for path in package.glob("*.py") for name in re.findall(r"(\S+)\.generate_presigned", path.read_text())
+        name for path in package.rglob("*.py") for name in re.findall(r"(\S+)\.generate_presigned", path.read_text())
     ]
     assert found and set(found) == {"relay.s3"}

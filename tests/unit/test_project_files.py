@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local.deployment import load_template
+from local.stack.deploy_template import load_template
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from kling_relay import recording
-from kling_relay.task import Phase
+from kling_relay.tasks import idempotency
+from kling_relay.tasks.task import Phase
 
-from tests.unit.printed import printed
-from tests.unit.world import BODY, Cloud, World
+from tests.support.printed_metrics import printed
+from tests.support.stack_in_memory import BODY, Cloud, World
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +135,7 @@ def test_rejections_by_reason(world: World, ask: Any, reason: str, capsys: pytes
 def test_trouble_of_ours_is_told_as_busy(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recording, "record", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(idempotency, "record", lambda *_, **__: 1 / 0)
     assert world.post()[0] == 503
     assert printed(capsys) == {"Rejected/busy": [1]}
 

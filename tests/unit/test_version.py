@@ -10,9 +10,9 @@ from pathlib import Path
 import kling_relay
 import pytest
 import yaml
-from kling_relay.wire import Wire
+from kling_relay.provider.http import Wire
 
-from local.deployment import load_template
+from local.stack.deploy_template import load_template
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -42,7 +42,7 @@ def test_the_changelog_describes_the_version() -> None:
 
 @pytest.mark.enable_socket
 def test_the_provider_sees_the_version() -> None:
-    """Webhooks and downloads have the same header: tests/unit/fetch/test_posts.py."""
+    """Webhooks and downloads have the same header: tests/unit/transfer/fetch/test_posts.py."""
     seen: list[str] = []
 
     class Provider(BaseHTTPRequestHandler):

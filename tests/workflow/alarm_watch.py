@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from local import alarms
-from local.deployment import STACK_NAME
-from local.series import reader
+from local.cloudwatch import alarm_states
+from local.cloudwatch.series import reader
+from local.stack.deploy_template import STACK_NAME
 from tests.workflow.driver import Driver, until
 
 DAYS = 4 * 86_400
@@ -55,10 +55,10 @@ class AlarmWatch:
     def heard(self) -> set[str]:
         """Those of them that tell somebody."""
         states = self._states()
-        return {self._logical[alarm["AlarmName"]] for alarm in self.alarms if alarms.rings(alarm, states)}
+        return {self._logical[alarm["AlarmName"]] for alarm in self.alarms if alarm_states.rings(alarm, states)}
 
-    def _states(self) -> dict[str, alarms.State]:
-        return alarms.states(self.alarms, self._read, self._now_ms(), {})
+    def _states(self) -> dict[str, alarm_states.State]:
+        return alarm_states.states(self.alarms, self._read, self._now_ms(), {})
 
     def _now_ms(self) -> int:
         return round((time.time() + self.driver.emulator.cloudwatch_ahead + 60) * 1000)
@@ -69,11 +69,13 @@ class AlarmWatch:
             until(lambda: self.ringing() >= set(wanted))
         found = self.ringing()
         told = {
-            name: alarms.points(one, self._read, self._now_ms()) for name, one in self._metric_alarms() if name in found
+            name: alarm_states.points(one, self._read, self._now_ms())
+            for name, one in self._metric_alarms()
+            if name in found
         }
         assert found == set(wanted), f"wanted {sorted(wanted)}, but {sorted(found)} ring: {told}"
 
-    def _metric_alarms(self) -> Iterator[tuple[str, alarms.Alarm]]:
+    def _metric_alarms(self) -> Iterator[tuple[str, alarm_states.Alarm]]:
         return ((self._logical[one["AlarmName"]], one) for one in self.alarms if "AlarmRule" not in one)
 
     def value(self, namespace: str, metric: str, statistic: str, **dimensions: str) -> float | None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.deployment import STACK_NAME
-from local.stack import Options, Stack
-from tests import canaries
+from local.stack.deploy_template import STACK_NAME
+from local.stack.stack import Options, Stack
+from tests.support import secret_canaries
 from tests.workflow.alarm_watch import AlarmWatch
 from tests.workflow.driver import QUIET, Driver
 
@@ -109,4 +109,4 @@ def _fresh(stack: Stack) -> Iterator[Driver]:
     assert driver.denied() == []
     logs = driver.logs()
     driver.clear()
-    assert canaries.found("\n".join(logs)) == []
+    assert secret_canaries.found("\n".join(logs)) == []

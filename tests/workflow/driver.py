@@ -16,10 +16,10 @@ from typing import Any
 import av
 import requests
 
-from local.packaging import REPOSITORY
-from local.stack import Stack
+from kling_relay_cli import REPOSITORY
+from local.stack.stack import Stack
 
-SAMPLE = (REPOSITORY / "local/sample.jpg").read_bytes()
+SAMPLE = (REPOSITORY / "local/stack/sample.jpg").read_bytes()
 IMAGE = base64.b64encode(SAMPLE).decode()
 BODY = {"image": IMAGE, "prompt": "canary-prompt: the sun goes down", "model_name": "kling-v2-5-turbo", "duration": "5"}
 """kling-v2-5-turbo is the model that is asked for soonest where no callback comes."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from local.deployment import STACK_NAME
+from local.stack.deploy_template import STACK_NAME
 from tests.workflow.driver import Driver
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from local.deployment import load_template
+from local.stack.deploy_template import load_template
 from tests.workflow.alarm_watch import AlarmWatch
 from tests.workflow.driver import QUIET, SAMPLE, call, until
 from tests.workflow.test_fault_profiles import TABLE

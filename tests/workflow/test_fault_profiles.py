@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from local.packaging import REPOSITORY
+from kling_relay_cli import REPOSITORY
 from local.simulator.faults import Faults
 from tests.workflow.alarm_watch import AlarmWatch
 from tests.workflow.driver import BODY, until

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 import pytest
 
-from local.packaging import STATE
+from kling_relay_cli import STATE
 from tests.workflow.driver import (
     BODY,
     IMAGE,

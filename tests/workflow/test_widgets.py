@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.widget_html import Widget
+from tests.support.widget_html import Widget
 from tests.workflow.driver import BODY, Driver, call, play, until
 
 MODERATED = "Failure to pass the risk control system"

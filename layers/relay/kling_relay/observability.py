@@ -7,7 +7,7 @@ from enum import StrEnum
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from kling_relay.task import Failure
+from kling_relay.tasks.task import Failure
 
 logger = Logger(service="kling-relay")
 

@@ -1,0 +1,180 @@
+"""Makes a recorded task of a checked request: inline images to the input bucket, then one transaction."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kling_relay.api import preflight, uploads
+from kling_relay.api.request import Request, image_places
+from kling_relay.errors import bad_parameter
+from kling_relay.lifecycle.polling import GRACE_SECONDS
+from kling_relay.media import images
+from kling_relay.provider import models
+from kling_relay.provider.profiles import in_dialect
+from kling_relay.services import Relay
+from kling_relay.tasks import idempotency, notification
+from kling_relay.tasks.s3_source import Source
+from kling_relay.tasks.task import Phase, Task, new_task_id
+from kling_relay.transfer import ssrf_rules
+from kling_relay.transfer.ssrf_rules import AddressError
+
+_URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins to render
+
+
+def record(
+    relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None, source: Source | None = None
+) -> Task:
+    """Record a task, or find the one that the same request, or the same `source`, made before. Nothing is paid here.
+
+    Raises KlingError where the model cannot do it, where the tenant's cap leaves no room, where an image is seen to be
+    wrong, and where the same external id or Idempotency-Key came with another body.
+    """
+    body_hash = _hash(request)
+    earlier = idempotency.earlier(relay.table, tenant, request.external_task_id, idempotency_key, body_hash)
+    if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
+        return earlier
+    _check_callback(relay, request.callback_url)
+    _check_addresses(relay, request.body)
+    model = _model_name(relay, request.kind, request.body)
+    profile = relay.provider.profile
+    if profile.refuses_retired and model not in profile.models:  # what is mapped goes out under another name
+        models.check_retired(relay.catalogue, model, request.kind, named="model_name" in request.body)
+    dropped, notes = models.check(relay.catalogue, model, request.kind, request.body)
+    request.notes += notes
+    for name in dropped:
+        del request.body[name]
+    request.body["model_name"] = model  # what it was checked and priced as is what is sent, whatever defaults become
+    estimate = models.estimate(relay.catalogue, model, request.kind, request.body)
+    budget = relay.spending.budget(tenant, relay.clock.now_ms())
+    if budget is not None:  # before anything is fetched or stored; what decides is the transaction below
+        budget.check(estimate)
+    uploaded = _uploaded(relay, tenant, request)
+    preflight.check(request, {name: upload.header for name, upload in uploaded.items()})
+    now = relay.clock.now_ms()
+    task_id = new_task_id() if source is None else source.task_id(relay.keyring)
+    for name, holder, key in image_places(request.body):
+        place = f"inputs/{tenant}/{task_id}/{name}"
+        if name in uploaded:
+            holder[key] = uploads.keep(relay, name, uploaded[name], place)
+        elif isinstance(holder[key], dict):
+            holder[key] = {"s3": _store(relay, place, request.images[name])}
+    new = Task(
+        id=task_id,
+        tenant=tenant,
+        kind=request.kind,
+        phase=Phase.ACCEPTED,
+        request=request.body,
+        created_at=now,
+        updated_at=now,
+        due_at=now + int(GRACE_SECONDS * 1000),
+        external_task_id=request.external_task_id,
+        callback_url=request.callback_url,
+        execution=task_id,
+        notices=(notification.new((), "submitted", now, webhook=request.callback_url is not None),),
+        source=None if source is None else source.as_dict(),
+        estimate=estimate,
+        reserved=None if budget is None else estimate,
+        spend_month=None if budget is None else budget.month,
+    )
+    return idempotency.record(
+        relay.table, new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget, clock=relay.clock
+    )
+
+
+def _check_callback(relay: Relay, url: str | None) -> None:
+    """An address that no webhook could ever go to is refused now, while somebody is listening."""
+    if url is None:
+        return
+    try:
+        parsed = ssrf_rules.parse(url)
+        if not (relay.settings.allow_local_webhooks == "1" and ssrf_rules.origin(parsed)[1] in ssrf_rules.LOOPBACK):
+            ssrf_rules.check_form(parsed)
+            ssrf_rules.check_reachable(url)
+    except AddressError:
+        shown = url.partition("?")[0][:120]
+        problem = f"https://, a public host and port 443 are expected; sent: {shown!r}"
+        raise bad_parameter("callback_url", problem) from None
+
+
+def _check_addresses(relay: Relay, body: dict[str, Any]) -> None:
+    """Raise KlingError for an image or a video on a host that the provider cannot reach: it would be paid for nothing.
+
+    A provider on this very network (the simulator on a laptop) can reach such hosts.
+    """
+    if ssrf_rules.is_internal(ssrf_rules.parse(relay.provider.profile.base_url).host or ""):
+        return
+    places = [(name, holder[key]) for name, holder, key in image_places(body)]
+    videos = enumerate(body.get("video_list", []))
+    places += [(f"video_list[{index}].video_url", video["video_url"]) for index, video in videos]
+    for name, url in places:
+        if isinstance(url, str):
+            try:
+                ssrf_rules.check_reachable(url)
+            except AddressError:
+                problem = "a host on the public internet is expected: the provider cannot reach a private one"
+                raise bad_parameter(name, f"{problem}; sent: a URL of {len(url)} characters") from None
+
+
+def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:
+    """The uploads that the request names, all of them checked before anything is stored."""
+    places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
+    references = {name: image for name, image in places if isinstance(image, dict) and "ref" in image}
+    return {name: uploads.check(relay, tenant, name, image) for name, image in references.items()}
+
+
+def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes], account: str) -> dict[str, Any]:
+    """The recorded request as the provider of `account` takes it: in its dialect, `model_name` always said, images of
+    ours as bare base64 or as presigned URLs.
+
+    `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
+    """
+    profile = relay.provider_at(account).profile
+    body: dict[str, Any] = json.loads(json.dumps(task.request))
+    for name, holder, key in image_places(body):
+        if isinstance(holder[key], dict):
+            stored = holder[key]["s3"]
+            if profile.image_form == "url":
+                holder[key] = _url(relay, stored)
+            else:
+                holder[key] = base64.b64encode(at_hand.get(name) or _load(relay, stored)).decode()
+    return in_dialect(profile, task.kind, {**body, "model_name": model_name(relay, task)})
+
+
+def model_name(relay: Relay, task: Task) -> str:
+    return _model_name(relay, task.kind, task.request)
+
+
+def _model_name(relay: Relay, kind: str, body: Mapping[str, Any]) -> str:
+    """The client's model, the stack's default for the kind, or the provider's. Kling's own is retired."""
+    default = getattr(relay.settings, f"default_model_{kind.replace('-', '_')}", "")
+    named: str = body.get("model_name") or default or relay.provider.profile.default_model[kind]
+    return named
+
+
+def _store(relay: Relay, prefix: str, data: bytes) -> str:
+    header = images.read_header(data)
+    key = f"{prefix}.{header.extension}"
+    relay.s3.put_object(
+        Bucket=relay.settings.need("input_bucket"), Key=key, Body=data, ContentType=f"image/{header.format}"
+    )
+    return key
+
+
+def _load(relay: Relay, key: str) -> bytes:
+    data: bytes = relay.s3.get_object(Bucket=relay.settings.need("input_bucket"), Key=key)["Body"].read()
+    return data
+
+
+def _url(relay: Relay, key: str) -> str:
+    where = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
+    url: str = relay.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_URL_SECONDS)
+    return url
+
+
+def _hash(request: Request) -> str:
+    """What makes two requests the same: every field and every image byte."""
+    picture = {name: hashlib.sha256(data).hexdigest() for name, data in request.images.items()}
+    content = [request.kind, request.body, request.callback_url, request.external_task_id, picture]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,224 @@
+"""A request body, checked and normalised. Pure.
+
+What clients really send is forgiven: "", null, [] and {} are absent, unknown fields are left out, `duration` may be a
+number, a `data:` prefix is stripped, `model` counts where `model_name` is missing, `spelling` mends types. Fields and
+limits are in `schema`, rules between fields in `rules`, and what each model can do in `catalogue`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from kling_relay.api import json_body
+from kling_relay.errors import KlingError, bad_parameter
+from kling_relay.kinds import rules
+from kling_relay.kinds.fields import FIELDS, KINDS
+from kling_relay.media import images
+from kling_relay.tasks.s3_source import IMAGE_SUFFIXES, MAX_KEY_BYTES
+
+MAX_BODY_BYTES = 5_500_000  # Lambda itself takes 6 MB with everything around the body
+
+_MODES = {"std (high performance)": "std", "pro (high quality)": "pro"}  # YutoAI's page spells them so
+_MULTI_SHOT = {"true": True, "false": False}  # Kling's own sample writes it as a text
+
+
+@dataclass(slots=True)
+class Request:
+    """A body that passed every rule.
+
+    `body`: what goes upstream, without the two fields that are the client's own affair with us (`callback_url`,
+    `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`, an uploaded
+    one as {"ref": its s3:// reference}, one that was dropped into the input bucket as {"ref": its key}. `notes`: what
+    was let pass although it has no effect, for the log.
+    """
+
+    kind: str
+    body: dict[str, Any]
+    images: dict[str, bytes] = field(default_factory=dict)
+    callback_url: str | None = None
+    external_task_id: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def idempotency_key(given: str | None) -> str | None:
+    """The header `Idempotency-Key`. Raises KlingError where it is too long."""
+    if given is not None and len(given) > 255:
+        raise bad_parameter("Idempotency-Key", f"at most 255 characters are allowed; sent: {len(given)}")
+    return given or None
+
+
+def parse(kind: str, raw: bytes) -> Request:
+    """Check and normalise a request body; raises KlingError that names the field, the limit and what was sent."""
+    if kind not in KINDS:
+        raise KlingError(1202, f"no such kind of task: {kind[:64]!r}; there are {', '.join(KINDS)}")
+    if len(raw) > MAX_BODY_BYTES:
+        raise KlingError(
+            1201,
+            f"body: at most {MAX_BODY_BYTES} bytes fit into a request, {len(raw)} were sent: give the image as a URL, "
+            "or upload it (POST /kling/v1/uploads)",
+            http=413,
+        )
+    return check(kind, read(raw))
+
+
+def check(kind: str, given: dict[str, Any], folder: str | None = None) -> Request:
+    """Check and normalise what `read` returned. In a request that lies in a `folder` of the input bucket (its key with
+    the slash at the end) images may also be keys relative to that. Raises KlingError as `parse` does."""
+    try:
+        return _check(kind, given, folder)
+    except KlingError as error:
+        from kling_relay.api import error_messages  # only for refusals: nobody else pays for these imports
+
+        if not (hint := error_messages.misspelt(error.message, given)):
+            raise
+        raise KlingError(error.code, f"{error.message}; {hint}", http=error.http) from error
+
+
+def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
+    sent = _without_blanks(_known(given))
+    body = _convert(_forgiven(sent, KINDS[kind]), KINDS[kind])
+    rules.check(body)
+    elsewhere = sorted(sent.keys() - {"model", *KINDS[kind].__struct_fields__})
+    request = Request(kind, msgspec.to_builtins(body))
+    request.notes = [f"{name} is no field of {kind}: left out" for name in elsewhere if sent[name] is not False]
+    request.callback_url = request.body.pop("callback_url", None)
+    request.external_task_id = request.body.pop("external_task_id", None)
+    for name, holder, key in image_places(request.body):
+        beside = None if folder is None else _key(name, holder[key], folder)
+        holder[key] = _image(name, holder[key], request.images) if beside is None else {"ref": beside}
+    return request
+
+
+def image_places(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every place of `body` that holds an image: its name for people, the dict that holds it, and the key in there."""
+    for name in ("image", "image_tail", "static_mask"):
+        if name in body:
+            yield name, body, name
+    for index, item in enumerate(body.get("dynamic_masks", [])):
+        yield f"dynamic_masks[{index}].mask", item, "mask"
+    for index, item in enumerate(body.get("image_list", [])):
+        key = "image_url" if "image_url" in item else "image"
+        yield f"image_list[{index}].{key}", item, key
+
+
+def read(raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` holds; raises KlingError."""
+    if not raw.strip():
+        raise KlingError(1201, "body: a JSON object is expected, an empty body was sent")
+    try:
+        sent = json_body.decode(raw)
+    except (ValueError, RecursionError) as exc:
+        raise KlingError(
+            1201, f"body: a JSON object is expected, this is no JSON ({len(raw)} bytes were sent)"
+        ) from exc
+    if not isinstance(sent, dict):
+        from kling_relay.api import error_messages
+
+        raise KlingError(1201, f"body: a JSON object is expected, {error_messages.describe(sent)} was sent")
+    return sent
+
+
+def _known(sent: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sent.items() if name in FIELDS or name == "model"}
+
+
+def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
+    """`sent` as the schema wants it: without what is not in it, and with what clients write in other ways."""
+    body = {name: sent[name] for name in schema.__struct_fields__ if name in sent}
+    if "model" in sent:
+        body.setdefault("model_name", sent["model"])
+    if isinstance(body.get("dynamic_masks"), dict):  # two pages of the same provider say object, two say array
+        body["dynamic_masks"] = [body["dynamic_masks"]]
+    shots = body.get("multi_prompt")
+    for holder in (body, *(shots if isinstance(shots, list) else ())):
+        if isinstance(holder, dict) and "duration" in holder:
+            holder["duration"] = _digits(holder["duration"])
+    for name, spellings in (("mode", _MODES), ("multi_shot", _MULTI_SHOT)):
+        if isinstance(body.get(name), str):
+            body[name] = spellings.get(body[name], body[name])
+    return body
+
+
+def _without_blanks(value: Any, depth: int = 5) -> Any:
+    """Objects without their empty fields, down to where the schema ends; the entries of a list keep their places.
+
+    A whole number is one however it is written: 1.0 is 1.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list) and depth:
+        return [_without_blanks(item, depth - 1) for item in value]
+    if not isinstance(value, dict) or not depth:
+        return value
+    shorter = {name: _without_blanks(item, depth - 1) for name, item in value.items()}
+    return {name: item for name, item in shorter.items() if not _is_blank(item)}
+
+
+def _is_blank(value: Any) -> bool:
+    return value in (None, "", [], {}) or (isinstance(value, str) and value.isspace())
+
+
+def _digits(value: Any) -> Any:
+    """5 and 5.0 as "5"; everything else as it is."""
+    is_short = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 100
+    return str(int(value)) if is_short and value == int(value) else value
+
+
+def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
+    try:
+        return msgspec.convert(sent, schema)
+    except msgspec.ValidationError:
+        from kling_relay.api import type_coercion  # nobody else pays for msgspec's inspection
+
+        sent = type_coercion.mended(sent, schema)
+    try:
+        return msgspec.convert(sent, schema)
+    except msgspec.ValidationError as exc:
+        problem = str(exc)  # in words for programmers, which may repeat what was sent: only its path is used
+    place = re.search(r" - at `\$\.?([\w.\[\]]*)`\Z", problem)
+    path = place[1] if place else ""
+    missing = re.match(r"Object missing required field `(\w+)`", problem)
+    if missing:
+        raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "this field is required; it was not sent, or is empty")
+
+    from kling_relay.api import error_messages
+
+    raise error_messages.refusal(path, sent, schema)
+
+
+def _key(name: str, value: str, folder: str) -> str | None:
+    """The key of an image below `folder`; None for a text that names none: base64 has no dot, URLs have a scheme."""
+    start, is_named = value[:8].lower(), value[-6:].lower().endswith(IMAGE_SUFFIXES)
+    if start.startswith(("http://", "https://", "data:")) or not (is_named or start.startswith("s3://")):
+        return None
+    key = folder + value
+    if start.startswith("s3://") or {"", ".", ".."} & set(value.split("/")) or len(key.encode()) > MAX_KEY_BYTES:
+        problem = f"a key relative to this file's folder is expected, without .. and with at most {MAX_KEY_BYTES} bytes"
+        raise bad_parameter(name, f"{problem}, or a URL, or base64; sent: a text of {len(value)} characters")
+    return key
+
+
+def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
+    """A URL stays; an s3:// reference is marked as one; base64 is decoded, checked and kept in `found`."""
+    start = value.lstrip()[:8].lower()
+    if start.startswith(("http://", "https://", "s3://")):
+        value = value.strip()  # what is copied from a table ends with a line break
+    if start.startswith(("http://", "https://")):
+        if len(value) > 8192 or not re.fullmatch(r"https?://[^\s/]\S*", value, re.IGNORECASE):
+            problem = "a URL has a host, no blanks and at most 8192 characters"
+            raise bad_parameter(name, f"{problem}; sent: a text of {len(value)} characters")
+        return value
+    if start.startswith("s3://"):  # an upload, which intake looks at
+        return {"ref": value}
+    text = value.partition(",")[2] if start.startswith("data:") else value
+    try:
+        data = json_body.image_bytes(text)
+        images.check(data)
+    except ValueError as exc:
+        raise bad_parameter(name, f"{exc}; sent: a text of {len(value)} characters") from exc
+    found[name] = data
+    return {"inline": name}

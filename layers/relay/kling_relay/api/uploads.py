@@ -1,0 +1,168 @@
+"""Images that are in the input bucket before their task is: uploaded there with a form of ours and named by `s3://`
+reference, or dropped below inbox/ and named by their key.
+
+A task takes a copy of the very bytes that were checked: an upload can be written again, named by several tasks, or end.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from kling_relay.api import json_body
+from kling_relay.errors import KlingError, bad_parameter
+from kling_relay.media import images
+from kling_relay.services import Relay
+from kling_relay.tasks.s3_source import spellings
+
+_EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
+_OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+_URL_SECONDS = 3600
+_ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, written again, empty
+
+
+class MissingImage(KlingError):
+    """A request names an image of the inbox that is not there. It may still be on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image in the input bucket that passed the checks. `version`: the object's, where its task is about that one.
+    `dropped`: it lies below inbox/ and is its owner's, whatever becomes of the task."""
+
+    key: str
+    etag: str
+    header: images.ImageHeader
+    version: str | None = None
+    dropped: bool = False
+
+
+def offer(relay: Relay, tenant: str, body: bytes) -> dict[str, Any]:
+    """Where and how to upload one image, and what to write into a request afterwards."""
+    content_type, size = _wanted(body)
+    bucket = relay.settings.need("input_bucket")
+    key = f"uploads/{tenant}/{secrets.token_hex(16)}.{_EXTENSIONS[content_type]}"
+    form = relay.s3.generate_presigned_post(
+        bucket,
+        key,
+        Fields={"Content-Type": content_type},
+        Conditions=[
+            {"Content-Type": content_type},
+            ["content-length-range", size or 1, size or images.MAX_BYTES],
+        ],
+        ExpiresIn=_URL_SECONDS,
+    )
+    expires_at = relay.clock.now_ms() + _URL_SECONDS * 1000
+    upload = {"url": form["url"], "fields": form["fields"]}
+    return {"upload": upload, "image": f"s3://{bucket}/{key}", "expires_at": expires_at}
+
+
+def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Upload:
+    """The image behind a request's {"ref": ...}, checked as an inline one is. Raises KlingError that names `field`; for
+    uploads in the same words whether it is missing, somebody else's, or none of ours."""
+    bucket, dropped, version = relay.settings.need("input_bucket"), False, image.get("version")
+    if not image["ref"][:5].lower().startswith("s3://"):  # only request.check makes these, for files of the inbox
+        keys, dropped = [image["ref"]] if version else spellings(image["ref"]), True
+    else:
+        form = rf"s3://{re.escape(bucket)}/(uploads/{re.escape(tenant)}/[0-9a-f]{{32}}\.(?:jpg|png))"
+        if (match := re.fullmatch(form, image["ref"])) is None:
+            raise _unknown(field, dropped)
+        keys = [match[1]]
+    key, answer = _open(relay, field, keys, version, dropped)
+    size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+    try:
+        with answer["Body"] as stream:
+            if size > images.MAX_BYTES:
+                raise images.ImageError(f"at most {images.MAX_BYTES} bytes (10 MB) are allowed, the image has {size}")
+            header = images.check(stream.read())
+    except images.ImageError as exc:
+        raise bad_parameter(field, f"{exc}; sent: an uploaded image") from exc
+    return Upload(key, answer["ETag"], header, version, dropped)
+
+
+def _open(relay: Relay, field: str, keys: list[str], version: str | None, dropped: bool) -> tuple[str, Any]:
+    """The first of `keys` that is there, and its object, no longer than an image may be. Raises KlingError."""
+    refusal = _unknown(field, dropped)
+    for key in keys:
+        wanted = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
+        wanted |= {"VersionId": version} if version else {}
+        try:
+            return key, relay.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
+        except ClientError as exc:
+            if (absent := _absent(exc, field, dropped)) is None:
+                raise
+            refusal = absent
+    raise refusal
+
+
+def keep(relay: Relay, field: str, upload: Upload, prefix: str) -> dict[str, str]:
+    """Copy a checked image to where the inline images of its task are. What a task's row says of it."""
+    bucket, key = relay.settings.need("input_bucket"), f"{prefix}.{upload.header.extension}"
+    source = {"Bucket": bucket, "Key": upload.key} | ({"VersionId": upload.version} if upload.version else {})
+    try:
+        relay.s3.copy_object(
+            Bucket=bucket,
+            Key=key,
+            CopySource=source,
+            CopySourceIfMatch=upload.etag,
+            ContentType=f"image/{upload.header.format}",
+            MetadataDirective="REPLACE",
+            TaggingDirective="REPLACE",  # its owner's tags are no affair of ours, nor do we have the right to them
+        )
+    except ClientError as exc:
+        if (refusal := _absent(exc, field, upload.dropped)) is None:
+            raise
+        raise refusal from exc
+    return {"s3": key} if upload.dropped else {"s3": key, "upload": upload.key}
+
+
+def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
+    """The refusal of an image that is not there; None where S3 has another trouble."""
+    status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
+    if status not in _ABSENT:
+        return None
+    if dropped and status == 416:
+        return bad_parameter(field, "the object is empty: 0 bytes were sent")
+    return _unknown(field, dropped)
+
+
+def _unknown(field: str, dropped: bool) -> KlingError:
+    if dropped:
+        problem = "there is no such object beside the request; its name and folder have to be exactly these"
+        return MissingImage(1201, f"{field}: {problem}")
+    wanted = 'the "image" that POST /kling/v1/uploads answered is expected, after its upload'
+    return bad_parameter(field, f"{wanted}; sent: an s3:// reference that is no upload of yours")
+
+
+def _wanted(body: bytes) -> tuple[str, int | None]:
+    try:
+        sent = json_body.decode(body)
+    except (ValueError, RecursionError):
+        sent = None
+    if not isinstance(sent, dict):
+        raise KlingError(1201, f"body: a JSON object is expected; {len(body)} bytes of something else were sent")
+    content_type, size = _plain_type(sent.get("content_type")), sent.get("size")
+    if not isinstance(content_type, str) or content_type not in _EXTENSIONS:
+        shown = repr(content_type[:32]) if isinstance(content_type, str) else json.dumps(content_type)[:32]
+        raise bad_parameter("content_type", f"one of {', '.join(_EXTENSIONS)} is expected; sent: {shown}")
+    if isinstance(size, float) and size.is_integer():
+        size = int(size)  # JSON has one kind of number
+    if isinstance(size, str) and re.fullmatch(r"[0-9]{1,9}", size):
+        size = int(size)  # form builders send every value as text
+    if size is not None and (type(size) is not int or not 1 <= size <= images.MAX_BYTES):
+        problem = f"a whole number of bytes from 1 to {images.MAX_BYTES} (10 MB) is expected"
+        raise bad_parameter("size", f"{problem}; sent: {json.dumps(size)[:32]}")
+    return content_type, size
+
+
+def _plain_type(sent: Any) -> Any:
+    """Return a media type in the one spelling that the form names: RFC 9110 section 8.3 has it in any case and with
+    parameters, and many programs write image/jpg."""
+    if not isinstance(sent, str):
+        return sent
+    plain = sent.partition(";")[0].strip().lower()
+    return _OTHER_NAMES.get(plain, plain)

@@ -1,0 +1,98 @@
+"""The rules between the fields of one body, which no type can say. Pure. What a model can do is `catalogue`'s."""
+
+import json
+
+import msgspec
+from msgspec import Struct
+
+from kling_relay.errors import bad_parameter
+from kling_relay.kinds.fields import CameraControl, FreeCameraControl, Image2Video, OmniVideo, Text2Video
+
+_MOST_REFERENCES = 7  # images and elements of an omni-video
+_MOST_BESIDE_A_VIDEO = 4
+_MOST_ELEMENTS_AFTER_A_FRAME = 3
+
+
+def check(body: Struct) -> None:
+    """Raises KlingError that names the field, the rule and what was sent."""
+    if isinstance(body, Image2Video):
+        _check_pictures(body)
+    if isinstance(body, Text2Video | OmniVideo):
+        _check_prompt(body)
+    if isinstance(body, OmniVideo):
+        _check_references(body)
+    if isinstance(body, Image2Video | Text2Video):
+        if body.camera_control is not None:
+            _check_camera(body.camera_control)
+        if body.voice_list and body.sound != "on":
+            raise bad_parameter("voice_list", f'needs sound "on"; sent: {json.dumps(body.sound)}')
+    if isinstance(body, Image2Video | Text2Video | OmniVideo) and body.multi_shot:
+        _check_shots(body)
+
+
+def _check_pictures(body: Image2Video) -> None:
+    if body.image is None and body.image_tail is None:
+        raise bad_parameter("image", "at least one of image and image_tail is required, neither was sent")
+    brushes = body.static_mask is not None or body.dynamic_masks is not None
+    groups = {
+        "image_tail": body.image_tail is not None,
+        "dynamic_masks/static_mask": brushes,
+        "camera_control": body.camera_control is not None,
+    }
+    used = [name for name, present in groups.items() if present]
+    if len(used) > 1:
+        raise bad_parameter(used[0], f"cannot be used together with {used[1]}: choose one of {', '.join(groups)}")
+    if body.element_list and body.voice_list:
+        raise bad_parameter("voice_list", "cannot be used together with element_list")
+
+
+def _check_prompt(body: Text2Video | OmniVideo) -> None:
+    """What comes from text needs one; image2video is known to work without."""
+    if body.prompt is None and not (body.multi_shot and body.shot_type == "customize"):
+        raise bad_parameter("prompt", 'this field is required unless multi_shot is true with shot_type "customize"')
+
+
+def _check_camera(camera: CameraControl | FreeCameraControl) -> None:
+    if camera.type not in (None, "simple"):
+        if camera.config is not None:
+            raise bad_parameter("camera_control.config", f'is only for type "simple"; sent: type {camera.type!r}')
+        return
+    moves = [] if camera.config is None else [value for value in msgspec.structs.astuple(camera.config) if value]
+    if len(moves) != 1:
+        raise bad_parameter(
+            "camera_control.config", f'type "simple" needs exactly one value that is not zero; sent: {len(moves)}'
+        )
+
+
+def _check_shots(body: Image2Video | Text2Video | OmniVideo) -> None:
+    if body.shot_type is None:
+        raise bad_parameter("shot_type", "is required when multi_shot is true")
+    if body.shot_type != "customize":
+        return
+    if not body.multi_prompt:
+        raise bad_parameter("multi_prompt", 'is required when shot_type is "customize" (1 to 6 shots)')
+    total, asked = sum(int(shot.duration) for shot in body.multi_prompt), int(body.duration or "5")
+    if total != asked:
+        raise bad_parameter(
+            "multi_prompt", f"the shots must last {asked} s together, as duration says; sent: {total} s"
+        )
+
+
+def _check_references(body: OmniVideo) -> None:
+    pictures, elements, videos = body.image_list or [], body.element_list or [], body.video_list or []
+    frames = {picture.type for picture in pictures}
+    most = _MOST_BESIDE_A_VIDEO if videos else _MOST_REFERENCES
+    count = len(pictures) + len(elements)
+    if count > most:
+        beside = " beside a video" if videos else ""
+        raise bad_parameter("image_list/element_list", f"at most {most} together are allowed{beside}; sent: {count}")
+    if "end_frame" in frames and "first_frame" not in frames:
+        raise bad_parameter("image_list", "an end_frame needs a first_frame, none was sent")
+    if "first_frame" in frames and len(elements) > _MOST_ELEMENTS_AFTER_A_FRAME:
+        most = _MOST_ELEMENTS_AFTER_A_FRAME
+        raise bad_parameter("element_list", f"at most {most} are allowed with a first_frame; sent: {len(elements)}")
+    if videos and body.sound == "on":
+        raise bad_parameter("sound", 'must be "off" with video_list; sent: "on"')
+    edits = any(video.refer_type != "feature" for video in videos)
+    if body.aspect_ratio is None and "first_frame" not in frames and not edits:
+        raise bad_parameter("aspect_ratio", "is required without a first_frame or a video to edit; it was not sent")

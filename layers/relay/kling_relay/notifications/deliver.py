@@ -1,0 +1,183 @@
+"""Tells what a task's notices have to tell: the result of a dropped file, an event on the stack's bus, and a webhook to
+the client's `callback_url`.
+
+At least once: a death between the telling and its note repeats it under the same id.
+"""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from kling_relay import client_view
+from kling_relay.dynamodb import LostRace
+from kling_relay.notifications import result_file
+from kling_relay.observability import Metric, logger
+from kling_relay.security import callback_tokens
+from kling_relay.services import Relay
+from kling_relay.tasks import notification
+from kling_relay.tasks.notification import Notice
+from kling_relay.tasks.task import Phase, Task
+from kling_relay.transfer import fetch
+from kling_relay.transfer.fetch import FetchError
+
+WEBHOOK_SECONDS = 15.0  # Standard Webhooks asks for 15 to 30
+WEBHOOKS_AT_ONCE = 3  # of one tenant: an account may have ten functions at once, and its clients need some of them
+_PERMIT_MS = 30_000  # longer than a webhook takes; a function that dies keeps its permit so long
+_MOST_LOOKS = 50  # a task has five notices at most: more than this in one call means that somebody is fighting with us
+
+
+def hand_over(relay: Relay, task: Task) -> None:
+    """Have functions/notify_client tell what is due of a task now."""
+    due = notification.next_at(task.notices)
+    if due is not None and due <= relay.clock.now_ms():
+        hand_over_id(relay, task.id)
+
+
+def hand_over_id(relay: Relay, task_id: str) -> bool:
+    """Never raises: the sweeper does the same a minute later. False where it did not come about."""
+    function, payload = relay.settings.need("notify_function"), json.dumps({"task_id": task_id})
+    try:
+        relay.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
+    except Exception as exc:
+        logger.warning("notices_left_to_the_sweeper", extra={"task_id": task_id, "error": type(exc).__name__})
+        return False
+    return True
+
+
+def tell(relay: Relay, task_id: str, must_end_by: int) -> None:
+    """Everything that is due of one task, until `must_end_by` (ms). Raises what AWS raises; a webhook that fails is no
+    error, it has its slots."""
+    unsent: set[int] = set()
+    for _ in range(_MOST_LOOKS):
+        task = relay.table.get(task_id)
+        now = relay.clock.now_ms()
+        if task is None or now + (WEBHOOK_SECONDS + 2) * 1000 > must_end_by:
+            return
+        notice = next((one for one in task.notices if _is_due(one, now, unsent)), None)
+        if notice is None:
+            return
+        try:
+            if notice.event and notice.number not in unsent:
+                _send_event(relay, task, notice, unsent)
+            else:
+                _send_webhook(relay, task, notice)
+        except LostRace:  # somebody else told or appended one: look again
+            continue
+
+
+def _is_due(notice: Notice, now: int, unsent: set[int]) -> bool:
+    """Whether there is something to do for `notice` now. One whose event the bus did not take still has its webhook."""
+    return (notice.event and notice.number not in unsent) or (notice.webhook == "due" and notice.next_at <= now)
+
+
+def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> None:
+    entry = {
+        "EventBusName": relay.settings.need("event_bus"),
+        "Source": "kling-relay",
+        "DetailType": notification.EVENTS[notice.status],
+        "Detail": json.dumps(event_detail(relay, task, notice)),
+    }
+    try:
+        result_file.write(relay, task)
+        answer = relay.events.put_events(Entries=[entry])
+        error = answer["Entries"][0].get("ErrorCode", "refused") if answer.get("FailedEntryCount") else ""
+    except (BotoCoreError, ClientError, RuntimeError) as exc:
+        error = type(exc).__name__
+    if error:
+        unsent.add(notice.number)
+        logger.warning("event_not_sent", extra={"task_id": task.id, "error": error})
+        return
+    _note(relay, task, notice, replace(notice, event=False))
+    logger.info("event_sent", extra={"task_id": task.id, "task_status": notice.status})
+
+
+def event_detail(relay: Relay, task: Task, notice: Notice) -> dict[str, Any]:
+    """The `detail` of an event, version 1. Who reads it needs no key of ours: the videos are named by bucket and key,
+    never by a signed URL, and prompts stay out."""
+    detail: dict[str, Any] = {
+        "version": notification.SCHEMA,
+        "id": notice.id(task.id),
+        "sequence": notice.number,
+        "task_id": task.id,
+        "external_task_id": task.external_task_id,
+        "tenant": task.tenant,
+        "kind": task.kind,
+        "task_status": notice.status,
+        "task_status_msg": task.reason if notice.status == "failed" else "",
+        "created_at": task.created_at,
+        "updated_at": notice.at,
+        "videos": [],
+    }
+    if notice.status == "succeed" and task.phase is Phase.SUCCEEDED:
+        detail["videos"] = client_view.places(relay, task)
+        detail["final_unit_deduction"] = task.units
+    return detail
+
+
+def _send_webhook(relay: Relay, task: Task, notice: Notice) -> None:
+    if task.callback_url is None:  # the client has deleted the task, and with it where to tell
+        _note(relay, task, notice, replace(notice, webhook="gone"))
+        return
+    now = relay.clock.now_ms()
+    permit = relay.permits.take(f"webhooks#{task.tenant}", WEBHOOKS_AT_ONCE, now, now + _PERMIT_MS)
+    if permit is None:  # the sweeper hands it over again; to wait here would keep a function from others
+        logger.info("webhook_put_off", extra={"task_id": task.id, "task_status": notice.status})
+        _note(relay, task, notice, notification.put_off(notice, now))
+        return
+    try:
+        begun = notification.tried(notice, now)
+        task = relay.outbox.note(task, begun)  # whoever loses this race does not send
+        body = notification.webhook_body(client_view.task_object(relay, task), notice)
+        status, retry_after, answer = _post(relay, task, notice, body)
+    finally:
+        relay.permits.release(permit)
+    now = relay.clock.now_ms()
+    ended = notification.answered(begun, answer, status=status, retry_after=retry_after, now=now)
+    logger.info(
+        "webhook_sent",
+        extra={
+            "task_id": task.id,
+            "task_status": notice.status,
+            "webhook": ended.webhook,
+            "answer": answer,
+            "tries": ended.tries,
+        },
+    )
+    _note(relay, task, begun, ended)
+    if ended.webhook == "delivered":
+        relay.measure({Metric.NOTICE_SECONDS: max(0, now - notice.at) / 1000})
+    elif ended.webhook != "due":
+        relay.measure({Metric.WEBHOOKS_FAILED: 1})
+
+
+def _note(relay: Relay, task: Task, before: Notice, after: Notice) -> None:
+    """Write what has become of a notice, also where others were appended meanwhile; not where it is not as it was
+    `before`: then somebody else is at it."""
+    current: Task | None = task
+    while current is not None and before in current.notices:
+        try:
+            relay.outbox.note(current, after)
+            return
+        except LostRace:
+            current = relay.table.get(task.id)
+
+
+def _post(relay: Relay, task: Task, notice: Notice, body: bytes) -> tuple[int | None, int | None, str]:
+    """The receiver's status and Retry-After (s), and what to remember of its answer: never its words."""
+    now = relay.clock.now_ms()
+    secrets = relay.signing.secrets(relay.keyring, task.tenant, now)
+    headers = callback_tokens.signed(secrets, notice.id(task.id), str(now // 1000), body)
+    headers["Content-Type"] = "application/json"
+    try:
+        answer = fetch.post(
+            task.callback_url or "",
+            body,
+            headers,
+            deadline_seconds=WEBHOOK_SECONDS,
+            local=relay.settings.allow_local_webhooks == "1",
+        )
+    except FetchError as exc:
+        return None, None, exc.reason
+    return answer.status, answer.retry_after, str(answer.status)

@@ -1,0 +1,80 @@
+"""Why a task failed, as one of a few kinds, and what its operator or its client can do about it. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kling_relay.tasks.task import Failure, Phase, Task
+
+
+class Kind(StrEnum):
+    """`task.Failure`, where EXPIRED is told apart by what the time was over for; and what its owner has cancelled."""
+
+    CONTENT = "content"
+    REFUSED = "refused"
+    PROVIDER = "provider"
+    NOT_COPIED = "not_copied"
+    SLOW = "slow"
+    UNCONFIRMED = "unconfirmed"
+    UNSENT = "unsent"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """`title`: what happened, in a few words. `remedy`: what to do. `ours`: an operator has something to do."""
+
+    title: str
+    remedy: str
+    ours: bool = True
+
+
+ADVICE: dict[Kind, Advice] = {
+    Kind.NOT_COPIED: Advice(
+        "Rendered and paid, not copied",
+        "The video lies at the provider and is looked for every six hours, for 30 days. Once what the reason names is "
+        "put right, copy it at once: the button at the task, or make retry-archive TASK=…",
+    ),
+    Kind.UNCONFIRMED: Advice(
+        "Nobody knows whether it was sent",
+        "It may have been billed. make reconcile asks the provider for it; a late video is still delivered. Only its "
+        "client should send it again.",
+    ),
+    Kind.SLOW: Advice(
+        "The provider did not finish in time",
+        "It is watched for 30 days, and a late video is still delivered. If there are many, ask the provider.",
+    ),
+    Kind.UNSENT: Advice(
+        "Never sent",
+        "Nothing was charged; its client may send it again. The reason names what it waited for: a pause (make "
+        "resume), the provider's account, or room there.",
+    ),
+    Kind.PROVIDER: Advice(
+        "The render failed at the provider",
+        "Its client may send it again. If there are many of one model, ask the provider; the units say what it took.",
+    ),
+    Kind.CONTENT: Advice(
+        "Stopped by the provider's content rules",
+        "The same prompt and image will be stopped again: its client has to change them.",
+        ours=False,
+    ),
+    Kind.REFUSED: Advice(
+        "Refused by the provider",
+        "Nothing was charged. The reason names what its client has to correct. If all are refused, compare the "
+        "provider's profile (parameter Provider) with its documentation.",
+        ours=False,
+    ),
+    Kind.CANCELLED: Advice("Cancelled by its owner", "Nothing to do; nothing was charged.", ours=False),
+}
+
+
+def kind_of(task: Task) -> Kind | None:
+    """Why `task` failed; None for one whose client sees no failure."""
+    if task.phase is not Phase.FAILED and task.phase is not Phase.EXPIRED:
+        return None
+    if task.failure is None:
+        return Kind.CANCELLED
+    if task.failure is not Failure.EXPIRED:
+        return Kind(task.failure)
+    if task.upstream_id is None:
+        return Kind.UNSENT if task.unsure_since is None else Kind.UNCONFIRMED
+    return Kind.SLOW if task.rendered_at is None else Kind.NOT_COPIED

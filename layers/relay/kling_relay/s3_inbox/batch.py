@@ -1,0 +1,134 @@
+"""A list of requests, one a line (`*.tasks.jsonl`): handed out as one message a line, each of which makes a task.
+
+A message says where in the object its line stands, so that it stays small however long the line is.
+"""
+
+import codecs
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from kling_relay.api import request
+from kling_relay.api.request import MAX_BODY_BYTES, Request
+from kling_relay.errors import KlingError, bad_parameter
+from kling_relay.kinds.fields import KINDS
+from kling_relay.notifications import result_file
+from kling_relay.observability import logger
+from kling_relay.services import Relay
+from kling_relay.tasks.s3_source import Source
+
+MOST_LINES = 10_000
+MOST_BYTES = 64 * 1024 * 1024
+_MESSAGES_AT_ONCE = 10  # SQS takes no more
+_RESERVE_MS = 15_000  # with less time left, the rest is handed out by another call
+_ABSENT = {403, 404}
+_DAY_SECONDS = 86_400
+_LONGEST_LIFE_DAYS = 31  # of a task: what counts it lives as long
+_GONE = "the object was deleted before it was read"
+
+
+def hand_out(relay: Relay, source: Source, first: int, left_ms: Callable[[], int]) -> None:
+    """Queue the lines of a list, from number `first` on. What is queued twice makes no second task."""
+    try:
+        places = list(_places(_get(relay, source)))
+        if not places:
+            raise KlingError(1201, "the file has no lines: one request a line is expected")
+        if len(places) > MOST_LINES:
+            raise KlingError(1201, f"at most {MOST_LINES} lines are allowed, the file has {len(places)}")
+    except KlingError as exc:
+        result_file.reject(relay, source, exc)
+        return
+    now = relay.clock.now_ms()
+    days = relay.settings.task_retention_days + _LONGEST_LIFE_DAYS
+    ends = now // 1000 + days * _DAY_SECONDS
+    if relay.tallies.begin(source.tag, lines=len(places), last=places[-1][0], expires_at=ends):
+        result_file.summarise(relay, source)
+        return
+    rest = [place for place in places if place[0] >= first]
+    for at in range(0, len(rest), _MESSAGES_AT_ONCE):
+        if left_ms() < _RESERVE_MS and at:
+            send(relay, [{"source": source.as_dict(), "from_line": rest[at][0]}])
+            return
+        send(relay, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
+    relay.tallies.handed_out(source.tag, now)
+    logger.info("lines_handed_out", extra={"lines": len(places)})
+    result_file.summarise(relay, source)
+
+
+def one(relay: Relay, source: Source, message: dict[str, Any]) -> Request:
+    """The request of one line. Raises KlingError."""
+    start, length = message["start"], message["length"]
+    if length > MAX_BODY_BYTES:
+        raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the line has {length}")
+    return request_of(_get(relay, source, Range=f"bytes={start}-{start + length - 1}"), source.folder)
+
+
+def request_of(raw: bytes, folder: str) -> Request:
+    """A whole request with its `kind` inside. Raises KlingError."""
+    sent = request.read(utf8(raw))
+    kind = sent.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        said = "it was not sent" if kind is None else f"sent: {json.dumps(kind)[:64]}"
+        raise bad_parameter("kind", f"one of {', '.join(KINDS)} is expected; {said}")
+    return request.check(kind, sent, folder)
+
+
+def _get(relay: Relay, source: Source, **part: str) -> bytes:
+    try:
+        found = relay.s3.get_object(Bucket=source.bucket, Key=source.key, VersionId=source.version, **part)
+    except ClientError as exc:
+        if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
+            raise
+        raise KlingError(1201, _GONE) from exc
+    with found["Body"] as stream:
+        if found["ContentLength"] > MOST_BYTES:
+            raise KlingError(1201, f"at most {MOST_BYTES} bytes are allowed, the file has {found['ContentLength']}")
+        data: bytes = stream.read()
+    return data
+
+
+def utf8(raw: bytes) -> bytes:
+    """JSON as UTF-8: Windows PowerShell writes UTF-16. What cannot be decoded stays as it is, for the refusal."""
+    codec = json.detect_encoding(raw)
+    try:
+        return raw if codec.startswith("utf-8") else raw.decode(codec).encode()
+    except ValueError:
+        return raw
+
+
+def _places(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Number, first byte and length of every line that is not blank, be it UTF-8 or UTF-16."""
+    codec = json.detect_encoding(data[:4])
+    big = codec == "utf-16-be" or data.startswith(codecs.BOM_UTF16_BE)
+    newline = "\n".encode("utf-16-be" if big else "utf-16-le" if codec.startswith("utf-16") else "utf-8")
+    start, number = 0, 1
+    while start < len(data):
+        end = _find(data, newline, start)
+        if data[start:end].strip(b" \t\r\n\0"):
+            yield number, start, end - start
+        start, number = end + len(newline), number + 1
+
+
+def _find(data: bytes, newline: bytes, start: int) -> int:
+    """The next `newline` whose bytes do not belong to two characters, or the end."""
+    end = data.find(newline, start)
+    while end >= 0 and (end - start) % len(newline):
+        end = data.find(newline, end + 1)
+    return len(data) if end < 0 else end
+
+
+def _message(source: Source, line: int, start: int, length: int) -> dict[str, Any]:
+    return {"source": {**source.as_dict(), "line": line}, "start": start, "length": length}
+
+
+def send(relay: Relay, messages: list[dict[str, Any]], delay_seconds: int = 0) -> None:
+    """Queue messages of at most a batch. Raises RuntimeError if not all were taken."""
+    later = {"DelaySeconds": delay_seconds} if delay_seconds else {}
+    entries: list[dict[str, Any]] = [
+        {"Id": str(number), "MessageBody": json.dumps(message), **later} for number, message in enumerate(messages)
+    ]
+    answer = relay.queues.send_message_batch(QueueUrl=relay.settings.need("intake_queue_url"), Entries=entries)
+    if answer.get("Failed"):
+        raise RuntimeError(f"{len(answer['Failed'])} of {len(entries)} messages could not be queued")

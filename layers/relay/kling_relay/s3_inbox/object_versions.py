@@ -1,0 +1,54 @@
+"""Which version of an object came first with the same bytes.
+
+A change of an object's metadata, storage class or encryption copies the object onto itself: a new version of the same
+bytes. It is paid for once, so all of these versions share the identity of the first.
+"""
+
+import hashlib
+import itertools
+from typing import Any
+
+from kling_relay.notifications import result_file
+from kling_relay.services import Relay
+from kling_relay.tasks.s3_source import Source
+
+_MOST_COMPARED_BYTES = 64 * 1024 * 1024  # a list of requests; images are smaller
+
+
+def original(relay: Relay, source: Source) -> Source:
+    """The oldest version of the same key from which on all bytes are those of `source`; `source` itself if there is no
+    older one.
+
+    Overwritten versions are removed after seven days. The result of the key names the original for longer.
+    """
+    found = relay.s3.list_object_versions(Bucket=source.bucket, Prefix=source.key)  # newest first, this key first
+    listed = [one for one in found.get("Versions", []) if one["Key"] == source.key]
+    older = itertools.dropwhile(lambda one: one["VersionId"] != source.version, listed)
+    first = newest = next(older, None)
+    if first is None:
+        return source
+    for one in older:
+        if not _same_bytes(relay, source.bucket, first, one):
+            return Source(source.bucket, source.key, first["VersionId"])
+        first = one
+    version: str = first["VersionId"]
+    told = result_file.version_told(relay, source)
+    if first is not newest and told and told not in {one["VersionId"] for one in listed}:
+        version = told
+    return Source(source.bucket, source.key, version)
+
+
+def _same_bytes(relay: Relay, bucket: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """An ETag may change with the encryption, or if parts become one."""
+    if one["ETag"] == other["ETag"] or one["Size"] != other["Size"]:
+        return bool(one["Size"] == other["Size"])
+    return one["Size"] <= _MOST_COMPARED_BYTES and _digest(relay, bucket, one) == _digest(relay, bucket, other)
+
+
+def _digest(relay: Relay, bucket: str, one: dict[str, Any]) -> bytes:
+    found = relay.s3.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+    digest = hashlib.sha256()
+    with found["Body"] as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.digest()

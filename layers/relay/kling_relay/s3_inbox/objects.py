@@ -1,0 +1,265 @@
+"""What becomes of an object below inbox/ of the input bucket: a task of its own, the tasks of its lines, or settings.
+
+Whatever can be said about an upload is said in its result (`results`); an error that another try may get over, AWS's
+own most of all, is raised, and the message comes again.
+"""
+
+from collections.abc import Callable
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from kling_relay.api import creation, request
+from kling_relay.api.request import MAX_BODY_BYTES, Request
+from kling_relay.api.uploads import MissingImage
+from kling_relay.errors import KlingError, Refusal, bad_parameter
+from kling_relay.notifications import result_file
+from kling_relay.observability import logger
+from kling_relay.s3_inbox import batch, object_versions
+from kling_relay.services import Relay
+from kling_relay.tasks.s3_source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source, spellings
+from kling_relay.tasks.task import Task
+
+# What an image's metadata may say, as x-amz-meta-negative-prompt; everything else in there is other programs'.
+_IN_METADATA = (
+    *("prompt", "negative_prompt", "model_name", "mode", "duration", "cfg_scale", "sound"),
+    *("callback_url", "external_task_id"),
+)
+_TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
+_ABSENT = {403, 404}  # denied (without the right to list), or missing
+_WAIT_SECONDS = 300  # for a picture that a request names: `aws s3 sync` sends the small request first
+_FIRST_LOOK_SECONDS = 5
+_MOST_SECONDS_BETWEEN = 60
+
+
+def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -> None:
+    """Handle one message of the queue: an event of S3, or one of `lines`. Can be repeated."""
+    source = _source_of(relay, message)
+    logger.append_keys(object=source.tag)
+    if source.line:
+        take(relay, source, left_ms, lambda: batch.one(relay, source, message), lambda: _wait(relay, source, message))
+        return
+    role = source.role
+    if role is Role.LITTER:
+        logger.info("file_ignored")
+        return
+    copied = message.get("detail", {}).get("reason") == "CopyObject"  # as S3 names the call that made the object
+    original = object_versions.original(relay, source) if copied else source
+    if role is Role.IMAGE:
+        _take_image(relay, source, original, left_ms)
+    elif role is Role.MANIFEST:
+        take(relay, original, left_ms, lambda: _manifest(relay, source), lambda: _wait(relay, original, message))
+    elif role is Role.LINES:
+        batch.hand_out(relay, original, message.get("from_line", 1), left_ms)
+    elif role is Role.UNKNOWN:
+        what = "a folder" if source.key.endswith("/") else "no name of these"
+        result_file.reject(relay, source, KlingError(1201, f"{_TAKEN} are taken; sent: {what}"))
+    else:
+        _take_settings(relay, source, left_ms)
+
+
+def give_up(relay: Relay, message: dict[str, Any], error: str) -> None:
+    """The last try has failed: the upload's result says so. A message that is redriven later may still make a task."""
+    source = _source_of(relay, message)
+    if relay.table.get(source.task_id(relay.keyring)) is None:
+        result_file.reject(relay, source, KlingError(5000, f"could not be handled ({error}): ask the operator"))
+
+
+def _source_of(relay: Relay, message: dict[str, Any]) -> Source:
+    source = Source.of_event(message["detail"]) if "detail" in message else Source(**message["source"])
+    if source.bucket != relay.settings.need("input_bucket") or not source.key.startswith(INBOX):
+        raise ValueError("a message about an object that is none of the inbox")  # the rule lets none through
+    return source
+
+
+def take(
+    relay: Relay,
+    source: Source,
+    left_ms: Callable[[], int],
+    asked: Callable[[], Request | None],
+    waits: Callable[[], bool] = lambda: False,
+) -> None:
+    """Make the one task of `source`, or find it, and write its result. `asked` reads the request, and is not called
+    where there is a task already; None where there is none to be made yet. `waits` puts the request off if a picture
+    that it names is missing, and returns False after the last time."""
+    task_id = source.task_id(relay.keyring)
+    task = relay.table.get(task_id)
+    if task is None:
+        try:
+            if (wanted := asked()) is None:
+                return
+            task = creation.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
+        except KlingError as exc:
+            if isinstance(exc, MissingImage) and waits():
+                return
+            passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, Refusal))
+            if passes:  # a later try of the same message finds the task, or makes it
+                raise
+            task = relay.table.get(task_id)  # refused by the provider; or somebody else was faster
+            if task is None:
+                result_file.reject(relay, source, exc)
+                return
+    _tell(relay, source, task)
+
+
+def _wait(relay: Relay, source: Source, message: dict[str, Any]) -> bool:
+    """Queue the message once more, later each time. Whether it still may wait. What is queued twice makes no second
+    task."""
+    now = relay.clock.now_ms()
+    waited_ms = now - message.setdefault("waits_since", now)
+    if waited_ms >= relay.settings.scaled_ms(_WAIT_SECONDS):
+        return False
+    first, most = relay.settings.scaled_ms(_FIRST_LOOK_SECONDS), relay.settings.scaled_ms(_MOST_SECONDS_BETWEEN)
+    batch.send(relay, [message], max(1, min(first + waited_ms // 2, most) // 1000))
+    result_file.note(relay, source, "waits some minutes for a picture that it names and that is not there yet")
+    return True
+
+
+def _tell(relay: Relay, source: Source, task: Task) -> None:
+    """The result of `source` tells of `task`, also where that was made of another upload: one `external_task_id`, one
+    task."""
+    if task.source == source.as_dict():
+        result_file.write(relay, task)
+    else:
+        message = f"external_task_id: the same request came before, as task {task.id}"
+        result_file.reject(relay, source, KlingError(1201, message))
+
+
+def _take_image(relay: Relay, source: Source, original: Source, left_ms: Callable[[], int]) -> None:
+    """Make the task of `original` with the bytes and metadata of `source`, which repeats it or is it."""
+    take(relay, original, left_ms, lambda: _image_request(relay, source))
+
+
+def _image_request(relay: Relay, source: Source) -> Request | None:
+    """The request that a dropped image makes; None, and a note, where it has to wait for its sidecar."""
+    try:
+        found = relay.s3.head_object(Bucket=source.bucket, Key=source.key, VersionId=source.version)
+    except ClientError as exc:
+        if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
+            raise
+        raise bad_parameter("image", "the object was deleted before it was read") from exc
+    folder = _settings(relay, source.bucket, source.folder + SETTINGS)
+    sidecar = _settings(relay, source.bucket, source.sidecar) if source.sidecar else None
+    if sidecar is None and _requires_sidecar(folder):
+        result_file.note(
+            relay, source, f"waits for its settings in {source.stem}.json: settings.json says require_sidecar"
+        )
+        return None
+    sent = {**_defaults(relay), **(folder or {}), **(sidecar or {}), **_metadata(found["Metadata"])}
+    wanted = request.check("image2video", {**sent, "image": "dropped.jpg"}, source.folder)
+    wanted.body["image"] = {"ref": source.key, "version": source.version}
+    return wanted
+
+
+def _take_settings(relay: Relay, source: Source, left_ms: Callable[[], int]) -> None:
+    """Settings make no task, but a sidecar may be what an image has waited for."""
+    try:
+        _settings(relay, source.bucket, source.key, source.version)
+        folder = _settings(relay, source.bucket, source.folder + SETTINGS)
+        waited_for = source.role is Role.SIDECAR and _requires_sidecar(folder)
+    except KlingError as exc:
+        result_file.reject(relay, source, exc)
+        return
+    for image in _images_of(relay, source) if waited_for else ():
+        _take_image(relay, image, object_versions.original(relay, image), left_ms)
+    if source.role is Role.SETTINGS:
+        message = "settings of the images that come into this folder after it"
+    else:
+        message = f"settings of {source.stem}.jpg, .jpeg or .png beside it; a request of its own is named *.task.json"
+    result_file.note(relay, source, message)
+
+
+def _images_of(relay: Relay, sidecar: Source) -> list[Source]:
+    """The images, as they are now, that a sidecar belongs to."""
+    found: list[Source] = []
+    list_objects = relay.s3.get_paginator("list_objects_v2").paginate
+    for stem in spellings(sidecar.folder + sidecar.stem):
+        pages = list_objects(Bucket=sidecar.bucket, Prefix=f"{stem}.")
+        for key in (one["Key"] for page in pages for one in page.get("Contents", [])):
+            if key[len(stem) :].lower() not in IMAGE_SUFFIXES:
+                continue
+            try:
+                version = relay.s3.head_object(Bucket=sidecar.bucket, Key=key)["VersionId"]
+            except ClientError as exc:
+                if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
+                    raise
+                continue  # deleted since it was listed
+            found.append(Source(sidecar.bucket, key, version))
+    return found
+
+
+def _manifest(relay: Relay, source: Source) -> Request:
+    sent = _read(relay, source.bucket, source.key, source.version)
+    if sent is None:
+        raise KlingError(1201, "the object was deleted before it was read")
+    return batch.request_of(sent, source.folder)
+
+
+def _settings(relay: Relay, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
+    """A file of settings; None where there is none. Raises KlingError that names it."""
+    name = key.rpartition("/")[2]
+    try:
+        raw = _read(relay, bucket, key, version)
+        sent = None if raw is None else request.read(batch.utf8(raw))
+    except KlingError as exc:
+        raise KlingError(exc.code, f"{name}: {exc.message.removeprefix('body: ')}") from exc
+    if sent is not None and not isinstance(sent.get("require_sidecar", False), bool):
+        raise KlingError(1201, f"{name}: require_sidecar: true or false is expected")
+    return sent if sent is None else _named(sent)
+
+
+def _named(sent: dict[str, Any]) -> dict[str, Any]:
+    """With `model_name` only, so that what is nearer to the image wins whichever of both names it has."""
+    model = sent.pop("model", None)
+    return sent if model is None else {"model_name": model, **sent}
+
+
+def _requires_sidecar(settings: dict[str, Any] | None) -> bool:
+    return bool(settings and settings.get("require_sidecar"))
+
+
+def _defaults(relay: Relay) -> dict[str, Any]:
+    settings = relay.settings
+    return {"prompt": settings.intake_prompt, "mode": settings.intake_mode, "duration": settings.intake_duration}
+
+
+def _metadata(given: dict[str, str]) -> dict[str, Any]:
+    """What an object's metadata says. S3 hands out what is not ASCII in the form of mail headers (RFC 2047)."""
+    said: dict[str, Any] = {}
+    for name, text in given.items():
+        field = name.replace("-", "_")
+        if field not in _IN_METADATA or not text.strip():
+            continue
+        try:
+            said[field] = str(make_header(decode_header(text)))
+            if field == "cfg_scale":
+                said[field] = float(said[field])
+        except (HeaderParseError, LookupError, ValueError) as exc:
+            problem = "a number is expected" if field == "cfg_scale" else "this is no text that can be read (RFC 2047)"
+            raise bad_parameter(field, f"{problem}; sent: metadata of {len(text)} characters") from exc
+    return said
+
+
+def _read(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
+    """An object of at most a request's size, by its key or by another spelling of it; None if there is none. Raises
+    KlingError if it is larger."""
+    read = (_read_one(relay, bucket, one, version) for one in ([key] if version else spellings(key)))
+    return next((raw for raw in read if raw is not None), None)
+
+
+def _read_one(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
+    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
+    try:
+        found = relay.s3.get_object(**wanted)
+    except ClientError as exc:
+        if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
+            raise
+        return None
+    with found["Body"] as stream:
+        if found["ContentLength"] > MAX_BODY_BYTES:
+            size = found["ContentLength"]
+            raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the file has {size}")
+        raw: bytes = stream.read()
+    return raw

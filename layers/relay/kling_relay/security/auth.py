@@ -1,0 +1,173 @@
+"""Who calls: API keys of ours, and Kling's AK/SK tokens made from them.
+
+A key is `kr_{key id}_{secret}_{check}`; the table holds a keyed hash of the secret. The same key is an AK/SK pair for
+clients that can only sign tokens: the secret half is derived from the stack's secret and stored nowhere. Both end with
+the same row: expired, revoked, or without the scope.
+"""
+
+import hmac
+import secrets
+import zlib
+from dataclasses import dataclass
+
+from kling_relay.errors import KlingError
+from kling_relay.security.api_keys import SCOPES, KeyRow, Keys
+from kling_relay.security.keyring import Keyring, base62
+
+_KEY_ID_LENGTH = 12
+_SECRET_LENGTH = 43  # base62: 256 bits
+_MAX_TOKEN_CHARACTERS = 2048
+_QUOTES = "\"'`"
+_LEEWAY_SECONDS = 60
+_MAX_LIFE_SECONDS = 1800  # Kling's own tokens live half an hour
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """Shown once, at creation."""
+
+    key_id: str
+    api_key: str
+    access_key: str
+    secret_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and what they may do."""
+
+    tenant: str
+    scopes: tuple[str, ...]
+    key_id: str
+
+    def need(self, scope: str) -> None:
+        """Raises KlingError 1103 (HTTP 403) where this key is not made for that."""
+        if scope not in self.scopes:
+            has = ", ".join(self.scopes) or "none"
+            raise KlingError(1103, f"this needs a key with the scope {scope!r}; the scopes of yours: {has}")
+
+
+def issue(
+    keys: Keys,
+    keyring: Keyring,
+    tenant: str,
+    now_ms: int,
+    *,
+    label: str = "",
+    scopes: tuple[str, ...] = SCOPES,
+    valid_until: int | None = None,
+) -> IssuedKey:
+    """Create an API key of `tenant` and store what is needed to know it again. `valid_until` (ms): None is for ever."""
+    key_id = base62(secrets.token_bytes(16), _KEY_ID_LENGTH)
+    secret = base62(secrets.token_bytes(40), _SECRET_LENGTH)
+    version = keyring.current
+    known_by = _hash(keyring, version, secret)
+    keys.put(KeyRow(key_id, tenant, known_by, version, now_ms, label, scopes, valid_until))
+    body = f"kr_{key_id}_{secret}"
+    return IssuedKey(key_id, f"{body}_{_check(body)}", f"krak{key_id}", _secret_key(keyring, version, key_id))
+
+
+def authenticate(header: str | None, keys: Keys, keyring: Keyring, now_ms: int) -> Caller:
+    """Return who is behind a header Authorization or X-API-KEY. Raises KlingError 1000-1004 (HTTP 401) as Kling."""
+    credential = _credential(header)
+    if credential.startswith("kr_"):
+        row = _by_api_key(credential, keys, keyring)
+    elif credential.count(".") == 2:
+        row = _by_token(credential, keys, keyring, now_ms)
+    else:
+        raise KlingError(1002, _mistake(credential))
+    if row.state(now_ms) == "expired":  # told only to who has proved that the key is theirs
+        raise KlingError(1002, "this API key has expired: ask for a new one")
+    return Caller(row.tenant, row.scopes, row.key_id)
+
+
+def _credential(header: str | None) -> str:
+    """Return the key or token of a header. Raises KlingError if it has none, or one that cannot be ours."""
+    credential = (header or "").strip()
+    scheme, _, rest = credential.partition(" ")
+    if scheme.lower() == "bearer":
+        credential = rest.strip()
+    if not credential:
+        raise KlingError(1001)
+    if len(credential) > _MAX_TOKEN_CHARACTERS or not credential.isascii():
+        raise KlingError(1002)
+    # Some gateways in front of us store only keys that begin with sk-.
+    return credential[3:] if credential.startswith("sk-kr_") else credential
+
+
+def _mistake(credential: str) -> str:
+    """Return what is known to go wrong with keys, in words; empty for everything else."""
+    if credential.lower().startswith("bearer"):
+        return "the word Bearer stands twice: this client adds it, so give it the key alone"
+    if credential[0] in _QUOTES or credential[-1] in _QUOTES:
+        return "the key stands in quotes: send it without them"
+    if credential.startswith("krak"):
+        return "this is an access key: send the API key (kr_...), or a token that the secret key has signed"
+    return ""
+
+
+def _by_api_key(credential: str, keys: Keys, keyring: Keyring) -> KeyRow:
+    body, _, check = credential.rpartition("_")
+    parts = body.split("_")
+    if len(parts) != 3 or not hmac.compare_digest(_check(body), check):
+        raise KlingError(1002)  # a typing mistake: refused without a read
+    row = _row(keys, keyring, parts[1])
+    given = _hash(keyring, row.version if row else keyring.current, parts[2])
+    same = hmac.compare_digest(given, row.hash if row else given[::-1])  # takes as long without a row
+    if row is None or not same:
+        raise KlingError(1002)
+    return row
+
+
+def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
+    """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s.
+
+    nbf may be missing, as RFC 7519 allows: its only use is to begin later.
+    """
+    import jwt  # only for clients that sign: nobody else pays for the import
+
+    try:
+        access_key = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        row = None
+        if isinstance(access_key, str) and access_key.startswith("krak"):
+            row = _row(keys, keyring, access_key[4:])
+        if row is None or not isinstance(access_key, str):
+            raise KlingError(1002)
+        secret = _secret_key(keyring, row.version, access_key[4:])
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            # the times are checked below, by our own clock
+            options={"require": ["iss", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+        )
+        expires, begins = float(claims["exp"]), float(claims.get("nbf", 0))
+    except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as exc:
+        raise KlingError(1002) from exc
+    now = now_ms / 1000
+    if not begins <= now + _LEEWAY_SECONDS:
+        raise KlingError(1003)
+    if not expires >= now - _LEEWAY_SECONDS:
+        raise KlingError(1004)
+    if expires - now > _MAX_LIFE_SECONDS + _LEEWAY_SECONDS:
+        raise KlingError(1002, f"exp: at most {_MAX_LIFE_SECONDS} s from now are allowed (got {expires - now:.0f} s)")
+    return row
+
+
+def _row(keys: Keys, keyring: Keyring, key_id: str) -> KeyRow | None:
+    """The row of a key, unless it was revoked or made with a secret that is gone: those are like unknown ones."""
+    row = keys.get(key_id) if key_id.isalnum() else None
+    return row if row is not None and row.revoked_at is None and row.version in keyring else None
+
+
+def _hash(keyring: Keyring, version: str, secret: str) -> str:
+    return keyring.mac(version, "api-key/v1", secret).hex()
+
+
+def _secret_key(keyring: Keyring, version: str, key_id: str) -> str:
+    return base62(keyring.mac(version, "secret-key/v1", key_id), _SECRET_LENGTH)
+
+
+def _check(body: str) -> str:
+    """Tells secret scanners, and us without a read, that this is a key of ours and complete."""
+    return base62(zlib.crc32(body.encode()).to_bytes(4, "big"), 6)

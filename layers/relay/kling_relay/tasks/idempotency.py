@@ -1,0 +1,150 @@
+"""How a new task comes into the table: one transaction with all that makes it unique, and with what it may cost.
+
+`external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` point to the task that came under that name, and
+hold the hash of the request that it came with.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from kling_relay.clock import Clock
+from kling_relay.dynamodb import Rows, condition_failed, conflicted, failed_parts, new_token, plain, value
+from kling_relay.errors import KlingError
+from kling_relay.observability import logger
+from kling_relay.tasks import spend_cap
+from kling_relay.tasks.spend_cap import Budget, Spending
+from kling_relay.tasks.table import TaskTable, new_item
+from kling_relay.tasks.task import Task
+
+_PATIENCE_MS = 20_000  # for an answer of the table, within the gateway's 29 s
+_PAUSE_SECONDS = 0.25
+# What the table answers if it has surely written nothing, and never will: the request itself is at fault. A transaction
+# that met another one at its rows is not among them: `conflicted` is asked before.
+_DEFINITE = {
+    *("TransactionCanceledException", "ValidationException", "AccessDeniedException"),
+    *("ResourceNotFoundException", "UnrecognizedClientException"),
+}
+_MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
+
+
+def record(
+    table: TaskTable,
+    task: Task,
+    *,
+    body_hash: str,
+    idempotency_key: str | None = None,
+    budget: Budget | None = None,
+    clock: Clock | None = None,
+) -> Task:
+    """Write a new task together with what makes it unique: the client's external id and Idempotency-Key; and, under a
+    cap (`budget`), with what it reserves of it.
+
+    Returns the task, or the one that the same request made before; raises KlingError where the same external id or key
+    came with another body, unless the task of that one failed and cost nothing: then this one takes its place; and
+    where the cap leaves no room. One transaction: there is never a pointer without a task.
+
+    If the table does not answer, the task may be on record, and the sweeper will send it: so the row is read and the
+    same transaction repeated until one of both is answered. If neither is within 20 s, raises KlingError 5000 with the
+    task's id, and without `Retry-After`: a client that sends the same again could pay twice.
+    """
+    clock = clock or Clock()
+    until, token = clock.now_ms() + _PATIENCE_MS, new_token()  # what is made of an upload has the same id at every try
+    while True:
+        try:
+            return _record(table, task, body_hash, idempotency_key, budget, token)
+        except (BotoCoreError, ClientError) as exc:
+            written, failure = _written(table, task), exc
+        if written is not None:
+            table.on_move(None, task)
+            return written
+        if isinstance(failure, ClientError) and failure.response.get("Error", {}).get("Code") in _DEFINITE:
+            raise failure
+        if clock.now_ms() >= until:
+            logger.error("record_in_doubt", extra={"task_id": task.id, "error": type(failure).__name__})
+            advice = f"GET .../{task.kind}/{task.id} before you send it again"
+            raise KlingError(5000, f"task {task.id} may be recorded, and be sent: {advice}") from failure
+        clock.sleep(_PAUSE_SECONDS)
+
+
+def _written(table: TaskTable, task: Task) -> Task | None:
+    """The row of a task whose transaction had no answer, None if it is not there, or cannot be read."""
+    try:
+        return table.get(task.id)
+    except (BotoCoreError, ClientError):
+        return None
+
+
+def _record(
+    table: TaskTable, task: Task, body_hash: str, idempotency_key: str | None, budget: Budget | None, token: str
+) -> Task:
+    """As `record`, once; the same `token` makes a repetition of what was written a success."""
+    rows, pointers = table.rows, _pointers(task.tenant, task.external_task_id, idempotency_key)
+    outliving = table.outliving(task.created_at)
+    item = {"task_id": value(task.id), "body_hash": value(body_hash), **outliving}
+    raised = [] if budget is None else [spend_cap.raised(rows, task, budget.cap, outliving)]
+    failed: dict[str, str] = {}
+    for turn in range(_MOST_TURNS):
+        puts = [_pointer(rows, {"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
+        try:
+            rows.transact([rows.put_new(new_item(task)), *puts, *raised], token=f"{token}-{turn}")
+            table.on_move(None, task)
+            return task
+        except ClientError as exc:
+            if conflicted(exc):
+                if (written := table.get(task.id)) is not None:
+                    return written
+                raise KlingError(1302, "too many requests of this account at once", retry_after=1) from exc
+            if not condition_failed(exc):
+                raise
+            if budget is not None and failed_parts(exc) == {1 + len(puts)}:
+                committed = Spending(rows).committed(task.tenant, budget.month)
+                raise replace(budget, committed=committed).refusal(task.reserved or 0) from exc
+            before, failed = _before(table, pointers, body_hash)
+            if not failed:  # our own write, its answer lost, or the same upload's: nobody draws the same 128 bits
+                before = before or table.get(task.id)
+        if before is not None:
+            return before
+    raise KlingError(5001, "the same external_task_id or Idempotency-Key is in use just now", retry_after=1)
+
+
+def earlier(
+    table: TaskTable, tenant: str, external_task_id: str | None, idempotency_key: str | None, body_hash: str
+) -> Task | None:
+    """The task that the same request made before. Raises KlingError where it was another request's value."""
+    return _before(table, _pointers(tenant, external_task_id, idempotency_key), body_hash)[0]
+
+
+def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> list[tuple[str, str]]:
+    """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
+    named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
+    return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
+
+
+def _pointer(rows: Rows, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
+    """The write of a pointer that is new, or that still points to the task `failed`."""
+    put = rows.put_new(item)
+    if failed is not None:
+        put["Put"]["ConditionExpression"] += " OR task_id = :failed"
+        put["Put"]["ExpressionAttributeValues"] = {":failed": value(failed)}
+    return put
+
+
+def _before(table: TaskTable, pointers: list[tuple[str, str]], body_hash: str) -> tuple[Task | None, dict[str, str]]:
+    """What came before: the task of the same request, or the failed tasks whose pointers may be taken (by pk). Raises
+    KlingError where a pointer belongs to another request for good."""
+    failed: dict[str, str] = {}
+    for name, pk in pointers:
+        pointer = table.rows.get(pk)
+        if pointer is None:
+            continue
+        known = table.get(plain(pointer["task_id"]))
+        if plain(pointer["body_hash"]) == body_hash:
+            if known is None:
+                raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
+            return known, failed
+        if known is None or not known.cost_nothing:
+            raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
+        failed[pk] = known.id
+    return None, failed

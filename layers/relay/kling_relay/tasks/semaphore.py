@@ -1,0 +1,42 @@
+"""Counted permits: at most so many of one kind of work at a time, over all functions of the stack.
+
+A row has one attribute for each permit that is taken, `permit_1` and so on: the time (ms) at which it expires. An
+expired permit is free, so a function that dies keeps none for long.
+"""
+
+from dataclasses import dataclass
+
+from kling_relay.dynamodb import LostRace, Rows, new_token, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    pk: str
+    name: str
+    until: int  # ms
+
+
+class Permits:
+    """The permits of each row that is named; every write is conditional."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def take(self, pk: str, most: int, now: int, until: int) -> Permit | None:
+        """One of the `most` permits of row `pk`, until `until` (ms); None if all are taken at `now` (ms)."""
+        row = self._rows.get(pk) or {}
+        for name in [f"permit_{number}" for number in range(1, most + 1)]:
+            if name in row and plain(row[name]) > now:
+                continue
+            update, free = f"SET #{name} = :until, #write = :write", f"attribute_not_exists(#{name}) OR #{name} <= :now"
+            values = {"until": until, "now": now, "write": new_token()}
+            try:
+                self._rows.update(self._rows.expression(pk, update, free, **values))
+            except LostRace:
+                continue
+            return Permit(pk, name, until)
+        return None
+
+    def release(self, permit: Permit) -> None:
+        """Give `permit` back. One that has expired may be another's by now, and stays."""
+        self._rows.update_if(permit.pk, f"REMOVE #{permit.name}", f"#{permit.name} = :until", until=permit.until)

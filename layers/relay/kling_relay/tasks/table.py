@@ -1,0 +1,377 @@
+"""A task's row, every write of it conditional: how it is found, moved and taken over. idempotency.py makes it.
+
+One table, one key `pk`: `task#{id}`, and `upstream#{space}#{upstream_id}` (owned by one task); `external#` and
+`idempotency#` are idempotency.py's, `gate#` and `control` admission.py's, `webhooks#` deliver.py's, `key#` and
+`tenant-keys#` api_keys.py's, `spend#` and `cap#` spend_cap.py's.
+
+The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
+"waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
+`birth`. The sparse index `by_age` holds those whose client sees no end: `standing` is "open" or "parked", sorted by
+`birth`. `by_notice` is outbox.py's, `by_turn` fair_queue.py's, and `by_end`, of the tasks whose client has seen an end
+(`end`), queries.py's. `by_tenant` holds the keys of all tasks by `tenant`, sorted by `birth`: no other row has both.
+"""
+
+import json
+import random
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from kling_relay.dynamodb import LostRace, Rows, condition_failed, new_token, plain, value
+from kling_relay.tasks import fair_queue, notification, outbox, queries, spend_cap
+from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Failure, Phase, Task, notice_of
+
+_JSON_FIELDS = {"request", "outputs", "videos", "source"}
+_TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
+_DAY_SECONDS = 86_400
+_LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
+_MOST_HINTS = 4  # of one task: a forger with a stolen address fills no row
+_LATE_PAGE = 100  # as many rows as one BatchGetItem reads
+_FOR_EVER = 10**15  # ms: later than any `due_at`
+_LONGEST_REFERENCE = 256  # characters, as the request's schema has it
+
+
+class TaskTable:
+    """The table `name` through a low-level DynamoDB `client`; `retention_days` is how long a row outlives its task.
+    `on_move` hears of every move that was won: the task as it was read (None: a new one), and as the write left it."""
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        retention_days: int = 400,
+        on_move: Callable[[Task | None, Task], None] = lambda before, after: None,
+    ) -> None:
+        self.rows = Rows(client, name)
+        self._retention_days = retention_days
+        self.on_move = on_move
+
+    # -- tasks
+
+    def get(self, task_id: str) -> Task | None:
+        """The task as it is now: it must be readable the moment its id is out."""
+        item = self.rows.get(f"task#{task_id}")
+        return None if item is None else _task(item)
+
+    def find(self, tenant: str, reference: str) -> Task | None:
+        """The tenant's task by our id or by its own external id. A foreign task is not found, like a missing one."""
+        if len(reference) > _LONGEST_REFERENCE:
+            return None
+        task = self.get(reference)
+        if task is None or task.tenant != tenant:
+            pointer = self.rows.get(f"external#{tenant}#{reference}")
+            task = None if pointer is None else self.get(plain(pointer["task_id"]))
+        return task if task is not None and task.tenant == tenant else None
+
+    def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
+        """`size` tasks of a tenant and kind, newest first, after the first `skip`. Walks keys of the index, and reads
+        the rows of the page alone."""
+        walk: dict[str, Any] = {
+            "TableName": self.rows.name,
+            "IndexName": "by_owner",
+            "KeyConditionExpression": "#owner = :owner",
+            "ExpressionAttributeNames": {"#owner": "owner"},
+            "ExpressionAttributeValues": {":owner": value(_owner(tenant, kind))},
+            "ScanIndexForward": False,
+        }
+        pks: list[str] = []
+        while skip or len(pks) < size:
+            part = {"Select": "COUNT", "Limit": skip} if skip else {"Limit": size - len(pks)}  # counted, not sent
+            found = self.rows.client.query(**walk, **part)
+            skip = max(0, skip - found["Count"])
+            pks += [plain(item["pk"]) for item in found.get("Items", [])]
+            if "LastEvaluatedKey" not in found:
+                break
+            walk["ExclusiveStartKey"] = found["LastEvaluatedKey"]
+        return self._read(pks)
+
+    def read(self, task_ids: list[str]) -> list[Task]:
+        """The tasks of `task_ids`, in their order; those that are gone are left out."""
+        return self._read([f"task#{task_id}" for task_id in task_ids])
+
+    def _read(self, pks: list[str]) -> list[Task]:
+        rows = self.rows.get_all(pks)
+        return [_task(rows[pk]) for pk in pks if pk in rows]
+
+    def move(self, task: Task, to: Phase | None, *, also: Collection[Phase] = (), **changes: Any) -> Task:
+        """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
+
+        Conditions, both needed: the phase is the one that was read, on which the decision was made, or one of `also`;
+        and `attempt` is the one that was read (a claimer whose lease ran out cannot write over its successor). Raises
+        LostRace; ValueError for a move that no task may make.
+
+        Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
+        """
+        settled = spend_cap.settlement(task, to, changes)
+        update = self._moving(task, to, also, changes if settled is None else {**changes, "settled": settled})
+        if settled is None or settled == task.committed:
+            moved = _task(self.rows.update(update))
+        else:
+            moved = self._together(update, spend_cap.corrected(self.rows, task, settled))
+        self.on_move(task, _changed(task, to, changes))
+        return moved
+
+    def claim(self, task: Task, **changes: Any) -> Task:
+        """Move `task` to SUBMITTING: whoever gets the row back may send it, once. Raises LostRace.
+
+        The token `claim` is written by claims alone. So a claimer recognises its own claim, however late the SDK
+        repeats it and whatever was written in between; a claim whose lease has run out meanwhile is none any more.
+        """
+        update = self._moving(task, Phase.SUBMITTING, (), {"claim": new_token(), **changes})
+        claimed = _task(self.rows.update(update, mark="claim"))
+        if claimed.phase is not Phase.SUBMITTING:
+            raise LostRace
+        self.on_move(task, _changed(task, Phase.SUBMITTING, changes))
+        return claimed
+
+    def adopt(
+        self,
+        task: Task,
+        to: Phase | None,
+        space: str,
+        upstream_id: str,
+        *,
+        also: Collection[Phase] = (),
+        **changes: Any,
+    ) -> Task:
+        """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
+        update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
+        owner = {"pk": value(upstream_pk(space, upstream_id)), "task_id": value(task.id)}
+        put = self.rows.put_new({**owner, **self.outliving(task.created_at)})
+        # Ours already: the answer to an earlier write of ours was lost on its way back.
+        put["Put"]["ConditionExpression"] += " OR task_id = :task"
+        put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
+        moved = self._together(update, put)
+        self.on_move(task, _changed(task, to, {"upstream_id": upstream_id, **changes}))
+        return moved
+
+    def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
+        """`update` of a task and `part`, both or none; the row after it. A condition that failed in front of our own
+        token is our own write, repeated. Raises LostRace."""
+        token, lost = update["ExpressionAttributeValues"][":write"], None
+        try:
+            self.rows.transact([{"Update": update}, part], token=plain(token))
+        except ClientError as exc:
+            if not condition_failed(exc):
+                raise
+            lost = exc
+        item = self.rows.get(plain(update["Key"]["pk"]))
+        if item is None or (lost is not None and item.get("write") != token):
+            raise LostRace from lost
+        return _task(item)
+
+    def owner(self, space: str, upstream_id: str) -> str | None:
+        """The id of the task that owns the provider's `upstream_id` in `space` (profiles.Account.space)."""
+        item = self.rows.get(upstream_pk(space, upstream_id))
+        return None if item is None else str(plain(item["task_id"]))
+
+    def pass_callback(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
+        """Whether a callback may ask the provider now: once per `gap_ms`, whoever knows the URL. Otherwise, where it is
+        `urgent`, `due_at` is brought forward, and a workflow that is about to sleep looks again: nothing it told is
+        lost."""
+        pk = f"task#{task.id}"
+        condition = "attribute_exists(#pk) AND (attribute_not_exists(#asked_at) OR #asked_at <= :before)"
+        just_asked = (
+            task.asked_at is not None and task.asked_at > now - gap_ms
+        )  # a write that is lost before it is made
+        if not just_asked and self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
+            return True
+        if urgent:  # only an open row has due_at, and it only ever comes nearer
+            self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
+        return False
+
+    def keep_hint(self, task: Task, upstream_id: str) -> None:
+        """Keep an id that a callback named while the row has none, for the next look-up. Another one's note at the same
+        moment wins."""
+        hints = task.hints.split()
+        if task.upstream_id is not None or upstream_id in hints or upstream_id.split() != [upstream_id]:
+            return
+        kept = " ".join([*hints, upstream_id][-_MOST_HINTS:])
+        condition = "attribute_exists(#due_at) AND attribute_not_exists(#upstream_id) AND "
+        condition += "(attribute_not_exists(#hints) OR #hints = :seen)"
+        self.rows.update_if(f"task#{task.id}", "SET #hints = :hints", condition, hints=kept, seen=task.hints)
+
+    def mark_deleted(self, task: Task, now: int, due_at: int | None = None) -> Task:
+        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper takes it
+        up once more; None means never. Raises LostRace."""
+        later = {} if due_at is None else {"due": due_at, "open": "open"}
+        update = self.rows.expression(
+            f"task#{task.id}",
+            "SET #phase = :end, #deleted_at = :now, #expires_at = if_not_exists(#expires_at, :expires), "
+            "#write = :write" + (", #due_at = :due, #queue = :open" if later else " REMOVE #due_at, #queue"),
+            "#phase = :was AND #attempt = :seen",
+            end=Phase.FAILED if task.phase is Phase.EXPIRED else task.phase,
+            was=task.phase,
+            seen=task.attempt,
+            now=now,
+            expires=now // 1000 + self._retention_days * _DAY_SECONDS,
+            write=new_token(),
+            **later,
+        )
+        return _task(self.rows.update(update))
+
+    def scrub(self, task: Task) -> Task:
+        """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
+        scrubbed = self.rows.expression(
+            f"task#{task.id}",
+            "SET #request = :nothing, #write = :write REMOVE #outputs, #videos, #callback_url, #task_token, #waits_for",
+            "attribute_exists(#deleted_at)",
+            nothing="{}",
+            write=new_token(),
+        )
+        return _task(self.rows.update(scrubbed))
+
+    # -- the sweeper's side
+
+    def due(self, now: int, limit: int) -> list[str]:
+        """Ids of open tasks whose `due_at` has passed, most overdue first. From the index: a moment old, never wrong
+        for long, because whoever acts on an id reads the row again."""
+        return [task_id for task_id, _ in _found(self._queue("open", until=now, Limit=limit))]
+
+    def waiting(self, limit: int, since: int = 0) -> list[tuple[str, str]]:
+        """(id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest first."""
+        return _found(self._queue("waiting", since, Limit=limit))
+
+    def waiting_by_lot(self, limit: int, since: int) -> list[tuple[str, str]]:
+        """As `waiting`, from a moment on that is drawn between the oldest task and the newest."""
+        ends = [self._queue("waiting", since, Limit=1, ScanIndexForward=forward)["Items"] for forward in (True, False)]
+        births = [plain(item["due_at"]) for items in ends for item in items]
+        moment = random.randint(min(births), max(births)) if births else 0  # nosec B311 # noqa: S311  (a lot, no secret)
+        return self.waiting(limit, moment) if births else []
+
+    def late(self, until: int) -> Iterator[list[str]]:
+        """Ids of the tasks that wait and were created before `until` (ms), oldest first, page after page."""
+        more: dict[str, Any] = {"Limit": _LATE_PAGE}
+        while True:
+            answer = self._queue("waiting", until=until, **more)
+            yield [task_id for task_id, _ in _found(answer)]
+            if "LastEvaluatedKey" not in answer:
+                return
+            more["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _queue(self, queue: str, since: int = 0, until: int = _FOR_EVER, **more: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self.rows.client.query(
+            TableName=self.rows.name,
+            IndexName="by_due",
+            KeyConditionExpression="#queue = :queue AND #due_at BETWEEN :since AND :until",
+            ExpressionAttributeNames={"#queue": "queue", "#due_at": "due_at"},
+            ExpressionAttributeValues={":queue": value(queue), ":since": value(since), ":until": value(until)},
+            **more,
+        )
+        return answer
+
+    def hurry_copy(self, task: Task) -> Task:
+        """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
+        Raises LostRace."""
+        update = self.rows.expression(
+            f"task#{task.id}",
+            "SET #write = :write REMOVE #retry_at ADD #wake_seq :one",
+            "#phase = :rendered",
+            rendered=Phase.RENDERED,
+            write=new_token(),
+            one=1,
+        )
+        return _task(self.rows.update(update))
+
+    def take_over(self, task: Task, execution: str, due_at: int) -> Task:
+        """Give `task` to a new execution; the one before it finds that out and stops. Raises LostRace."""
+        update = self.rows.expression(
+            f"task#{task.id}",
+            "SET #execution = :new, #due_at = :due, #queue = :open, #write = :write",
+            # still open (only open rows have due_at), and not taken over by another sweep
+            "attribute_exists(#due_at) AND #execution = :old",
+            **{"new": execution, "old": task.execution, "due": due_at, "open": "open", "write": new_token()},
+        )
+        return _task(self.rows.update(update))
+
+    # -- shared
+
+    def outliving(self, created_at: int) -> dict[str, Any]:
+        """When a row that points to a task is removed: not before the task itself can be."""
+        days = self._retention_days + _LONGEST_LIFE_DAYS
+        return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}
+
+    def _moving(self, task: Task, to: Phase | None, also: Collection[Phase], changes: dict[str, Any]) -> dict[str, Any]:
+        """The conditional update behind `move`, `claim` and `adopt`. `None` removes an attribute."""
+        phases = {task.phase, *also}
+        if to is not None and not phases <= MOVES[to]:
+            raise ValueError(f"{to} may not follow {', '.join(sorted(phases - MOVES[to]))}")
+        if to is not None:
+            changes = {"phase": to, **changes}
+        if to in ENDED or changes.get("due_at", 0) is None:  # nobody comes back to it: out of the index
+            changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
+            changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
+        if to in CLOSED:
+            changes |= {"standing": None, **queries.noted(task.id, TASK_STATUS[to], changes["updated_at"])}
+        elif to is Phase.RENDERED:  # late, perhaps: an end that is none any more
+            changes |= queries.NOT_YET
+        elif to in (Phase.ACCEPTED, Phase.SUBMITTED):
+            changes |= {"standing": "open", "parked_at": None}
+        elif changes.get("parked_at") is not None:
+            changes["standing"] = "parked"
+        notice = None if to is None else notice_of(task, to, changes["updated_at"])
+        changes |= {"write": new_token()} | ({} if notice is None else outbox.appended(notice))
+        sets = {name: _stored(given) for name, given in changes.items() if given is not None}
+        removes = [f"#{name}" for name, given in changes.items() if given is None]
+        update = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
+        update += " REMOVE " + ", ".join(removes) if removes else ""
+        counted = ["#notice_seq :one"] if notice is not None else []
+        counted += ["#wake_seq :one"] if to is Phase.RENDERED or to in CLOSED else []  # a sleeper must not miss it
+        if counted:
+            update += " ADD " + ", ".join(counted)
+            sets["one"] = 1
+        froms = {f"from{i}": phase for i, phase in enumerate(sorted(phases))}
+        any_of = ", ".join(f":{name}" for name in froms)
+        condition = f"#phase IN ({any_of}) AND #attempt = :seen"
+        if notice is not None:  # nobody has told anything meanwhile
+            condition += f" AND attribute_not_exists(#{notice.attribute})"
+        once, known = spend_cap.once(task, changes)
+        values = {"seen": task.attempt, **froms, **sets, **known}
+        return self.rows.expression(f"task#{task.id}", update, condition + once, **values)
+
+
+def upstream_pk(space: str, upstream_id: str) -> str:
+    """The key of the row that names the task which owns the provider's `upstream_id`."""
+    return f"upstream#{space}#{upstream_id}"
+
+
+def _found(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(plain(item["pk"]).partition("#")[2], plain(item["tenant"])) for item in answer["Items"]]
+
+
+def _owner(tenant: str, kind: str) -> str:
+    return f"{tenant}#{kind}"
+
+
+def new_item(task: Task) -> dict[str, Any]:
+    """The row of a task that is new."""
+    row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
+    item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
+    # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
+    birth = f"{task.created_at:013}#{task.id}"
+    listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(birth)}
+    listed["turn"] = value(fair_queue.turn(task.tenant, birth))
+    open_ = {"queue": value("open"), "standing": value("open")}
+    for notice in task.notices:
+        item |= {name: value(given) for name, given in outbox.appended(notice).items()}
+    return {"pk": value(f"task#{task.id}"), **open_, **listed, **item}
+
+
+def _task(item: dict[str, Any]) -> Task:
+    every = {name: plain(stored) for name, stored in item.items()}
+    row = {name: given for name, given in every.items() if name in _TASK_FIELDS}
+    row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
+    task = Task(id=every["pk"].partition("#")[2], notices=notification.read(every), **row)
+    return replace(task, phase=Phase(task.phase), failure=None if task.failure is None else Failure(task.failure))
+
+
+def _changed(task: Task, to: Phase | None, changes: dict[str, Any]) -> Task:
+    """The task as a move has left it. Not the row that is read after it: somebody may have moved that on already."""
+    known = {name: given for name, given in changes.items() if name in _TASK_FIELDS}
+    return replace(task, phase=to or task.phase, **known)
+
+
+def _stored(given: Any) -> Any:
+    return json.dumps(given) if isinstance(given, (list, dict)) else given

@@ -1,0 +1,243 @@
+"""A task, the phases of its life, and which phase may follow which. Pure: no clock, no network, no table."""
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from kling_relay.errors import Refusal
+from kling_relay.tasks import notification
+from kling_relay.tasks.notification import Notice
+
+
+class Phase(StrEnum):
+    """Where a task stands with us. Clients see only `TASK_STATUS[phase]`."""
+
+    ACCEPTED = "accepted"  # recorded; nothing is upstream, or the provider had no room
+    SUBMITTING = "submitting"  # claimed with a lease; the paid POST may be under way
+    UNCONFIRMED = "unconfirmed"  # the outcome of the POST is unknown: look it up, never repeat it blindly
+    SUBMITTED = "submitted"  # the provider has it; its id is known
+    PROCESSING = "processing"
+    RENDERED = "rendered"  # the provider is done; the video is not in our bucket yet
+    SUCCEEDED = "succeeded"  # the video is in our bucket, whole
+    FAILED = "failed"
+    EXPIRED = "expired"  # its deadline passed; still watched, because a late video was paid for
+
+
+class Failure(StrEnum):
+    """Why a client was told "failed". A task that its owner cancelled has none."""
+
+    REFUSED = "refused"  # the provider did not take it
+    CONTENT = "content"  # the provider's risk control, at its door or after the render
+    PROVIDER = "provider"  # the provider took it and did not make it
+    EXPIRED = "expired"  # its time was over: to be sent, to be proved, to be rendered or to be copied
+
+    @classmethod
+    def of(cls, said: str, code: int | None = None, *, otherwise: "Failure") -> "Failure":
+        """`otherwise`, unless Kling's code or words are those of its risk control."""
+        risky = code == _RISK_CODE or any(words in said.lower() for words in _RISK_WORDS)
+        return cls.CONTENT if risky else otherwise
+
+
+_RISK_CODE = 1301  # content security policy
+_RISK_WORDS = ("risk control", "content security")  # "Failure to pass the risk control system"; its name of 1301
+
+# Kling's four words (legacy API): anything else makes clients poll for ever.
+TASK_STATUS: dict[Phase, str] = {
+    Phase.ACCEPTED: "submitted",
+    Phase.SUBMITTING: "submitted",
+    Phase.UNCONFIRMED: "submitted",
+    Phase.SUBMITTED: "submitted",
+    Phase.PROCESSING: "processing",
+    Phase.RENDERED: "processing",
+    Phase.SUCCEEDED: "succeed",
+    Phase.FAILED: "failed",
+    Phase.EXPIRED: "failed",
+}
+
+_UPSTREAM_UNKNOWN = {Phase.SUBMITTING, Phase.UNCONFIRMED}
+_UPSTREAM_HAS_IT = {Phase.SUBMITTED, Phase.PROCESSING}
+
+# What a decision may rest on beside the phase that was read: the sender knows what became of its POST, even if its
+# claim has run out meanwhile; and a provider's own "failed" or "succeed" holds however far it had come before.
+SENT = frozenset(_UPSTREAM_UNKNOWN)
+AT_THE_PROVIDER = frozenset(_UPSTREAM_HAS_IT)
+
+# The allowed moves: target -> the phases it may start from.
+MOVES: dict[Phase, frozenset[Phase]] = {
+    Phase.ACCEPTED: frozenset({Phase.SUBMITTING, Phase.UNCONFIRMED}),
+    Phase.SUBMITTING: frozenset({Phase.ACCEPTED}),
+    Phase.UNCONFIRMED: frozenset({Phase.SUBMITTING}),
+    Phase.SUBMITTED: frozenset({Phase.ACCEPTED} | _UPSTREAM_UNKNOWN),
+    Phase.PROCESSING: frozenset({Phase.SUBMITTED}),
+    Phase.RENDERED: frozenset(_UPSTREAM_HAS_IT | {Phase.EXPIRED}),
+    Phase.SUCCEEDED: frozenset({Phase.RENDERED}),
+    Phase.FAILED: frozenset({Phase.ACCEPTED} | _UPSTREAM_UNKNOWN | _UPSTREAM_HAS_IT),
+    Phase.EXPIRED: frozenset({Phase.ACCEPTED, Phase.UNCONFIRMED, Phase.RENDERED} | _UPSTREAM_HAS_IT),
+}
+
+ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})  # nothing follows
+CLOSED = ENDED | {Phase.EXPIRED}  # the client sees an end
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row of the task table. Times are Unix milliseconds; `None` means "not yet"."""
+
+    id: str
+    tenant: str
+    kind: str
+    phase: Phase
+    request: dict[str, Any]  # the normalised body; inline images are {"s3": key}
+    created_at: int
+    updated_at: int
+    due_at: int | None = None  # when the sweeper takes over; set on every open row
+    external_task_id: str | None = None  # the client's own; never sent upstream
+    callback_url: str | None = None  # the client's own; never sent upstream
+    claimed_at: int | None = None  # the last claim: a task that the provider made before it is not ours
+    account: str | None = None  # profiles.Account: whom it was sent to, and is asked for as long as it is open
+    posted_since: int | None = None  # the claim of the first POST whose outcome may still be unknown
+    attempt: int = 0  # counts the claims: the fence against a claimer that comes back late
+    lease_until: int | None = None
+    retry_at: int | None = None  # the next POST or the next copy is not tried before this
+    unsure_since: int | None = None  # the end of the POST whose outcome is unknown
+    parked_at: int | None = None  # when looking it up had led nowhere for so long that it is in doubt for good
+    denials: int = 0  # times the provider has said that it does not know our reference
+    proved_at: int | None = None  # the provider refused a second POST, because it has a task of our reference
+    hints: str = ""  # ids that callbacks named while none was known, separated by blanks; never believed by themselves
+    upstream_id: str | None = None
+    asked_at: int | None = None  # the last query that a callback caused
+    wake_seq: int = 0  # counts what a sleeping workflow must not miss
+    execution: str = ""  # the workflow that owns this task; an older one stops by itself
+    task_token: str | None = None
+    rendered_at: int | None = None
+    expired_at: int | None = None  # set once and kept: the late move after it is the only one
+    outputs: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # the provider's videos: id, url, duration, watermark_url; name: in our bucket, by output_names.py
+    copies: int = 0  # tries of the copy
+    videos: list[dict[str, Any]] = field(default_factory=list)  # ours: id, duration, key, size, md5, watermark_key
+    reason: str = ""  # task_status_msg
+    failure: Failure | None = None  # the class of `reason`
+    refusal_code: int | None = None  # Kling's, where the provider refused the task at its door
+    waits_for: str = ""  # for operators: what an open task waits for
+    units: str | None = None  # final_unit_deduction
+    cash: str | None = None  # final_balance_deduction.quota, unless it is 0
+    estimate: int | None = None  # what it may cost at most, in thousandths of a unit
+    reserved: int | None = None  # under a cap: thousandths of a unit, committed in the tenant's `spend_month`
+    spend_month: str | None = None
+    settled: int | None = None  # the same once it is known, in place of `reserved`
+    expires_at: int | None = None  # Unix seconds, as DynamoDB wants them: an ended row is kept until then
+    source: dict[str, Any] | None = None  # the dropped object that it was made of: source.Source
+    deleted_at: int | None = None  # the client's DELETE: nothing moves it any more, and its row is scrubbed
+    notices: tuple[Notice, ...] = ()  # what there is to tell, and how far it has come
+    notice_seq: int = 0  # counts the changes of the notices
+    schema: int = 1
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
+        return None if self.refusal_code is None else Refusal(self.refusal_code, self.reason)
+
+    @property
+    def sent_since(self) -> int | None:
+        """The claim of the first POST whose outcome may still be unknown (ms). A row of a version that did not keep it
+        has its last claim alone: after a second one, the task's own birth stands for the first."""
+        last = self.claimed_at if self.attempt < 2 else self.created_at
+        return last if self.posted_since is None else self.posted_since
+
+    def outlived(self, now: int) -> bool:
+        """Whether the row should be gone at `now` (ms): DynamoDB takes up to some days to remove it."""
+        return self.expires_at is not None and self.expires_at * 1000 <= now
+
+    @property
+    def committed(self) -> int:
+        """What the task takes of its tenant's month: what it was settled with or, until that is known, reserved."""
+        return (self.reserved if self.settled is None else self.settled) or 0
+
+    @property
+    def cost_nothing(self) -> bool:
+        """Whether the task failed and surely never reached the provider's queue: no id, and no POST in doubt."""
+        unknown = self.upstream_id is None and self.unsure_since is None and self.proved_at is None
+        return self.phase is Phase.FAILED and unknown
+
+
+def notice_of(task: Task, to: Phase, at: int) -> Notice | None:
+    """What a move of `task` to `to` has to tell, None where clients see no other word than was told last. The late move
+    of an expired task tells its video only: its client has been told an end, and "processing" would take that back."""
+    word, told = TASK_STATUS[to], task.notices[-1].status if task.notices else None
+    if word == told or (told == "failed" and word == "processing"):
+        return None
+    return notification.new(task.notices, word, at, webhook=task.callback_url is not None)
+
+
+def copy_can_be_repeated(task: Task) -> bool:
+    """Whether the task has a video at the provider that a copy did not bring yet, and still can."""
+    late = task.phase is Phase.EXPIRED and task.rendered_at is not None and task.due_at is not None
+    return late or (task.phase is Phase.RENDERED and task.copies > 0)
+
+
+def new_task_id() -> str:
+    """128 random bits, URL-safe, without ':' (some clients join ids with it) and fit for an execution's name."""
+    return secrets.token_hex(16)
+
+
+def is_task_id(text: str) -> bool:
+    """Whether `text` has the form of our ids. A provider's account may hold references of other programs."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the workflow does next with `task`; also the output of whoever wakes it.
+
+    `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath); `due_at` (ms) is what the wait
+    writes into the row, so that the sweeper notices a workflow that did not come back from it.
+    """
+
+    task: Task
+    next: Literal["wait", "archive", "done"]
+    wait_seconds: int = 1
+    due_at: int = 0
+
+    def as_state(self) -> dict[str, Any]:
+        """The state of the workflow. Numbers that DynamoDB is to store are strings there, as its JSON wants them."""
+        return {
+            "task_id": self.task.id,
+            "next": self.next,
+            "wait_seconds": self.wait_seconds,
+            "wake_seq": str(self.task.wake_seq),
+            "due_at": str(self.due_at),
+        }
+
+
+def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
+    """The task object of Kling's legacy API, built field by field and never from the row as a whole.
+
+    `video_urls`: archive key -> URL for the client. Types as existing clients need them: times integer milliseconds,
+    `task_info` always an object, video id and duration always strings.
+    """
+    info = {} if task.external_task_id is None else {"external_task_id": task.external_task_id}
+    view: dict[str, Any] = {
+        "task_id": task.id,
+        "task_status": TASK_STATUS[task.phase],
+        "task_status_msg": task.reason if TASK_STATUS[task.phase] == "failed" else "",
+        "task_info": info,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+    }
+    if task.phase is Phase.SUCCEEDED:
+        view["task_result"] = {"videos": [_video_view(video, video_urls) for video in task.videos]}
+    if task.callback_url is not None:
+        view["callback"] = notification.shown(task.notices)
+    if task.units is not None:
+        view["final_unit_deduction"] = task.units
+    return view
+
+
+def _video_view(video: dict[str, Any], video_urls: dict[str, str]) -> dict[str, str]:
+    view = {"id": video["id"], "url": video_urls[video["key"]], "duration": video["duration"]}
+    if "watermark_key" in video:
+        view["watermark_url"] = video_urls[video["watermark_key"]]
+    return view

@@ -1,0 +1,359 @@
+"""The only outbound fetch of an address that somebody else chose.
+
+Every hop passes the rules of `address`, and the connection goes to the very address that was checked. Bytes and
+wall-clock time are bounded whatever the server does. An error is a class: it never holds the URL (a signed one is a
+secret), the address or the server's words.
+
+The wire is `http.client` and not urllib3's connection, because that one logs the whole URL when a server's headers are
+malformed. No proxy, netrc or CA setting of the environment is read.
+"""
+
+import http.client
+import io
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import urljoin
+
+import certifi
+
+from kling_relay import USER_AGENT
+from kling_relay.transfer import ssrf_rules, url_escaping
+from kling_relay.transfer.deadline import Deadline
+from kling_relay.transfer.ssrf_rules import AddressError, Origin
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
+MAX_REDIRECTS = 5  # a relay's own address, its CDN, a region and a signature take three
+READ_BYTES = 1 << 20
+FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
+
+# Names that IANA has for what changes the bytes. Other names, such as the "aws-chunked" that S3 keeps of an upload, do
+# not: the bytes are as they are, and whoever reads them checks their form.
+_ENCODINGS = {
+    *("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip"),
+    "zstd",
+}
+_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+class FetchError(Exception):
+    """A fetch that did not happen or did not finish.
+
+    `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_host` (by `check_host`),
+    `refused_address` (where it leads), `unresolved`, `network`, `tls`, `timeout`, `status` (neither 200 nor a 206 that
+    holds every byte; the number is in `status`), `bad_response` (encoded, malformed, too many redirects, another range
+    than asked for), `too_large`, `truncated`.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class Download:
+    """The body of an answer that holds the whole, read once from front to end.
+
+    `length`: bytes that the server announced, None when it did not say. `framed`: the end of the body is told by the
+    protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: Deadline) -> None:
+        self.length = _announced_length(response)
+        self.framed = response.chunked or self.length is not None
+        self.content_type = response.headers.get("Content-Type", "")
+        self._response = response
+        self._max_bytes = max_bytes
+        self._deadline = deadline
+        self._received = 0
+        if self.length is not None and self.length > max_bytes:
+            raise FetchError("too_large")
+
+    def read(self, size: int = READ_BYTES) -> bytes:
+        """Up to `size` bytes (at most 1 MiB a call), b"" at the proven end.
+
+        Raises FetchError: `truncated` when fewer bytes came than announced, `too_large`, `timeout`, `tls`.
+        """
+        size = min(size if size > 0 else READ_BYTES, READ_BYTES, self._max_bytes - self._received + 1)
+        with _as_classes(self._deadline, broken="truncated"):
+            data = self._response.read(size)
+        self._received += len(data)
+        if self._received > self._max_bytes:
+            raise FetchError("too_large")
+        if not data and self.length is not None and self._received < self.length:
+            raise FetchError("truncated")
+        return data
+
+
+@contextmanager
+def open_url(
+    url: str,
+    *,
+    max_bytes: int,
+    deadline_seconds: float,
+    trusted_origin: str | None = None,
+    check_host: Callable[[str], None] | None = None,
+    authorization: Callable[[], str] | None = None,
+) -> Iterator[Download]:
+    """GET `url` and give its body, at most `max_bytes` bytes, all within `deadline_seconds` of wall-clock time.
+
+    The deadline holds from the first DNS question to the last `read`, against a server that sends a byte now and then
+    too. `trusted_origin` is an origin that the operator chose (scheme://host:port; a path is ignored): an address there
+    is taken as it is, plain http and loopback included; a redirect away from it has to pass every rule.
+    `check_host` is told every other host before it is resolved, and may raise AddressError. `authorization` gives the
+    Authorization header for `trusted_origin`. It is sent there only after a 401 to `url` itself, never after a
+    redirect. What comes over the wire is
+    bounded too, by `max_bytes` and 64 KiB. Raises FetchError; ValueError for limits that are not positive.
+    """
+    if max_bytes <= 0 or deadline_seconds <= 0:
+        raise ValueError("max_bytes and deadline_seconds must be positive")
+    with ExitStack() as stack:
+        deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
+        fetch = _Fetch(deadline, max_bytes, stack)
+        yield Download(_follow(fetch, url, trusted_origin, check_host, authorization), max_bytes, deadline)
+
+
+def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, int | None]:
+    """The first bytes behind `url`, up to `size`, and the length of the whole where the server says it.
+
+    By the same rules as `open_url`; no redirect is followed, and a server that knows no ranges is left after `size`
+    bytes. Raises FetchError.
+    """
+    with ExitStack() as stack:
+        deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
+        response = _get(_Fetch(deadline, size, stack), url, False, {"Range": f"bytes=0-{size - 1}"})
+        length = _announced_length(response) if response.status == 200 else _whole_length(response)
+        _check_plain(response, 200, 206)
+        with _as_classes(deadline, broken="truncated"):
+            data = response.read(size)  # less than `size` only at the end
+        if length is not None and len(data) < min(size, length):
+            raise FetchError("truncated")
+        return data, length
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a receiver answered to a `post`: its status, and how long it asks us to stay away (s), if it does."""
+
+    status: int
+    retry_after: int | None
+
+
+def post(url: str, body: bytes, headers: dict[str, str], *, deadline_seconds: float, local: bool = False) -> Receipt:
+    """POST `body` to `url`, by the same rules as `open_url`; no redirect is followed, and no body is read.
+
+    `local` lets an address on loopback be reached, by plain http and on any port too: for rehearsals on one machine.
+    Raises FetchError.
+    """
+    with ExitStack() as stack:
+        deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
+        with _as_classes(deadline):
+            trusted = local and ssrf_rules.origin(ssrf_rules.parse(url))[1] in ssrf_rules.LOOPBACK
+        response = _send(_Fetch(deadline, 0, stack), "POST", url, trusted, headers, body)
+        said = response.headers.get("Retry-After", "").strip()
+        return Receipt(response.status, int(said) if re.fullmatch("[0-9]{1,9}", said) else None)
+
+
+def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
+    """A TCP connection to an address that has been checked. `timeout` in seconds."""
+    return socket.create_connection((ip_address, port), timeout)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """One context for all connections, since loading the roots costs more than a request."""
+    return trusting(certifi.where())
+
+
+def trusting(roots: str) -> ssl.SSLContext:
+    """A context that verifies chain, dates, purpose and name against `roots` (a PEM file), alike on every Python.
+
+    The provider's calls (http.py), result files, images and webhooks use it. The flags are set here because a default
+    may change: Python 3.13's `create_default_context` adds VERIFY_X509_STRICT, botocore's calls to AWS do not have it.
+    A strict client refuses a chain only for its form. Only authorities of `roots` can have signed it all the same, so
+    it proves no less; but a paid video on such a server would be lost. test_tls.py compares all clients.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
+    context.hostname_checks_common_name = False
+    context.load_verify_locations(roots)
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """What holds for all hops of one fetch. `stack` closes whatever they open."""
+
+    deadline: Deadline
+    max_bytes: int
+    stack: ExitStack
+
+
+class _Metered(io.RawIOBase):
+    """The bytes of a connection, until there are too many: http.client takes megabytes of header lines, and counts
+    neither interim answers nor what frames a chunk."""
+
+    def __init__(self, source: io.RawIOBase, most: int) -> None:
+        self._source, self._left = source, most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        got = self._source.readinto(memoryview(buffer)[: self._left + 1])
+        self._left -= got or 0
+        if self._left < 0:
+            raise FetchError("too_large")
+        return got
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _PinnedConnection(http.client.HTTPConnection):
+    """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
+
+    def __init__(self, origin: Origin, ip_address: str, fetch: _Fetch) -> None:
+        scheme, host, port = origin
+        self.default_port = 443 if scheme == "https" else 80
+        super().__init__(host, port)
+        self._tls, self._address, self._deadline = scheme == "https", ip_address, fetch.deadline
+        self._most = fetch.max_bytes + FRAME_BYTES
+
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response.fp = io.BufferedReader(_Metered(response.fp.detach(), self._most))
+        return response
+
+    def connect(self) -> None:
+        self.sock = dial(self._address, self.port, min(CONNECT_SECONDS, self._deadline.seconds_left()))
+        self._deadline.guard(self.sock)
+        self.sock.settimeout(READ_SECONDS)
+        if self._tls:
+            self.sock = tls_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _follow(
+    fetch: _Fetch,
+    url: str,
+    trusted_origin: str | None,
+    check_host: Callable[[str], None] | None,
+    authorization: Callable[[], str] | None,
+) -> http.client.HTTPResponse:
+    """The answer with the whole file at the end of the redirects."""
+    trusted = trusted_origin is not None
+    for _ in range(MAX_REDIRECTS + 1):
+        with _as_classes(fetch.deadline):
+            # Trust does not come back: a stranger may not redirect us into the trusted origin.
+            origin = ssrf_rules.origin(ssrf_rules.parse(url))
+            trusted = trusted and origin == ssrf_rules.origin(ssrf_rules.parse(trusted_origin or ""))
+            if check_host is not None and not trusted:
+                check_host(origin[1])
+        response = _get(fetch, url, trusted, {})
+        if response.status == 401 and trusted and authorization is not None and (key := authorization()):
+            response = _get(fetch, url, trusted, {"Authorization": key})
+        authorization = None
+        if response.status not in (301, 302, 303, 307, 308):
+            _check_plain(response, 206 if _is_whole_range(response) else 200)
+            return response
+        url = _redirected(url, response.headers.get("Location"))
+    raise FetchError("bad_response")
+
+
+def _get(fetch: _Fetch, url: str, trusted: bool, headers: dict[str, str]) -> http.client.HTTPResponse:
+    return _send(fetch, "GET", url, trusted, headers, None)
+
+
+def _send(
+    fetch: _Fetch, method: str, url: str, trusted: bool, headers: dict[str, str], body: bytes | None
+) -> http.client.HTTPResponse:
+    """The answer to one request, whatever its status."""
+    with _as_classes(fetch.deadline):
+        parsed = ssrf_rules.parse(url)
+        ip_address = ssrf_rules.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
+        connection = fetch.stack.enter_context(closing(_PinnedConnection(ssrf_rules.origin(parsed), ip_address, fetch)))
+        connection.request(method, parsed.request_uri, body, {**_HEADERS, **headers})
+        return fetch.stack.enter_context(closing(connection.getresponse()))
+
+
+def _check_plain(response: http.client.HTTPResponse, *statuses: int) -> None:
+    if response.status not in statuses:
+        raise FetchError("status", response.status)
+    names = response.headers.get("Content-Encoding", "").lower().split(",")
+    if _ENCODINGS & {name.strip() for name in names}:
+        raise FetchError("bad_response")
+
+
+def _is_whole_range(response: http.client.HTTPResponse) -> bool:
+    """Whether a 206 answer, which was not asked for, holds every byte."""
+    span = re.fullmatch(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", response.headers.get("Content-Range", "").strip())
+    if response.status != 206 or span is None:
+        return False
+    return int(span[1]) + 1 == int(span[2]) and _announced_length(response) in (None, int(span[2]))
+
+
+def _whole_length(response: http.client.HTTPResponse) -> int | None:
+    """The length of what a 206 answer is the beginning of."""
+    if response.status != 206:
+        return None
+    span = re.fullmatch(r"bytes 0-[0-9]{1,18}/(?:([0-9]{1,18})|\*)", response.headers.get("Content-Range", "").strip())
+    if span is None:
+        raise FetchError("bad_response")
+    return int(span[1]) if span[1] else None
+
+
+def _redirected(url: str, location: str | None) -> str:
+    location = _as_sent(location or "").strip(" ").replace(" ", "%20")
+    if not location or not ssrf_rules.is_clean(location):  # before the join, which would drop line breaks silently
+        raise FetchError("bad_response")
+    try:
+        return url_escaping.escaped(urljoin(url, location))
+    except ValueError:
+        raise FetchError("refused_url") from None
+
+
+def _as_sent(header: str) -> str:
+    """The text of a header, which http.client reads as Latin-1 and servers write as UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except ValueError:
+        return header
+
+
+def _announced_length(response: http.client.HTTPResponse) -> int | None:
+    values = set(response.headers.get_all("Content-Length", []))
+    if response.chunked or not values:
+        return None
+    value = values.pop()
+    if values or not re.fullmatch(r"[0-9]{1,18}", value):
+        raise FetchError("bad_response")
+    return int(value)
+
+
+@contextmanager
+def _as_classes(deadline: Deadline, *, broken: str = "network") -> Iterator[None]:
+    """Turns what the network raises into a FetchError that says nothing about the target."""
+    reason = ""
+    try:
+        yield
+    except AddressError as error:
+        reason = error.reason
+    except TimeoutError:
+        reason = "timeout"
+    except ssl.SSLError:
+        reason = "tls"
+    except (OSError, http.client.HTTPException):
+        reason = broken
+    if deadline.passed:
+        reason = "timeout"  # the shutdown looks like an end of the body, or like any error
+    if reason:
+        raise FetchError(reason) from None

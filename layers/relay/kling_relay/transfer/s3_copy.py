@@ -1,0 +1,245 @@
+"""Copy one video from its URL into the private bucket, with bounded memory and proof that it arrived whole.
+
+One GET is streamed into one PutObject. On the way a reader hashes the bytes and walks the MP4's boxes, and keeps the
+last ones back until the walk has passed: S3 never shows an object whose announced length did not arrive, so a bad file
+is never visible, not for a moment. What S3 says it stored (ETag) is compared with what was sent. Nothing is
+overwritten: a key belongs to one video, and an object at it was proved by whoever wrote it.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from kling_relay.media.mp4 import BadVideo, BoxWalk
+from kling_relay.transfer.fetch import Download, FetchError, open_url
+
+CHUNK = 1 << 20
+LARGEST_PUT = 5 * 1024**3  # bytes in one PutObject
+CACHE_CONTROL = "max-age=300"  # so long may a browser go on showing a video that was deleted; then it has to ask
+_DELETE_TRIES = 3
+
+_EXPIRED = (403, 404, 410)
+_REASONS = {name: name for name in ("truncated", "too_large", "refused_host")} | dict.fromkeys(
+    ("refused_url", "refused_address"), "refused_address"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVideo:
+    """A video that is in the bucket, whole. `size` in bytes, `md5` in hex. `has_video_track`: whether its index names a
+    video track; a file without one is kept, since the index may be of a form that mp4.py does not read."""
+
+    key: str
+    size: int
+    md5: str
+    has_video_track: bool = field(default=True, compare=False)
+
+
+class ArchiveError(Exception):
+    """The video is not in the bucket. `reason`, which is all of the text:
+
+    `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unreachable`,
+    `truncated`, `not_a_video`, `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was
+    lost: try again), `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole
+    video).
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def client_config() -> Config:
+    """Settings of the S3 client that `archive` needs.
+
+    The body cannot be sent twice, so there is one attempt and the caller's retry begins anew with a fresh GET; it
+    cannot be read ahead either, so nothing hashes it before it is sent.
+    """
+    return Config(
+        connect_timeout=3,
+        read_timeout=30,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"payload_signing_enabled": False},
+    )
+
+
+def archive(
+    s3: Any,
+    *,
+    bucket: str,
+    key: str,
+    url: str,
+    max_bytes: int,
+    deadline_seconds: float,
+    trusted_origin: str | None = None,
+    check_host: Callable[[str], None] | None = None,
+    authorization: Callable[[], str] | None = None,
+) -> StoredVideo:
+    """Bring the video at `url` to `key`, or find that it is there already.
+
+    `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB, and a source that does not announce its
+    length is spooled to the temporary folder first, which needs as much room. `deadline_seconds` bounds the transfer
+    from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`,
+    `check_host`, `authorization`: see `fetch.open_url`.
+    Safe to repeat and to run twice at once. Raises ArchiveError; ValueError for limits that cannot be.
+    """
+    if not 0 < max_bytes <= LARGEST_PUT:
+        raise ValueError(f"max_bytes must be between 1 and {LARGEST_PUT}, the most that one PutObject takes")
+    target = {"Bucket": bucket, "Key": key}
+    try:
+        with open_url(
+            url,
+            max_bytes=max_bytes,
+            deadline_seconds=deadline_seconds,
+            trusted_origin=trusted_origin,
+            check_host=check_host,
+            authorization=authorization,
+        ) as download:
+            return _copy(s3, target, download)
+    except FetchError as error:
+        if error.status in _EXPIRED:
+            # An earlier attempt may have stored it and lost the answer, and the URL is gone since.
+            stored = _stored(s3, target)
+            if stored is not None:
+                return stored
+            reason = "source_expired"
+        else:
+            reason = _REASONS.get(error.reason, "source_unreachable")
+    except BadVideo as error:
+        reason = error.reason
+    raise ArchiveError(reason)
+
+
+class _Proof:
+    """A readable body that hashes and walks what passes through, and gives the last bytes out only after the walk."""
+
+    def __init__(self, source: Callable[[int], bytes], length: int, *, open_end: bool = True) -> None:
+        self.failure: FetchError | BadVideo | None = None
+        self.md5: str | None = None  # known when everything has passed
+        self._source = source
+        self._left = length
+        self._hash = hashlib.md5(usedforsecurity=False)
+        self._walk = BoxWalk(length, open_end=open_end)
+
+    def video(self, key: str, length: int) -> StoredVideo:
+        """What has passed, `length` bytes, as the object at `key`."""
+        return StoredVideo(key, length, self.md5 or "", self._walk.has_video_track)
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            return b"".join(iter(lambda: self.read(CHUNK), b""))
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return self._next(min(size, self._left, CHUNK))
+        except (FetchError, BadVideo) as error:
+            self.failure = error  # kept here, since the SDK wraps what a body raises
+            raise
+
+    def _next(self, size: int) -> bytes:
+        data = self._source(size) if size else b""
+        if size and not data:
+            raise BadVideo("truncated")
+        self._left -= len(data)
+        self._hash.update(data)
+        self._walk.feed(data)
+        if self._left == 0:
+            self._walk.finish()
+            self.md5 = self._hash.hexdigest()
+        return data
+
+
+def _copy(s3: Any, target: dict[str, str], download: Download) -> StoredVideo:
+    if download.length is not None:
+        return _put(s3, target, _Proof(download.read, download.length), download.length)
+    with tempfile.TemporaryFile() as spool:
+        try:
+            while data := download.read(CHUNK):
+                spool.write(data)
+            length = spool.tell()
+            spool.seek(0)
+        except OSError:  # no room left
+            raise ArchiveError("storage") from None
+        return _put(s3, target, _Proof(spool.read, length, open_end=download.framed), length)
+
+
+def _put(s3: Any, target: dict[str, str], body: _Proof, length: int) -> StoredVideo:
+    if length == 0:  # nothing would be read, so nothing would be proved
+        raise BadVideo("not_a_video")
+    try:
+        answer = s3.put_object(
+            **target,
+            Body=body,
+            ContentLength=length,
+            ContentType="video/mp4",
+            ContentDisposition=f'inline; filename="{"-".join(target["Key"].split("/")[-2:])}"',  # plays, and saves well
+            CacheControl=CACHE_CONTROL,
+            IfNoneMatch="*",
+        )
+    except (BotoCoreError, ClientError, FetchError, BadVideo) as error:
+        if body.failure is not None:
+            raise body.failure from None
+        stored = _stored(s3, target)  # an earlier attempt's, another copier's, or ours and the answer was lost
+        if stored is not None:
+            return stored
+        raise ArchiveError("checksum" if _status(error) == 412 else "storage") from error
+    video = body.video(target["Key"], length)
+    if answer.get("ETag", "").strip('"') != body.md5:  # an answer before the end of the body is not believed either
+        _compare(s3, target | ({"VersionId": answer["VersionId"]} if answer.get("VersionId") else {}), video)
+    return video
+
+
+def _compare(s3: Any, ours: dict[str, str], video: StoredVideo) -> None:
+    """Reads back what we wrote, because its ETag is not the MD5 of the body: under SSE-KMS it never is."""
+    try:
+        same = _read_back(s3, ours) == video
+    except BadVideo:
+        same = False
+    except (BotoCoreError, ClientError) as error:
+        raise ArchiveError("storage") from error
+    if not same:
+        _delete(s3, ours)
+        raise ArchiveError("checksum")
+
+
+def _stored(s3: Any, target: dict[str, str]) -> StoredVideo | None:
+    """The whole video that lies at the key; None if there is nothing, or nothing whole."""
+    try:
+        return _read_back(s3, target)
+    except BadVideo:
+        return None
+    except (BotoCoreError, ClientError) as error:
+        if _status(error) in (403, 404):  # without the right to list, S3 denies what is not there
+            return None
+        raise ArchiveError("storage") from error
+
+
+def _read_back(s3: Any, target: dict[str, str]) -> StoredVideo:
+    answer = s3.get_object(**target)
+    length = answer["ContentLength"]
+    with answer["Body"] as stream:
+        body = _Proof(stream.read, length)
+        while body.read(CHUNK):
+            pass
+    return body.video(target["Key"], length)
+
+
+def _delete(s3: Any, target: dict[str, str]) -> None:
+    """Removes exactly what we wrote: its version, or where the bucket keeps none, the only object there ever was."""
+    for _ in range(_DELETE_TRIES):
+        try:
+            s3.delete_object(**target)
+            return
+        except (BotoCoreError, ClientError):
+            continue
+
+
+def _status(error: Exception) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(error, ClientError) else 0

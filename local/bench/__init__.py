@@ -1,1 +1,0 @@
-"""What this program costs, against what is physically needed and what people would write instead, as ratios."""

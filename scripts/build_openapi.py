@@ -1,0 +1,18 @@
+"""docs/openapi.yaml as the JSON that functions/api_docs serves: no function needs a YAML parser for it."""
+
+import json
+
+import yaml
+
+from kling_relay_cli import REPOSITORY
+
+SOURCE = REPOSITORY / "docs/openapi.yaml"
+SERVED = REPOSITORY / "functions/api_docs/openapi.json"
+
+
+def as_json() -> str:
+    return json.dumps(yaml.safe_load(SOURCE.read_text()), ensure_ascii=False, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    SERVED.write_text(as_json())
