@@ -12,9 +12,9 @@ from typing import Any
 
 import boto3
 import pytest
-from kling_relay.lifecycle import archive as copying
+from kling_relay.lifecycle import archive as archive_step
 from kling_relay.tasks.task import Phase
-from kling_relay.transfer import s3_copy as archive_module
+from kling_relay.transfer import s3_copy
 from kling_relay.transfer.fetch import Download
 from kling_relay.transfer.s3_copy import ArchiveError, StoredVideo, archive, client_config
 from moto.s3.models import S3Backend
@@ -210,7 +210,7 @@ class _Stepping:
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """Small parts, and each of them a step."""
     made, read = Steps(), Download.read
-    monkeypatch.setattr(archive_module, "CHUNK", 4096)
+    monkeypatch.setattr(s3_copy, "CHUNK", 4096)
     monkeypatch.setattr(Download, "read", lambda download, size=4096: made.around(lambda: read(download, size)))
     return made
 
@@ -273,7 +273,7 @@ def test_failing_copies_never_make_a_second_generation(
     def live(number: int, dice: random.Random) -> None:
         visible.clear()
         world = World(Memory())
-        world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
+        world.cloud.apps["archive_video"].copy_outputs = archive_step.copy_outputs  # type: ignore[attr-defined]
         world.relay.archive_s3 = s3
         world.provider.profile = replace(world.provider.profile, base_url=origin)
         task = world.create()

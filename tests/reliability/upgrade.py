@@ -44,10 +44,10 @@ class Upgraded:
         provider.videos = lambda sold: self.listed.setdefault(sold.upstream_id, _listed(sold.upstream_id))
         self.world.relay.archive_s3 = self.world.s3
         self.world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
-        patch.setattr(archive, "archive", SimpleNamespace(archive=self._archive))
+        patch.setattr(archive, "s3_copy", SimpleNamespace(archive=self._archive))
 
     def _archive(self, s3: Any, *, bucket: str, key: str, url: str, **_: Any) -> StoredVideo:
-        """As archive.archive, which overwrites nothing. The bytes of a video are its address."""
+        """As s3_copy.archive, which overwrites nothing. The bytes of a video are its address."""
         if self.world.copy_faults:
             raise ArchiveError(self.world.copy_faults.pop(0))
         data = self.video(key)

@@ -17,7 +17,7 @@ import requests
 from local.simulator import Simulator
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = (ROOT / "local" / "sample.jpg").read_bytes()
+SAMPLE = (ROOT / "local" / "stack" / "sample.jpg").read_bytes()
 KEY = "a-test-key"
 AUTH = {"Authorization": f"Bearer {KEY}"}
 DIALECTS = ("official", "cometapi")

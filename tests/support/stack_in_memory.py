@@ -23,7 +23,7 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from kling_relay.clock import Clock
-from kling_relay.lifecycle import archive as copying
+from kling_relay.lifecycle.archive import key as video_key
 from kling_relay.security import auth, callback_tokens
 from kling_relay.services import Cached, Relay
 from kling_relay.settings import Settings
@@ -462,7 +462,7 @@ def video_keys(task: Task) -> list[str]:
     """Where the videos of a task lie, from its row or, if its copy is still to come, from the provider's list."""
     if task.videos:
         return [video["key"] for video in task.videos]
-    return [copying.key(task, name) for name in output_names.names(task.outputs)]
+    return [video_key(task, name) for name in output_names.names(task.outputs)]
 
 
 logging.getLogger("botocore").setLevel(logging.WARNING)

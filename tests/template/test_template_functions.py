@@ -100,7 +100,7 @@ def test_every_setting_that_is_read_is_given(template: Template) -> None:
 
 def test_a_reading_is_found_wherever_it_is(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "from kling_relay import sweeper as s\n"
+        "from kling_relay.lifecycle import sweep as s\n"
         "from kling_relay.services import current\n"
         "def handler(event, context):\n"
         "    s.sweep(current())\n"

@@ -48,7 +48,7 @@ def test_equal_files_make_equal_zips(tmp_path: Path) -> None:
 def test_the_layer_of_our_own_package() -> None:
     packed = packaging.relay_layer()
     assert packed == packaging.relay_layer()
-    assert {"python/kling_relay/__init__.py", "python/kling_relay/providers.json"} <= set(names(packed))
+    assert {"python/kling_relay/__init__.py", "python/kling_relay/provider/profiles.json"} <= set(names(packed))
     assert all(name.startswith("python/kling_relay/") and "__pycache__" not in name for name in names(packed))
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kling_relay.lifecycle import archive as copying
+from kling_relay.lifecycle import archive
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer.s3_copy import ArchiveError, StoredVideo
 
@@ -16,21 +16,21 @@ KEYS = [f"videos/acme/t/{name}" for name in ("afe677844772d1dd", "234a2bf529af42
 def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[tuple[str, str]] = []
 
-    def archive(_: Any, *, key: str, url: str, deadline_seconds: float, **__: Any) -> StoredVideo:
+    def copy(_: Any, *, key: str, url: str, deadline_seconds: float, **__: Any) -> StoredVideo:
         assert deadline_seconds >= 1
         if "bad" in url:
             raise ArchiveError("truncated")
         copied.append((url, key))
         return StoredVideo(key, 7, "md5")
 
-    monkeypatch.setattr(copying.archive, "archive", archive)
+    monkeypatch.setattr(archive.s3_copy, "archive", copy)
     outputs = [
         {"id": "a", "url": "u0", "duration": "5", "watermark_url": "w0"},
         {"id": "b", "url": "u1", "duration": ""},
     ]
     asked = {"watermark_info": {"enabled": True}}
     task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
-    videos = copying.copy_outputs(world.relay, task, seconds=0)
+    videos = archive.copy_outputs(world.relay, task, seconds=0)
     assert copied == [
         ("u0", f"{KEYS[0]}.mp4"),
         ("w0", f"{KEYS[0]}-watermark.mp4"),
@@ -39,12 +39,12 @@ def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert videos[0]["watermark_key"] == f"{KEYS[0]}-watermark.mp4" and "watermark_key" not in videos[1]
     for body in ({}, {"watermark_info": {"enabled": False}}):  # a provider that sends one unasked
         copied.clear()
-        plain = copying.copy_outputs(world.relay, replace(task, request=body), seconds=5)
+        plain = archive.copy_outputs(world.relay, replace(task, request=body), seconds=5)
         assert [key for _, key in copied] == [f"{one}.mp4" for one in KEYS]
         assert not any("watermark_key" in video for video in plain)
     outputs[1]["url"] = "bad"
     with pytest.raises(ArchiveError):
-        copying.copy_outputs(world.relay, task, seconds=5)
+        archive.copy_outputs(world.relay, task, seconds=5)
 
 
 @pytest.mark.parametrize(("found", "lines"), [(True, []), (False, ["video_track_missing"])])
@@ -52,8 +52,8 @@ def test_a_copy_without_a_video_track_is_logged(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: bool, lines: list[str]
 ) -> None:
     stored = StoredVideo("k", 7, "md5", has_video_track=found)
-    monkeypatch.setattr(copying.archive, "archive", lambda *_, **__: stored)
+    monkeypatch.setattr(archive.s3_copy, "archive", lambda *_, **__: stored)
     outputs = [{"id": "a", "url": "https://cdn.example/a", "duration": "5"}]
     task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
-    assert copying.copy_outputs(world.relay, task, seconds=5)[0]["size"] == 7
+    assert archive.copy_outputs(world.relay, task, seconds=5)[0]["size"] == 7
     assert [line for line in caplog.messages if line == "video_track_missing"] == lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
-from kling_relay.lifecycle import archive as copying
+from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer.s3_copy import StoredVideo, client_config
@@ -46,7 +46,7 @@ def test_a_source_that_drips_does_not_outlive_the_function(world: World, announc
 
     with serve(drip) as port:
         origin = f"http://127.0.0.1:{port}"
-        world.cloud.apps["archive_video"].copy_outputs = copying.copy_outputs  # type: ignore[attr-defined]
+        world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
         world.relay.archive_s3 = boto3.client("s3", region_name="us-east-1", config=client_config())
         world.provider.profile = replace(world.provider.profile, base_url=origin)
         world.provider.videos = listed(f"{origin}/v.mp4")
@@ -83,17 +83,17 @@ def test_the_function_keeps_ten_seconds_to_report(world: World) -> None:
 def test_all_videos_of_a_task_share_one_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now, given = [100.0], []
 
-    def archive(_: Any, *, key: str, deadline_seconds: float, **__: Any) -> StoredVideo:
+    def copy(_: Any, *, key: str, deadline_seconds: float, **__: Any) -> StoredVideo:
         given.append(deadline_seconds)
         now[0] += 4
         return StoredVideo(key, 7, "md5")
 
-    monkeypatch.setattr(copying.archive, "archive", archive)
-    monkeypatch.setattr(copying.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(archive.s3_copy, "archive", copy)
+    monkeypatch.setattr(archive.time, "monotonic", lambda: now[0])
     outputs = [
         {"id": f"file-{name}", "url": f"u{name}", "watermark_url": f"w{name}", "duration": "5"} for name in "abc"
     ]
     asked = {"watermark_info": {"enabled": True}}
     task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
-    copying.copy_outputs(world.relay, task, seconds=10)
+    archive.copy_outputs(world.relay, task, seconds=10)
     assert given == [10, 6, 2, 1, 1, 1]  # at least a second: a copy that lies there already is found in that time

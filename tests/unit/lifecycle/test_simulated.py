@@ -14,7 +14,7 @@ from tests.support.stack_in_memory import ROOT, World
 from tests.unit.api.test_create import b64
 
 pytestmark = pytest.mark.enable_socket
-BODY = {"image": b64((ROOT / "local" / "sample.jpg").read_bytes()), "model_name": "kling-v2-5-turbo"}
+BODY = {"image": b64((ROOT / "local" / "stack" / "sample.jpg").read_bytes()), "model_name": "kling-v2-5-turbo"}
 
 
 @pytest.fixture(params=["kling", "cometapi"], autouse=True)

@@ -10,7 +10,7 @@ from kling_relay.provider import responses
 from kling_relay.provider.responses import Snapshot
 from kling_relay.transfer import ssrf_rules
 
-CAPTURES = json.loads((Path(__file__).parent / "provider_answers.json").read_text())
+CAPTURES = json.loads((Path(__file__).parents[2] / "fixtures" / "provider_answers.json").read_text())
 KLING = "https://v16-kling-fdl.klingai.com/bs2/x/x.mp4?cacheKey=c&x-kcdn-pid=112781&ksSecret=s&ksTime=694fa816"
 
 
