@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from kling_relay.tasks.table import TaskTable, new_item
+from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Phase, Task
+from kling_relay.tasks.task_row import new_item
 
 from bench import usage
 from bench.ratio import Ratio, counted

@@ -4,7 +4,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.lifecycle.advance import NoSuchTask, advance
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.step import Facts
 from kling_relay.observability import logger
 from kling_relay.services import current
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from kling_relay.api import delete
 from kling_relay.dynamodb import LostRace
-from kling_relay.lifecycle.advance import advance, begin_copy
-from kling_relay.lifecycle.archive import copy_outputs
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle import late_copies
+from kling_relay.lifecycle.advance import advance
+from kling_relay.lifecycle.archive import begin_copy, copy_outputs
+from kling_relay.lifecycle.step import Facts
 from kling_relay.observability import Metric, logger
 from kling_relay.services import current
 from kling_relay.tasks.task import Phase
@@ -21,8 +21,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     task = relay.table.get(task_id)
     if task is None or task.execution != event["execution"]:
         return {"task_id": task_id, "next": "advance"}  # replaced
-    if delete.awaits_late_copies(relay, task):
-        delete.remove_late_copies(relay, task)
+    if late_copies.awaits_late_copies(relay, task):
+        late_copies.remove_late_copies(relay, task)
         return {"task_id": task_id, "next": "done"}
     if task.phase is not Phase.RENDERED:
         return {"task_id": task_id, "next": "advance"}  # moved meanwhile: the row decides
@@ -41,7 +41,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         relay.measure({Metric.ARCHIVE_FAILED: 1})
     task = relay.table.get(task_id) or task
     if task.deleted_at is not None:
-        delete.undo_copy(relay, task)
+        late_copies.undo_copy(relay, task)
         return {"task_id": task_id, "next": "done"}
     # A failed copy is no error of the function: that rings FunctionErrorsAlarm, and mostly the provider is the cause.
     return advance(relay, task_id, facts, known=task).as_state()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from kling_relay.provider.credentials import TokenSigner, entries, entry_of, key_in, webhook_secrets_in
-from kling_relay.security.callback_tokens import is_signed
+from kling_relay.security.standard_webhooks import is_signed
 from standardwebhooks import Webhook
 
 from kling_relay_cli import provider_secret as secret

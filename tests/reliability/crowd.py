@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kling_relay.tasks.table import new_item
 from kling_relay.tasks.task import CLOSED, Phase, Task
+from kling_relay.tasks.task_row import new_item
 
 from tests.support.dynamodb_indexes import Lag
 from tests.support.stack_in_memory import BODY, World

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kling_relay.transfer import fetch
+from kling_relay.transfer import pinned_connection
 
 from tests.reliability.hostile_urls import words
 from tests.support.loopback_servers import Authority, Handler, respond, serve
@@ -40,7 +40,7 @@ class Internet:
         self.handler: Handler = lambda connection, path, headers: respond(connection, b"benign")
         self.ports: dict[str, int] = {}
         self.ours: set[int] = set()  # ports of a test's own servers on loopback: reached, and not recorded
-        self.context = fetch.trusting(str(authority.pem))
+        self.context = pinned_connection.trusting(str(authority.pem))
         self._connect, self._getaddrinfo = socket.socket.connect, socket.getaddrinfo
 
     def stand(self, stack: ExitStack, authority: Authority) -> None:
@@ -86,7 +86,7 @@ def internet(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         made.stand(stack, authority)
         monkeypatch.setattr(socket.socket, "connect", lambda sock, address: made.connect(sock, address))
         monkeypatch.setattr(socket, "getaddrinfo", made.getaddrinfo)
-        monkeypatch.setattr(fetch, "tls_context", lambda: made.context)
+        monkeypatch.setattr(pinned_connection, "tls_context", lambda: made.context)
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         yield made

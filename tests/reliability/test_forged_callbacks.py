@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from kling_relay.security import callback_tokens
+from kling_relay.security import callback_tokens, standard_webhooks
 from kling_relay.security.keyring import Keyring
-from kling_relay.services import Cached
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.tasks.task import Task, new_task_id
 
 from tests.reliability.campaign import Campaign
@@ -162,7 +162,7 @@ Headers = dict[str, str]
 
 
 def _signed(secret: str, at: float, body: bytes) -> Headers:
-    return callback_tokens.signed([secret], "msg-1", str(int(at)), body)
+    return standard_webhooks.signed([secret], "msg-1", str(int(at)), body)
 
 
 def _other_secret(right: Headers, at: float, body: bytes, dice: random.Random) -> Headers:

@@ -9,15 +9,15 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import Phase as Generate
 from kling_relay.dynamodb import LostRace, Rows, new_token
-from kling_relay.lifecycle import advance, confirm, evidence, submit, sweep
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle import advance, archive, confirm, evidence, submit, sweep
+from kling_relay.lifecycle.step import Facts, Step
 from kling_relay.provider import responses
-from kling_relay.provider.client import NotSent, Outcome, Unsure
+from kling_relay.provider.outcomes import NotSent, Outcome, Unsure
 from kling_relay.provider.responses import Snapshot
 from kling_relay.services import Relay
-from kling_relay.tasks import idempotency, table
+from kling_relay.tasks import idempotency, task_row
 from kling_relay.tasks.table import TaskTable
-from kling_relay.tasks.task import MOVES, Phase, Step, Task
+from kling_relay.tasks.task import MOVES, Phase, Task
 
 from tests.reliability import test_deaths, test_dynamo, test_executions, test_histories, test_interleavings, test_pairs
 from tests.reliability.campaign import Campaign
@@ -119,7 +119,7 @@ def no_sweeper(patch: Patch) -> None:
 
 def no_second_copy(patch: Patch) -> None:
     """A copy that is lost is never tried again."""
-    patch.setattr(advance, "_next_copy", lambda relay, task, copies: 2**52)
+    patch.setattr(archive, "_next_copy", lambda relay, task, copies: 2**52)
 
 
 def told_before_it_is_won(patch: Patch) -> None:
@@ -127,7 +127,7 @@ def told_before_it_is_won(patch: Patch) -> None:
     as_it_was = TaskTable.move
 
     def move(self: TaskTable, task: Task, to: Phase | None, **changes: Any) -> Task:
-        self.on_move(task, table._changed(task, to, changes))
+        self.on_move(task, task_row.changed(task, to, changes))
         with patch.context() as silent:
             silent.setattr(self, "on_move", lambda before, after: None)
             return as_it_was(self, task, to, **changes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from kling_relay.dynamodb import Rows
-from kling_relay.lifecycle import polling, sweep
+from kling_relay.lifecycle import polling, queue
 from kling_relay.provider.admission import Gates
 from kling_relay.tasks import fair_queue, idempotency, spend_cap
 
@@ -44,7 +44,7 @@ def bodies_are_not_compared(patch: Patch) -> None:
 
 
 def the_oldest_first(patch: Patch) -> None:
-    patch.setattr(sweep, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
+    patch.setattr(queue, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
 
 
 def turns_by_age_alone(patch: Patch) -> None:
@@ -56,7 +56,7 @@ def turns_are_forgotten(patch: Patch) -> None:
 
 
 def nobody_gives_up_a_place(patch: Patch) -> None:
-    patch.setattr(sweep, "room_was_made", lambda relay: None)
+    patch.setattr(queue, "room_was_made", lambda relay: None)
 
 
 def a_probe_brings_nobody(patch: Patch) -> None:
@@ -68,8 +68,8 @@ def a_pause_longer_than_a_sweep(patch: Patch) -> None:
 
 
 def a_handful_a_sweep(patch: Patch) -> None:
-    real = sweep.start_waiting
-    patch.setattr(sweep, "start_waiting", lambda relay, room: real(relay, 20))
+    real = queue.start_waiting
+    patch.setattr(queue, "start_waiting", lambda relay, room: real(relay, 20))
 
 
 def every_claim_is_won(patch: Patch) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kling_relay.lifecycle import advance
+from kling_relay.lifecycle import callback, poll
 from kling_relay.media import mp4
 from kling_relay.provider.responses import Snapshot
-from kling_relay.security import callback_tokens
+from kling_relay.security import callback_tokens, standard_webhooks
 from kling_relay.security.keyring import Keyring
 from kling_relay.tasks.table import TaskTable
-from kling_relay.transfer import fetch, s3_copy, ssrf_rules
+from kling_relay.transfer import pinned_connection, s3_copy, ssrf_rules
 from kling_relay.transfer.deadline import Deadline
 
 from tests.reliability import (
@@ -27,7 +27,6 @@ from tests.reliability.hostile_urls import INSIDE
 from tests.reliability.test_downloads import origin, s3, source, steps, visible  # noqa: F401  (fixtures)
 from tests.reliability.test_forged_callbacks import calls  # noqa: F401  (fixture)
 from tests.reliability.test_hostile_servers import bucket, meter, sink  # noqa: F401  (fixtures)
-from tests.support.fake_cloud import Memory
 from tests.support.stack_in_memory import Cloud
 
 pytestmark = pytest.mark.enable_socket
@@ -76,7 +75,7 @@ def _no_watchdog(patch: Patch, cloud: Cloud) -> None:
 
 
 def _no_meter(patch: Patch, cloud: Cloud) -> None:
-    patch.setattr(fetch, "FRAME_BYTES", 1 << 40)
+    patch.setattr(pinned_connection, "FRAME_BYTES", 1 << 40)
 
 
 def _no_walk(patch: Patch, cloud: Cloud) -> None:
@@ -109,22 +108,22 @@ def _half_a_token(patch: Patch, cloud: Cloud) -> None:
 
 
 def _any_signature(patch: Patch, cloud: Cloud) -> None:
-    patch.setattr(cloud.apps["kling_callback"], "is_signed", lambda *_: True)
+    patch.setattr(callback, "is_signed", lambda *_: True)
 
 
 def _any_age(patch: Patch, cloud: Cloud) -> None:
-    patch.setattr(callback_tokens, "_TOLERANCE_SECONDS", 10**12)
+    patch.setattr(standard_webhooks, "_TOLERANCE_SECONDS", 10**12)
 
 
 def _believed_body(patch: Patch, cloud: Cloud) -> None:
-    ask = advance._query
+    ask, real = poll.query, callback.on_callback
 
     def believe(relay: Any, task_id: str, claim: Snapshot | None) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(advance, "_query", lambda relay, task: claim or ask(relay, task))
-            advance.on_callback(relay, task_id, claim)
+            inner.setattr(poll, "query", lambda relay, task: claim or ask(relay, task))
+            real(relay, task_id, claim)
 
-    patch.setattr(Memory().apps["kling_callback"], "on_callback", believe)
+    patch.setattr(callback, "on_callback", believe)
 
 
 def _no_gap(patch: Patch, cloud: Cloud) -> None:

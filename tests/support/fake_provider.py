@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kling_relay.errors import KlingError
-from kling_relay.provider.client import (
+from kling_relay.provider.outcomes import (
     Accepted,
     AccountTrouble,
     Answer,
@@ -18,7 +18,7 @@ from kling_relay.provider.client import (
     Trouble,
     Unknown,
     Unsure,
-    _classify_submit,
+    classify_submit,
 )
 from kling_relay.provider.profiles import Profile
 from kling_relay.provider.responses import Snapshot
@@ -160,7 +160,7 @@ class LedgerProvider:
 
     def _read(self, answer: tuple[int, Any], reference: str) -> Outcome:
         """What the relay makes of an answer."""
-        return _classify_submit(*answer, self.profile, reference)
+        return classify_submit(*answer, self.profile, reference)
 
     def _too_fast(self) -> bool:
         now = self.clock.now_ms()

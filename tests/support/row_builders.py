@@ -9,8 +9,8 @@ import pytest
 from kling_relay.dynamodb import value
 from kling_relay.operations import reconcile
 from kling_relay.operations.discrepancies import What
-from kling_relay.tasks.table import new_item
 from kling_relay.tasks.task import Phase, Task, new_task_id
+from kling_relay.tasks.task_row import new_item
 
 from local.simulator import Simulator
 from local.simulator.dialects import KINDS

@@ -25,12 +25,13 @@ from botocore.exceptions import ClientError
 from kling_relay.clock import Clock
 from kling_relay.lifecycle.archive import key as video_key
 from kling_relay.security import auth, callback_tokens
-from kling_relay.services import Cached, Relay
+from kling_relay.security.stored_secrets import Cached
+from kling_relay.services import Relay
 from kling_relay.settings import Settings
 from kling_relay.tasks import output_names
 from kling_relay.tasks.table import TaskTable
-from kling_relay.tasks.table import _task as as_task
 from kling_relay.tasks.task import Phase, Task
+from kling_relay.tasks.task_row import task_of as as_task
 
 from tests.support.counted_effects import Crash, Effects, planned
 from tests.support.fake_provider import LedgerProvider

@@ -5,8 +5,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from kling_relay.client_view import client_view
+from kling_relay.lifecycle.step import Step
 from kling_relay.tasks.notification import Notice
-from kling_relay.tasks.task import MOVES, TASK_STATUS, Phase, Step, Task, client_view, new_task_id
+from kling_relay.tasks.task import MOVES, TASK_STATUS, Phase, Task, new_task_id
 
 VIDEO = {"id": "9", "duration": "5.1", "key": "acme/t/0.mp4", "size": 5, "md5": "x", "upstream_url": "canary"}
 URLS = {"acme/t/0.mp4": "https://videos.example/0.mp4", "acme/t/0w.mp4": "https://videos.example/0w.mp4"}

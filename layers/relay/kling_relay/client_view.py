@@ -3,7 +3,8 @@
 from typing import Any
 
 from kling_relay.services import Relay
-from kling_relay.tasks.task import Task, client_view
+from kling_relay.tasks import notification
+from kling_relay.tasks.task import TASK_STATUS, Phase, Task
 
 _PRESIGNED_SECONDS = 12 * 3600  # a presigned URL ends with the session that signed it, whatever it says itself
 
@@ -34,3 +35,34 @@ def video_urls(relay: Relay, task: Task) -> dict[str, str]:
         )
         for key in keys
     }
+
+
+def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
+    """The task object of Kling's legacy API, built field by field and never from the row as a whole.
+
+    `video_urls`: archive key -> URL for the client. Types as existing clients need them: times integer milliseconds,
+    `task_info` always an object, video id and duration always strings.
+    """
+    info = {} if task.external_task_id is None else {"external_task_id": task.external_task_id}
+    view: dict[str, Any] = {
+        "task_id": task.id,
+        "task_status": TASK_STATUS[task.phase],
+        "task_status_msg": task.reason if TASK_STATUS[task.phase] == "failed" else "",
+        "task_info": info,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+    }
+    if task.phase is Phase.SUCCEEDED:
+        view["task_result"] = {"videos": [_video_view(video, video_urls) for video in task.videos]}
+    if task.callback_url is not None:
+        view["callback"] = notification.shown(task.notices)
+    if task.units is not None:
+        view["final_unit_deduction"] = task.units
+    return view
+
+
+def _video_view(video: dict[str, Any], video_urls: dict[str, str]) -> dict[str, str]:
+    view = {"id": video["id"], "url": video_urls[video["key"]], "duration": video["duration"]}
+    if "watermark_key" in video:
+        view["watermark_url"] = video_urls[video["watermark_key"]]
+    return view

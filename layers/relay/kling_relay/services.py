@@ -3,10 +3,9 @@
 import encodings.idna  # noqa: F401  (every connection needs it; loaded here, the first one is quicker)
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import botocore.session
 from botocore.config import Config
@@ -26,58 +25,24 @@ from kling_relay.provider.profiles import Account, profile
 from kling_relay.security.api_keys import Keys
 from kling_relay.security.cloudfront_signer import DeliveryKey
 from kling_relay.security.keyring import Keyring
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.security.webhook_secrets import SigningSecrets
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.tasks import metrics
-from kling_relay.tasks.backlog import Backlog
 from kling_relay.tasks.batch_counts import Tallies
 from kling_relay.tasks.outbox import Outbox
-from kling_relay.tasks.queries import Ended
+from kling_relay.tasks.queries import Backlog, Ended
 from kling_relay.tasks.semaphore import Permits
 from kling_relay.tasks.spend_cap import Spending
 from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Task
 from kling_relay.transfer import s3_copy
 
-_SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or when the old one is of no use
-_REFRESH_SECONDS = 5.0  # one that is asked for sooner comes from memory: forgers must not cost a read each
 _CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
 # Two calls of the table that get no answer end within the gateway's 29 s: idempotency.py answers after the second one.
 _TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=3))
 # The overlay of the models is worth no waiting: without it there is still the catalogue that is shipped.
 _QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
-
-T = TypeVar("T")
-
-
-class Cached(Generic[T]):
-    """A value that is fetched again when it is older than `seconds` by the clock `now`."""
-
-    def __init__(
-        self,
-        fetch: Callable[[], T],
-        seconds: float = _SECRET_SECONDS,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._fetch = fetch
-        self._seconds = seconds
-        self._now = now
-        self._kept: tuple[T, float] | None = None
-        self._refreshed_at: float | None = None
-
-    def get(self, refresh: bool = False) -> T:
-        """The value. `refresh`: past the cache, but once in a few seconds only, and what there was stays good where it
-        cannot be fetched just then."""
-        now = self._now()
-        if self._kept is None or now - self._kept[1] > self._seconds:
-            self._kept = (self._fetch(), now)
-        elif refresh and (self._refreshed_at is None or now - self._refreshed_at >= _REFRESH_SECONDS):
-            self._refreshed_at = now
-            try:
-                self._kept = (self._fetch(), now)
-            except Exception as exc:
-                logger.warning("not_refreshed", extra={"error": type(exc).__name__})
-        return self._kept[0]
 
 
 class Relay:

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kling_relay.api import create, request
 from kling_relay.errors import KlingError
+from kling_relay.kinds import image_places
+from kling_relay.lifecycle import provider_request
 from kling_relay.tasks.task import Phase
 
 from tests.support import image_files
@@ -38,11 +40,11 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
     body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(tail=b"s")), "prompt": "x"}
     body["model_name"] = "kling-v1"
     task = create.record(world.relay, "acme", parse(body))
-    keys = [holder[key]["s3"] for _, holder, key in request.image_places(task.request)]
+    keys = [holder[key]["s3"] for _, holder, key in image_places.image_places(task.request)]
     assert len(set(keys)) == 3 and all(key.startswith(f"inputs/acme/{task.id}/") for key in keys)
     assert world.s3.get_object(Bucket="inputs", Key=keys[0])["Body"].read() == png()
     for at_hand in ({}, {"image": png()}):
-        upstream = create.upstream_body(world.relay, task, at_hand, world.relay.account)
+        upstream = provider_request.upstream_body(world.relay, task, at_hand, world.relay.account)
         assert upstream["image"] == body["image"] and upstream["static_mask"] == body["static_mask"]
         assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v1"
     assert task.request["image"] == {"s3": keys[0]}, "the row keeps the reference"
@@ -51,7 +53,7 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
 def test_urls_pass_through_and_lists_too(world: World) -> None:
     body = {"image_list": [{"image": "https://i.example/1.png"}, {"image": b64(png())}], "prompt": "x"}
     task = create.record(world.relay, "acme", parse(body, "multi-image2video"))
-    upstream = create.upstream_body(world.relay, task, {}, world.relay.account)
+    upstream = provider_request.upstream_body(world.relay, task, {}, world.relay.account)
     assert [one["image"] for one in upstream["image_list"]] == ["https://i.example/1.png", b64(png())]
     assert upstream["model_name"] == "kling-v1-6"
 
@@ -60,8 +62,8 @@ def test_model_names(cloud: Cloud) -> None:
     world = World(cloud, default_model_image2video="kling-v2-1")
     ours = create.record(world.relay, "acme", parse({"image": "https://i.example/1.png"}))
     theirs = create.record(world.relay, "acme", parse(BODY))
-    assert create.model_name(world.relay, ours) == "kling-v2-1"
-    assert create.model_name(world.relay, theirs) == BODY["model_name"]
+    assert provider_request.model_name(world.relay, ours) == "kling-v2-1"
+    assert provider_request.model_name(world.relay, theirs) == BODY["model_name"]
 
 
 @pytest.mark.parametrize(

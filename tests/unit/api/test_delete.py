@@ -7,7 +7,7 @@ import pytest
 from kling_relay.api import delete as removal
 from kling_relay.dynamodb import LostRace
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.step import Facts
 from kling_relay.tasks.task import CLOSED, Phase, Task
 
 from tests.support.stack_in_memory import BODY, Cloud, World

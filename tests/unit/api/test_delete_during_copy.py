@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from kling_relay.api import delete as removal
 from kling_relay.dynamodb import LostRace
-from kling_relay.lifecycle import polling
+from kling_relay.lifecycle import late_copies, polling
 from kling_relay.lifecycle.advance import advance
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer.s3_copy import ArchiveError
@@ -202,9 +201,9 @@ def test_an_execution_that_has_been_replaced_leaves_the_row_due(world: World) ->
     stale = world.task(done.id)
     world.clock.tick(COPIERS_GONE)
     taken = world.table.take_over(stale, f"{done.id}-r1", world.clock.now + 90_000)
-    removal.remove_late_copies(world.relay, stale)
+    late_copies.remove_late_copies(world.relay, stale)
     assert world.task(done.id).due_at == taken.due_at
-    removal.remove_late_copies(world.relay, taken)
+    late_copies.remove_late_copies(world.relay, taken)
     assert world.task(done.id).due_at is None
 
 

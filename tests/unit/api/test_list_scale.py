@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from kling_relay.tasks.table import new_item
 from kling_relay.tasks.task import Phase, Task
+from kling_relay.tasks.task_row import new_item
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 from kling_relay.dynamodb import Rows
 from kling_relay.tasks import idempotency
-from kling_relay.tasks.table import new_item
 from kling_relay.tasks.task import Phase, Task
+from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import BODY, START, World
 from tests.support.table_fixtures import fresh

@@ -5,8 +5,9 @@ import json
 from typing import Any
 
 import pytest
-from kling_relay.api.request import KINDS, MAX_BODY_BYTES, image_places, parse
+from kling_relay.api.request import KINDS, MAX_BODY_BYTES, parse
 from kling_relay.errors import KlingError
+from kling_relay.kinds.image_places import image_places
 
 from tests.support.image_files import png, text
 from tests.support.request_bodies import MASKS, PNG, POINTS, SHOTS, URL, VALID, many, omni, one

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from kling_relay.api import create, request, uploads
 from kling_relay.errors import KlingError
+from kling_relay.kinds import image_places
+from kling_relay.lifecycle import provider_request
 from kling_relay.media.images import MAX_BYTES
 from kling_relay.tasks.task import Phase, Task
 
@@ -115,12 +117,12 @@ def test_every_place_of_an_image_takes_a_reference(world: World) -> None:
     ):
         parsed = request.parse(kind, json.dumps(body).encode())
         task = create.record(world.relay, "acme", parsed)
-        kept = [(name, holder[key]) for name, holder, key in request.image_places(task.request)]
+        kept = [(name, holder[key]) for name, holder, key in image_places.image_places(task.request)]
         assert [name for name, _ in kept] == places
         assert all(set(image) == {"s3", "upload"} for _, image in kept)
         assert len(json.dumps(kept)) < 1024
-        sent = create.upstream_body(world.relay, task, {}, world.relay.account)
-        texts = [holder[key] for _, holder, key in request.image_places(sent)]
+        sent = provider_request.upstream_body(world.relay, task, {}, world.relay.account)
+        texts = [holder[key] for _, holder, key in image_places.image_places(sent)]
         assert texts == [base64.b64encode(png()).decode()] * len(places)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from kling_relay.errors import KlingError
-from kling_relay.provider.client import AccountTrouble, Outcome, Provider, Refused, Trouble, _classify_submit
+from kling_relay.provider.client import Provider
 from kling_relay.provider.credentials import key_in
+from kling_relay.provider.outcomes import AccountTrouble, Outcome, Refused, Trouble, classify_submit
 from kling_relay.provider.profiles import profile
-from kling_relay.services import Cached
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase
 
@@ -39,14 +40,14 @@ def in_arrears(world: World, monkeypatch: pytest.MonkeyPatch, **refused: Any) ->
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1004, 1100, 1101, 1102, 1304])
 def test_codes(code: int) -> None:
-    outcome = _classify_submit(429, {"code": code, "message": "canary"})
+    outcome = classify_submit(429, {"code": code, "message": "canary"})
     assert isinstance(outcome, AccountTrouble) and outcome.authentication == (code < 1100)
 
 
 @pytest.mark.parametrize("status", [401, 402])
 @pytest.mark.parametrize("payload", [None, {}, {"error": {"message": "canary"}}, {"code": "denied"}])
 def test_statuses_without_a_code(status: int, payload: Any) -> None:
-    outcome = _classify_submit(status, payload)
+    outcome = classify_submit(status, payload)
     assert isinstance(outcome, AccountTrouble) and outcome.authentication == (status == 401)
 
 
@@ -62,7 +63,7 @@ def test_statuses_without_a_code(status: int, payload: Any) -> None:
     ],
 )
 def test_a_refusal_that_may_depend_on_the_request(status: int, payload: Any) -> None:
-    outcome = _classify_submit(status, payload)
+    outcome = classify_submit(status, payload)
     assert isinstance(outcome, Refused) and outcome.unclear
 
 
@@ -77,7 +78,7 @@ def test_a_refusal_that_may_depend_on_the_request(status: int, payload: Any) -> 
 )
 def test_a_403_that_names_the_account(payload: Any) -> None:
     """Words of relays: a guess, for want of captures."""
-    assert isinstance(_classify_submit(403, payload), AccountTrouble)
+    assert isinstance(classify_submit(403, payload), AccountTrouble)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kling_relay.dynamodb import LostRace
 from kling_relay.lifecycle.advance import NoSuchTask, advance
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.step import Facts
 from kling_relay.tasks.task import MOVES, Phase, Task
 
 from tests.support.stack_in_memory import Cloud, World

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kling_relay.lifecycle.advance import advance, on_callback
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.advance import advance
+from kling_relay.lifecycle.callback import on_callback
 from kling_relay.lifecycle.polling import CALLED_BACK
+from kling_relay.lifecycle.step import Facts
 from kling_relay.provider.profiles import Account
 from kling_relay.security import callback_tokens
-from kling_relay.services import Cached
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.counted_effects import Crash

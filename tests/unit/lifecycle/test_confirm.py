@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from kling_relay.lifecycle import confirm
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.facts import Facts
 from kling_relay.lifecycle.polling import GRACE_SECONDS, LOOKUP_SECONDS, PARKED_SECONDS
-from kling_relay.provider.client import Found, Trouble, Unknown
-from kling_relay.tasks.task import Failure, Phase, Step, Task
+from kling_relay.lifecycle.step import Facts, Step
+from kling_relay.provider.outcomes import Found, Trouble, Unknown
+from kling_relay.tasks.task import Failure, Phase, Task
 
 from tests.support.stack_in_memory import Cloud, World
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from kling_relay.lifecycle import evidence
-from kling_relay.provider.client import Found, Trouble, Unknown
+from kling_relay.provider.outcomes import Found, Trouble, Unknown
 from kling_relay.tasks.task import Task
 
 from tests.support.stack_in_memory import Cloud, World

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 from kling_relay.dynamodb import LostRace
-from kling_relay.provider.client import Found, NoRoom, Unknown, Unsure
+from kling_relay.provider.outcomes import Found, NoRoom, Unknown, Unsure
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.counted_effects import Crash

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from kling_relay.lifecycle import step_functions
-from kling_relay.lifecycle.advance import advance, begin_copy
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.advance import advance
+from kling_relay.lifecycle.archive import begin_copy
+from kling_relay.lifecycle.step import Facts
 from kling_relay.tasks.output_names import names
 from kling_relay.tasks.task import Phase, Task
 

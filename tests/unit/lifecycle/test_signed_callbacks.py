@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from kling_relay.security import callback_tokens
-from kling_relay.security.callback_tokens import PROBE, signature
-from kling_relay.services import Cached
+from kling_relay.security.callback_tokens import PROBE
+from kling_relay.security.standard_webhooks import signature
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.printed_metrics import printed

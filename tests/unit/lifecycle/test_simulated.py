@@ -5,7 +5,7 @@ import time
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.step import Facts
 from kling_relay.tasks.task import Phase, Task
 
 from local.simulator import Simulator

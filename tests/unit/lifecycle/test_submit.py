@@ -3,9 +3,9 @@
 import pytest
 from kling_relay.lifecycle import polling
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.step import Facts
 from kling_relay.provider.admission import Gate
-from kling_relay.services import Cached
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase, Task
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from kling_relay.dynamodb import LostRace
-from kling_relay.lifecycle import step_functions, sweep
+from kling_relay.lifecycle import queue, step_functions
 from kling_relay.provider.admission import Gate
-from kling_relay.tasks.table import new_item
 from kling_relay.tasks.task import Failure, Phase, Task
+from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import Cloud, World, client_error
 
@@ -74,8 +74,8 @@ def test_a_healthy_task_is_left_alone(world: World) -> None:
     task = world.create()
     world.states.run()
     assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
-    assert sweep._restart(world.relay, task.id) is False, "the index may be behind; the row decides"
-    assert sweep._restart(world.relay, "none") is False
+    assert queue.restart(world.relay, task.id) is False, "the index may be behind; the row decides"
+    assert queue.restart(world.relay, "none") is False
 
 
 def test_two_sweeps_at_once_start_one_workflow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +89,11 @@ def test_two_sweeps_at_once_start_one_workflow(world: World, monkeypatch: pytest
 
 def test_in_turn() -> None:
     waiting = [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("b2", "b")]
-    assert sweep.in_turn(waiting) == ["a1", "b1", "c1", "a2", "b2", "a3"]
-    assert sweep.in_turn(waiting, "a") == ["b1", "c1", "a1", "b2", "a2", "a3"]
-    assert sweep.in_turn(waiting, "b") == ["c1", "a1", "b1", "a2", "b2", "a3"]
-    assert sweep.in_turn(waiting, "c") == sweep.in_turn(waiting, "zoo") == sweep.in_turn(waiting)
-    assert sweep.in_turn([]) == []
+    assert queue.in_turn(waiting) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert queue.in_turn(waiting, "a") == ["b1", "c1", "a1", "b2", "a2", "a3"]
+    assert queue.in_turn(waiting, "b") == ["c1", "a1", "b1", "a2", "b2", "a3"]
+    assert queue.in_turn(waiting, "c") == queue.in_turn(waiting, "zoo") == queue.in_turn(waiting)
+    assert queue.in_turn([]) == []
 
 
 def test_who_sent_first_does_not_go_first_for_ever(world: World) -> None:
@@ -153,9 +153,9 @@ def test_a_task_that_somebody_else_started_costs_no_place(world: World, monkeypa
     tasks = waiting_tasks(world, "acme", "acme", "acme")
     world.clock.tick(60)
     stale = world.table.waiting(10)
-    assert sweep.start_waiting(world.relay, 1) == 1
-    monkeypatch.setattr(sweep, "_candidates", lambda *_: stale)
-    assert sweep.start_waiting(world.relay, 1) == 1
+    assert queue.start_waiting(world.relay, 1) == 1
+    monkeypatch.setattr(queue, "_candidates", lambda *_: stale)
+    assert queue.start_waiting(world.relay, 1) == 1
     assert set(world.states.executions) == {f"{task.id}-r1" for task in tasks[:2]}
 
 
@@ -347,7 +347,7 @@ def test_turns_go_by_age_as_long_as_the_index_is_not_there(
     assert {world.task(task.id).phase for task in tasks} == {Phase.SUBMITTED}
     code = "ThrottlingException"
     with pytest.raises(ClientError, match="Throttling"):
-        sweep.start_waiting(world.relay, 1)
+        queue.start_waiting(world.relay, 1)
 
 
 @pytest.mark.parametrize("code", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
@@ -358,7 +358,7 @@ def test_nobody_to_wake_is_no_error(world: World, code: str, monkeypatch: pytest
     task = world.create()
     world.states.run()
     monkeypatch.setattr(world.states, "send_task_success", gone)
-    from kling_relay.tasks.task import Step
+    from kling_relay.lifecycle.step import Step
 
     step_functions.wake(world.relay, Step(world.task(task.id), "archive"))
     monkeypatch.setattr(world.states, "send_task_success", lambda **_: (_ for _ in ()).throw(client_error("Throttled")))
@@ -367,7 +367,7 @@ def test_nobody_to_wake_is_no_error(world: World, code: str, monkeypatch: pytest
 
 
 def test_a_workflow_that_exists_is_no_error(world: World) -> None:
-    from kling_relay.tasks.task import Step
+    from kling_relay.lifecycle.step import Step
 
     task = world.create()
     step_functions.start(world.relay, Step(task, "wait"))

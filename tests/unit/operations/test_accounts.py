@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kling_relay.services import Cached
+from kling_relay.security.stored_secrets import Cached
 
 from tests.support.stack_in_memory import Cloud, World
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from kling_relay.dynamodb import value
 from kling_relay.tasks import queries as ended_module
-from kling_relay.tasks.table import new_item
 from kling_relay.tasks.task import Phase, Task
+from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import BODY, Cloud, World, video_keys
 from tests.support.table_fixtures import fresh

@@ -7,7 +7,7 @@ kling-api.md; what a relay does behind its own error is nobody's promise, and is
 from typing import Any
 
 import pytest
-from kling_relay.provider.client import (
+from kling_relay.provider.outcomes import (
     Accepted,
     Exists,
     Misconfigured,
@@ -17,8 +17,8 @@ from kling_relay.provider.client import (
     Trouble,
     Unknown,
     Unsure,
-    _classify_query,
-    _classify_submit,
+    classify_query,
+    classify_submit,
 )
 from kling_relay.provider.profiles import profile
 
@@ -28,7 +28,7 @@ OFFICIAL, RELAY = "kling", "cometapi"
 
 
 def outcome(status: int, payload: Any, name: str = OFFICIAL) -> Outcome:
-    return _classify_submit(status, payload, profile(name), OURS)
+    return classify_submit(status, payload, profile(name), OURS)
 
 
 @pytest.mark.parametrize("name", [OFFICIAL, RELAY])
@@ -127,5 +127,5 @@ def test_other_redirects_are_doubt(status: int) -> None:
 
 def test_an_unknown_id_of_the_official_host() -> None:
     answer = {"code": 1201, "message": f"Task not found by id/external id: {OURS}", "request_id": "r"}
-    assert _classify_query(400, answer) == Unknown()
-    assert isinstance(_classify_query(400, {"code": 1201, "message": "pageNum: too large"}), Trouble)
+    assert classify_query(400, answer) == Unknown()
+    assert isinstance(classify_query(400, {"code": 1201, "message": "pageNum: too large"}), Trouble)

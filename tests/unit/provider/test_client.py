@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from kling_relay.provider.client import (
+from kling_relay.provider.outcomes import (
     Accepted,
     AccountTrouble,
     Found,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kling_relay.provider import client as module
 from kling_relay.provider import http
-from kling_relay.provider.client import (
+from kling_relay.provider.outcomes import (
     Accepted,
     AccountTrouble,
     Found,
@@ -22,7 +22,7 @@ from kling_relay.provider.client import (
     Trouble,
     Unsure,
 )
-from kling_relay.transfer import fetch
+from kling_relay.transfer import pinned_connection
 
 from tests.support.loopback_servers import Authority, respond
 from tests.support.provider_calls import KEY, answering, made, post
@@ -164,8 +164,8 @@ def says_nothing(connection: socket.socket, *_: Any) -> None:
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     """An authority that calls of the provider trust, instead of the world's."""
     authority = Authority(tmp_path)
-    context = fetch.trusting(str(authority.pem))
-    monkeypatch.setattr(fetch, "tls_context", lambda: context)
+    context = pinned_connection.trusting(str(authority.pem))
+    monkeypatch.setattr(pinned_connection, "tls_context", lambda: context)
     return authority
 
 

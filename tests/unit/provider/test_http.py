@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from kling_relay.provider.client import Accepted, Found, Provider
+from kling_relay.provider.client import Provider
+from kling_relay.provider.outcomes import Accepted, Found
 
 from tests.support.provider_calls import made, post
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from kling_relay.observability import REASONS, Metric
-from kling_relay.provider.client import Accepted, Provider
+from kling_relay.provider.client import Provider
+from kling_relay.provider.outcomes import Accepted
 from kling_relay.provider.profiles import profile
-from kling_relay.services import Cached, Relay
+from kling_relay.security.stored_secrets import Cached
+from kling_relay.services import Relay
 from kling_relay.settings import Settings, SettingsError
 
 from local.simulator import Simulator

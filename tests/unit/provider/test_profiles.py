@@ -13,12 +13,13 @@ import jwt
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.facts import Facts
+from kling_relay.lifecycle.step import Facts
 from kling_relay.provider import profiles
-from kling_relay.provider.client import Accepted, AccountTrouble, Found, Provider
+from kling_relay.provider.client import Provider
 from kling_relay.provider.credentials import TokenSigner
+from kling_relay.provider.outcomes import Accepted, AccountTrouble, Found
 from kling_relay.provider.profiles import Profile, in_dialect, profile
-from kling_relay.services import Cached
+from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer import ssrf_rules

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kling_relay.security import auth, callback_tokens
-from kling_relay.services import Cached, Relay
+from kling_relay.security.stored_secrets import Cached
+from kling_relay.services import Relay
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.stack_in_memory import BASE_URL, BODY, World

@@ -6,7 +6,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.security.callback_tokens import is_signed, signature, signed
+from kling_relay.security.standard_webhooks import is_signed, signature, signed
 from standardwebhooks import Webhook
 
 # The example of Kling's own page on webhook signatures.

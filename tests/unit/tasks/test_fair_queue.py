@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kling_relay.dynamodb import value
 from kling_relay.tasks import fair_queue
-from kling_relay.tasks.table import new_item
+from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import START, World
 from tests.support.table_fixtures import fresh

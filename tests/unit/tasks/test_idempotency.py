@@ -9,8 +9,9 @@ from kling_relay import dynamodb
 from kling_relay.dynamodb import plain
 from kling_relay.errors import KlingError
 from kling_relay.tasks import idempotency, notification
-from kling_relay.tasks.table import TaskTable, new_item
+from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Phase, Task
+from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import START, World, client_error
 from tests.support.table_fixtures import Failing, fresh, recorded

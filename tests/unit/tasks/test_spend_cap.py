@@ -11,7 +11,7 @@ from kling_relay import dynamodb
 from kling_relay.dynamodb import LostRace
 from kling_relay.errors import KlingError
 from kling_relay.provider import responses
-from kling_relay.provider.client import Found
+from kling_relay.provider.outcomes import Found
 from kling_relay.tasks import idempotency
 from kling_relay.tasks.spend_cap import Budget, Spending
 from kling_relay.tasks.task import Phase, Task

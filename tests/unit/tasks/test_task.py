@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from kling_relay.errors import Refusal
+from kling_relay.lifecycle.step import Step
 from kling_relay.tasks import notification
 from kling_relay.tasks.notification import Notice
 from kling_relay.tasks.task import (
@@ -13,7 +14,6 @@ from kling_relay.tasks.task import (
     TASK_STATUS,
     Failure,
     Phase,
-    Step,
     Task,
     copy_can_be_repeated,
     is_task_id,

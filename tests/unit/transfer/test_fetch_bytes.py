@@ -5,7 +5,8 @@ import socket
 from typing import Any
 
 import pytest
-from kling_relay.transfer.fetch import FRAME_BYTES, FetchError, _Metered, open_url
+from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.pinned_connection import FRAME_BYTES, Metered
 
 from tests.support.loopback_servers import respond, serve
 
@@ -68,7 +69,7 @@ def test_the_last_byte_of_the_limit_passes_and_one_more_does_not(more: int) -> N
 
 def test_who_counts_a_connection_closes_it() -> None:
     connection = io.BytesIO(b"x")
-    counted = _Metered(connection, 5)  # type: ignore[arg-type]
+    counted = Metered(connection, 5)  # type: ignore[arg-type]
     counted.close()
     assert connection.closed and counted.closed
 

@@ -18,7 +18,7 @@ from kling_relay import services
 from kling_relay.provider.http import NotConnectedError, Wire
 from kling_relay.services import Relay
 from kling_relay.settings import Settings
-from kling_relay.transfer import fetch, ssrf_rules
+from kling_relay.transfer import fetch, pinned_connection, ssrf_rules
 from kling_relay.transfer.fetch import FetchError, open_url
 
 from tests.support.loopback_servers import Authority, respond, serve
@@ -55,8 +55,8 @@ CLIENTS: dict[Callable[[str], None], type[Exception]] = {
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     """The one that all clients trust."""
     made = Authority(tmp_path)
-    context = fetch.trusting(str(made.pem))
-    monkeypatch.setattr(fetch, "tls_context", lambda: context)
+    context = pinned_connection.trusting(str(made.pem))
+    monkeypatch.setattr(pinned_connection, "tls_context", lambda: context)
     monkeypatch.setattr(services, "DEFAULT_CA_BUNDLE", str(made.pem))
     monkeypatch.setattr(ssrf_rules, "resolve", lambda host: ["127.0.0.1"])
     return made
@@ -99,10 +99,10 @@ def test_another_name_or_authority_is_refused(
 
 def test_the_sloppy_certificate_fails_strict_verification(authority: Authority) -> None:
     """So that the first test proves what it says."""
-    strict = fetch.trusting(str(authority.pem))
+    strict = pinned_connection.trusting(str(authority.pem))
     strict.verify_flags |= ssl.VERIFY_X509_STRICT
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "tls_context", lambda: strict)
+        patch.setattr(pinned_connection, "tls_context", lambda: strict)
         assert call(fetched, authority.server_context("127.0.0.1")) == ["/"]
         with pytest.raises(FetchError, match="tls"):
             call(fetched, authority.server_context("127.0.0.1", sloppy=True))
@@ -113,6 +113,6 @@ def test_a_stricter_default_of_python_changes_nothing(authority: Authority, monk
         def __init__(self, protocol: int) -> None:
             self.verify_flags |= ssl.VERIFY_X509_STRICT
 
-    flags = fetch.trusting(str(authority.pem)).verify_flags
+    flags = pinned_connection.trusting(str(authority.pem)).verify_flags
     monkeypatch.setattr(fetch, "ssl", SimpleNamespace(**{**vars(ssl), "SSLContext": Stricter}))
-    assert fetch.trusting(str(authority.pem)).verify_flags == flags == ssl.VERIFY_X509_TRUSTED_FIRST
+    assert pinned_connection.trusting(str(authority.pem)).verify_flags == flags == ssl.VERIFY_X509_TRUSTED_FIRST

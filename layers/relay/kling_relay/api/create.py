@@ -1,26 +1,28 @@
 """Makes a recorded task of a checked request: inline images to the input bucket, then one transaction."""
 
-import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
+from kling_relay.api import create as intake
 from kling_relay.api import preflight, uploads
-from kling_relay.api.request import Request, image_places
+from kling_relay.api.request import Request
 from kling_relay.errors import bad_parameter
+from kling_relay.kinds.image_places import image_places
+from kling_relay.lifecycle import step_functions
+from kling_relay.lifecycle.advance import advance
 from kling_relay.lifecycle.polling import GRACE_SECONDS
+from kling_relay.lifecycle.provider_request import resolve_model
+from kling_relay.lifecycle.step import Facts
 from kling_relay.media import images
+from kling_relay.observability import logger
 from kling_relay.provider import models
-from kling_relay.provider.profiles import in_dialect
 from kling_relay.services import Relay
 from kling_relay.tasks import idempotency, notification
 from kling_relay.tasks.s3_source import Source
 from kling_relay.tasks.task import Phase, Task, new_task_id
 from kling_relay.transfer import ssrf_rules
 from kling_relay.transfer.ssrf_rules import AddressError
-
-_URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins to render
 
 
 def record(
@@ -37,7 +39,7 @@ def record(
         return earlier
     _check_callback(relay, request.callback_url)
     _check_addresses(relay, request.body)
-    model = _model_name(relay, request.kind, request.body)
+    model = resolve_model(relay, request.kind, request.body)
     profile = relay.provider.profile
     if profile.refuses_retired and model not in profile.models:  # what is mapped goes out under another name
         models.check_retired(relay.catalogue, model, request.kind, named="model_name" in request.body)
@@ -124,35 +126,6 @@ def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.
     return {name: uploads.check(relay, tenant, name, image) for name, image in references.items()}
 
 
-def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes], account: str) -> dict[str, Any]:
-    """The recorded request as the provider of `account` takes it: in its dialect, `model_name` always said, images of
-    ours as bare base64 or as presigned URLs.
-
-    `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
-    """
-    profile = relay.provider_at(account).profile
-    body: dict[str, Any] = json.loads(json.dumps(task.request))
-    for name, holder, key in image_places(body):
-        if isinstance(holder[key], dict):
-            stored = holder[key]["s3"]
-            if profile.image_form == "url":
-                holder[key] = _url(relay, stored)
-            else:
-                holder[key] = base64.b64encode(at_hand.get(name) or _load(relay, stored)).decode()
-    return in_dialect(profile, task.kind, {**body, "model_name": model_name(relay, task)})
-
-
-def model_name(relay: Relay, task: Task) -> str:
-    return _model_name(relay, task.kind, task.request)
-
-
-def _model_name(relay: Relay, kind: str, body: Mapping[str, Any]) -> str:
-    """The client's model, the stack's default for the kind, or the provider's. Kling's own is retired."""
-    default = getattr(relay.settings, f"default_model_{kind.replace('-', '_')}", "")
-    named: str = body.get("model_name") or default or relay.provider.profile.default_model[kind]
-    return named
-
-
 def _store(relay: Relay, prefix: str, data: bytes) -> str:
     header = images.read_header(data)
     key = f"{prefix}.{header.extension}"
@@ -162,19 +135,42 @@ def _store(relay: Relay, prefix: str, data: bytes) -> str:
     return key
 
 
-def _load(relay: Relay, key: str) -> bytes:
-    data: bytes = relay.s3.get_object(Bucket=relay.settings.need("input_bucket"), Key=key)["Body"].read()
-    return data
-
-
-def _url(relay: Relay, key: str) -> str:
-    where = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
-    url: str = relay.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_URL_SECONDS)
-    return url
-
-
 def _hash(request: Request) -> str:
     """What makes two requests the same: every field and every image byte."""
     picture = {name: hashlib.sha256(data).hexdigest() for name, data in request.images.items()}
     content = [request.kind, request.body, request.callback_url, request.external_task_id, picture]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def create(
+    relay: Relay,
+    tenant: str,
+    asked: Request,
+    idempotency_key: str | None,
+    left_ms: int,
+    source: Source | None = None,
+) -> Task:
+    """The recorded and, if all goes well, submitted task. Raises KlingError where it is refused."""
+    must_end_by = relay.clock.now_ms() + left_ms
+    task = intake.record(relay, tenant, asked, idempotency_key, source)
+    logger.append_keys(task_id=task.id)
+    if asked.notes:
+        logger.warning("request_noted", extra={"notes": asked.notes})
+    if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
+        task = _submit(relay, task, Facts(must_end_by=must_end_by, fresh=True, images=asked.images))
+    if task.refusal is not None:  # now, or when the same request came before
+        raise task.refusal
+    return task
+
+
+def _submit(relay: Relay, task: Task, facts: Facts) -> Task:
+    """From here on the task is on record: whatever goes wrong now, the sweeper carries on with it, so the client gets
+    its id and never an error that makes it pay twice."""
+    try:
+        step = advance(relay, task.id, facts, known=task)
+        if step.next != "done":
+            step_functions.start(relay, step)
+    except Exception as exc:
+        logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
+        return task
+    return step.task

@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from kling_relay.api.request import Request, image_places
+from kling_relay.api.request import Request
 from kling_relay.errors import bad_parameter
+from kling_relay.kinds.image_places import image_places
 from kling_relay.media import images
 from kling_relay.media.images import ImageError, ImageHeader, UnfinishedError
 from kling_relay.transfer.fetch import FetchError, read_start

@@ -6,7 +6,6 @@ limits are in `schema`, rules between fields in `rules`, and what each model can
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from kling_relay.api import json_body
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.kinds import rules
 from kling_relay.kinds.fields import FIELDS, KINDS
+from kling_relay.kinds.image_places import image_places
 from kling_relay.media import images
 from kling_relay.tasks.s3_source import IMAGE_SUFFIXES, MAX_KEY_BYTES
 
@@ -91,18 +91,6 @@ def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
         beside = None if folder is None else _key(name, holder[key], folder)
         holder[key] = _image(name, holder[key], request.images) if beside is None else {"ref": beside}
     return request
-
-
-def image_places(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every place of `body` that holds an image: its name for people, the dict that holds it, and the key in there."""
-    for name in ("image", "image_tail", "static_mask"):
-        if name in body:
-            yield name, body, name
-    for index, item in enumerate(body.get("dynamic_masks", [])):
-        yield f"dynamic_masks[{index}].mask", item, "mask"
-    for index, item in enumerate(body.get("image_list", [])):
-        key = "image_url" if "image_url" in item else "image"
-        yield f"image_list[{index}].{key}", item, key
 
 
 def read(raw: bytes) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 import time
 from typing import Any
 
+from kling_relay.lifecycle import polling
+from kling_relay.lifecycle.poll import expire_watched, query
+from kling_relay.lifecycle.step import Facts, Step, wait
 from kling_relay.observability import Metric, logger
 from kling_relay.provider.client import Provider
 from kling_relay.provider.profiles import Profile
 from kling_relay.services import Relay
 from kling_relay.tasks import output_names
-from kling_relay.tasks.task import Task
+from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer import s3_copy, ssrf_rules
 from kling_relay.transfer.ssrf_rules import AddressError
 
@@ -71,3 +74,56 @@ def _check_host(relay: Relay, profile: Profile, host: str) -> None:
     relay.measure({Metric.RESULT_HOST_NOT_LISTED: 1})
     if denied:
         raise AddressError("refused_host")
+
+
+def on_rendered(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+    """Rendered: the video has to be copied. After a copy that failed the provider is asked again, since its URL may
+    have run out; that never makes a new generation."""
+    now = relay.clock.now_ms()
+    if facts.copied:
+        over: dict[str, Any] = {"outputs": None, "reason": "", "failure": None}
+        return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, updated_at=now, **over)
+    if facts.copy_failed is not None:
+        task = relay.table.move(
+            task,
+            None,
+            waits_for=f"its copy to S3 ({facts.copy_failed})",
+            retry_at=_next_copy(relay, task, task.copies),
+        )
+    if now >= _copied_by(relay, task):
+        return expire_watched(
+            relay, task, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed"
+        )
+    if task.retry_at is not None and task.retry_at > now:
+        return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
+    if task.copies:
+        snap = query(relay, task)
+        if snap is not None and snap.status == "succeed" and snap.videos:
+            units = snap.units or task.units
+            outputs = output_names.named(snap.videos, task.outputs)
+            task = relay.table.move(task, None, outputs=outputs, units=units, updated_at=now)
+    return Step(task, "archive")
+
+
+def _copied_by(relay: Relay, task: Task) -> int:
+    """When the task expires for want of a copy (ms). After the one late move only the end of the watch is left."""
+    if task.expired_at is not None:
+        return task.created_at + int(polling.WATCH_UNTIL_SECONDS * 1000)
+    return (task.rendered_at or task.created_at) + relay.settings.deadline_seconds * 1000
+
+
+def _next_copy(relay: Relay, task: Task, copies: int) -> int:
+    """When a copy may begin after `copies` that failed (ms): each time later, and more so where nobody waits."""
+    most = 1800 if task.expired_at is None else polling.WATCH_SECONDS
+    return relay.clock.now_ms() + relay.settings.scaled_ms(polling.backoff(copies, first=5, most=most))
+
+
+def begin_copy(relay: Relay, task: Task, must_end_by: int) -> Task:
+    """Note that a copy begins, so that one that never reports back is tried again, each time later. Raises LostRace."""
+    return relay.table.move(
+        task,
+        None,
+        copies=task.copies + 1,
+        retry_at=_next_copy(relay, task, task.copies + 1),
+        due_at=must_end_by + int(polling.GRACE_SECONDS * 1000),
+    )

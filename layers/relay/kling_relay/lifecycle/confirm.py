@@ -3,14 +3,14 @@
 from typing import Any
 
 from kling_relay.lifecycle import evidence, polling
-from kling_relay.lifecycle.facts import Facts
-from kling_relay.lifecycle.step import adopt, deadline, expire, in_short, ms, wait
+from kling_relay.lifecycle.adopt import adopt
+from kling_relay.lifecycle.step import Facts, Step, deadline, expire, in_short, ms, wait
 from kling_relay.observability import logger
-from kling_relay.provider.client import Found, Trouble, Unknown
+from kling_relay.provider.outcomes import Found, Trouble, Unknown
 from kling_relay.provider.profiles import Account
 from kling_relay.provider.responses import Snapshot
 from kling_relay.services import Relay
-from kling_relay.tasks.task import Failure, Phase, Step, Task
+from kling_relay.tasks.task import Failure, Phase, Task
 
 _UNCONFIRMED_END = "submission unconfirmed; it was not repeated, to avoid a double charge"
 _WATCHED = "still watched: a late video will be delivered"

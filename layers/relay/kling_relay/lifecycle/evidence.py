@@ -1,7 +1,8 @@
 """Whether a provider's denial proves that it has no task of ours: learned with a positive control."""
 
 from kling_relay.observability import logger
-from kling_relay.provider.client import Found, Provider, Trouble
+from kling_relay.provider.client import Provider
+from kling_relay.provider.outcomes import Found, Trouble
 from kling_relay.services import Relay
 from kling_relay.tasks.task import Task
 

@@ -1,52 +1,64 @@
-"""What submission, confirmation and advance() share: a provider's task is adopted, an end comes late, a step waits."""
+"""Define the input and the result of every mover of a task, and the steps that several movers share."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from kling_relay.api import create
-from kling_relay.dynamodb import LostRace
 from kling_relay.kinds.fields import default_mode
-from kling_relay.lifecycle import polling
-from kling_relay.observability import Metric, logger
+from kling_relay.lifecycle import polling, provider_request
 from kling_relay.provider.models import render_p5_seconds
-from kling_relay.provider.profiles import Account
-from kling_relay.provider.responses import Snapshot
 from kling_relay.services import Relay
-from kling_relay.tasks.task import SENT, Failure, Phase, Step, Task
+from kling_relay.tasks.task import Failure, Phase, Task
 
 
-def adopt(relay: Relay, task: Task, snap: Snapshot) -> Task:
-    """The provider has the task: note its id. An expired task stays expired until there is more to tell.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the workflow does next with `task`; also the output of whoever wakes it.
 
-    That the provider has it holds whatever became of the claim meanwhile: a denial may have sent it back to accepted.
+    `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath); `due_at` (ms) is what the wait
+    writes into the row, so that the sweeper notices a workflow that did not come back from it.
     """
-    now = relay.clock.now_ms()
-    expired = task.phase is Phase.EXPIRED
-    try:
-        return relay.table.adopt(
-            task,
-            None if expired else Phase.SUBMITTED,
-            Account.read(relay.account_of(task)).space,
-            snap.upstream_id,
-            also=() if expired else SENT | {Phase.ACCEPTED},
-            lease_until=None,
-            retry_at=None,
-            hints=None,
-            waits_for="the provider",
-            due_at=now + relay.settings.scaled_ms(first_poll(relay, task)) + ms(polling.GRACE_SECONDS),
-            queue="open",
-            updated_at=now,
-        )
-    except LostRace:
-        note_second_id(relay, relay.table.get(task.id), snap)
-        raise
+
+    task: Task
+    next: Literal["wait", "archive", "done"]
+    wait_seconds: int = 1
+    due_at: int = 0
+
+    def as_state(self) -> dict[str, Any]:
+        """The state of the workflow. Numbers that DynamoDB is to store are strings there, as its JSON wants them."""
+        return {
+            "task_id": self.task.id,
+            "next": self.next,
+            "wait_seconds": self.wait_seconds,
+            "wake_seq": str(self.task.wake_seq),
+            "due_at": str(self.due_at),
+        }
 
 
-def note_second_id(relay: Relay, task: Task | None, snap: Snapshot) -> None:
-    """Ring the alarm of reconciliation if the provider has a second task for one of ours: it may bill both."""
-    if task is None or task.upstream_id is None or snap.is_about(task.upstream_id):
-        return
-    logger.error("second_upstream_id", extra={"task_id": task.id, "upstream_id": snap.upstream_id})
-    relay.measure({Metric.RECONCILE_FINDINGS: 1})
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of it optional.
+
+    `must_end_by`: when this Lambda is killed (ms); who does not say it may not send anything. `fresh`: the client sends
+    it this moment, so that those who wait come first. `images`: bytes of inline images by name. `hint`: the provider's
+    task id as a callback's body names it, never believed by itself. `copied`: our videos, proved whole. `copy_failed`:
+    why a copy failed, one word of s3_copy.py.
+    """
+
+    must_end_by: int | None = None
+    fresh: bool = False
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    hint: str | None = None
+    copied: list[dict[str, Any]] | None = None
+    copy_failed: str | None = None
+
+    @property
+    def polling(self) -> bool:
+        """Whether a workflow asks because its wait is over: callbacks and copies have no time, clients are fresh."""
+        return self.must_end_by is not None and not self.fresh
+
+
+NOTHING = Facts()
 
 
 def age(relay: Relay, task: Task) -> float:
@@ -57,7 +69,7 @@ def age(relay: Relay, task: Task) -> float:
 
 def first_poll(relay: Relay, task: Task) -> float:
     """Seconds after submission at which the first query is worth making."""
-    name = create.model_name(relay, task)
+    name = provider_request.model_name(relay, task)
     mode, duration = task.request.get("mode", default_mode(task.kind)), task.request.get("duration", "5")
     return render_p5_seconds(relay.catalogue, name, mode, duration)
 

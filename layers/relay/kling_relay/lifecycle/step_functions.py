@@ -7,9 +7,10 @@ from botocore.exceptions import ClientError
 
 from kling_relay.dynamodb import LostRace
 from kling_relay.lifecycle.polling import GRACE_SECONDS
+from kling_relay.lifecycle.step import Step
 from kling_relay.observability import logger
 from kling_relay.services import Relay
-from kling_relay.tasks.task import Step, Task
+from kling_relay.tasks.task import Task
 
 # The wait is over already: whoever ended it has the workflow look at the row, which we wrote first.
 _NOBODY_WAITS = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}

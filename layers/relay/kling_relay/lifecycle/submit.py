@@ -4,14 +4,15 @@ import hashlib
 import json
 from typing import Any
 
-from kling_relay.api import create
-from kling_relay.lifecycle import polling, sweep
+from kling_relay.lifecycle import polling, provider_request, queue
+from kling_relay.lifecycle.adopt import adopt
 from kling_relay.lifecycle.confirm import ask_for, in_doubt
-from kling_relay.lifecycle.facts import Facts
-from kling_relay.lifecycle.step import adopt, age, deadline, first_poll, in_short, ms, out_of_time, wait
+from kling_relay.lifecycle.step import Facts, Step, age, deadline, first_poll, in_short, ms, out_of_time, wait
 from kling_relay.observability import logger
 from kling_relay.provider.admission import Gate, awaited
-from kling_relay.provider.client import (
+from kling_relay.provider.client import Provider
+from kling_relay.provider.http import CONNECT_SECONDS
+from kling_relay.provider.outcomes import (
     Accepted,
     AccountTrouble,
     Exists,
@@ -19,15 +20,13 @@ from kling_relay.provider.client import (
     NoRoom,
     NotSent,
     Outcome,
-    Provider,
     Refused,
 )
-from kling_relay.provider.http import CONNECT_SECONDS
 from kling_relay.provider.responses import Snapshot
 from kling_relay.security import callback_tokens
 from kling_relay.services import Relay
 from kling_relay.settings import SettingsError
-from kling_relay.tasks.task import SENT, Failure, Phase, Step, Task
+from kling_relay.tasks.task import SENT, Failure, Phase, Task
 
 _LEASE_MARGIN_MS = 2_000
 _SUSPECTS = 3  # different requests refused in a row without a clear reason: it is the account
@@ -66,7 +65,7 @@ def _claim_and_send(
         relay.provider_at(account).prepare(refresh=sender.gate.account_trouble)  # it may have been replaced meanwhile
     except SettingsError as exc:
         return sender.close_gate(task, AccountTrouble(str(exc)))
-    body = create.upstream_body(relay, task, facts.images, account)
+    body = provider_request.upstream_body(relay, task, facts.images, account)
     body["external_task_id"] = task.id
     if sender.can_be_called:
         body["callback_url"] = callback_tokens.callback_url(relay.base_url, relay.keyring, task.id)
@@ -164,9 +163,9 @@ class _Sender:
         outcome = self._weighed(claimed, body, outcome)
         step = self._record(claimed, outcome)
         if gate.crowded and isinstance(outcome, Accepted):
-            sweep.room_was_found(relay, claimed.tenant, gate)
+            queue.room_was_found(relay, claimed.tenant, gate)
         if gate.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
-            sweep.room_was_made(relay)
+            queue.room_was_made(relay)
         return step
 
     def _weighed(self, task: Task, body: dict[str, Any], outcome: Outcome) -> Outcome:

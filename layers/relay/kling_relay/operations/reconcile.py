@@ -19,7 +19,7 @@ from kling_relay.observability import Metric, logger
 from kling_relay.operations import discrepancies
 from kling_relay.operations.discrepancies import Finding, Row, What, finding
 from kling_relay.operations.reconcile_rows import Books
-from kling_relay.provider.client import Answer, Found, Listed, Trouble, Unknown
+from kling_relay.provider.outcomes import Answer, Found, Listed, Trouble, Unknown
 from kling_relay.provider.profiles import Account
 from kling_relay.provider.responses import Snapshot
 from kling_relay.services import Relay

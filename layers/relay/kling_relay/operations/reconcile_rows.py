@@ -6,8 +6,8 @@ from typing import Any
 
 from kling_relay.dynamodb import Rows, plain, value
 from kling_relay.operations.discrepancies import Row
-from kling_relay.tasks.table import upstream_pk
 from kling_relay.tasks.task import Phase
+from kling_relay.tasks.task_row import upstream_pk
 
 _AT_ONCE = 100
 _ROW_FIELDS = [one.name for one in fields(Row) if one.name != "task_id"]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from kling_relay import client_view
-from kling_relay.api.request import image_places
+from kling_relay.kinds.image_places import image_places
 from kling_relay.operations import dead_letter_queue
 from kling_relay.operations.failure_advice import ADVICE, Kind, kind_of
 from kling_relay.operations.safe_html import Content, Html, tag, together

@@ -13,7 +13,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from kling_relay import USER_AGENT
-from kling_relay.transfer import fetch
+from kling_relay.transfer import pinned_connection
 from kling_relay.transfer.deadline import Deadline
 
 CONNECT_SECONDS = 3.05  # for the connection with its TLS handshake
@@ -68,7 +68,7 @@ class _Watched:
 
 class _Https(_Watched, HTTPSConnection):
     def connect(self) -> None:
-        self.ssl_context = fetch.tls_context()  # urllib3 would load the roots anew for every connection
+        self.ssl_context = pinned_connection.tls_context()  # urllib3 would load the roots anew for every connection
         super().connect()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay.api import creation, request
+from kling_relay.api import create, request
 from kling_relay.api.request import MAX_BODY_BYTES, Request
 from kling_relay.api.uploads import MissingImage
 from kling_relay.errors import KlingError, Refusal, bad_parameter
@@ -90,7 +90,7 @@ def take(
         try:
             if (wanted := asked()) is None:
                 return
-            task = creation.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
+            task = create.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
         except KlingError as exc:
             if isinstance(exc, MissingImage) and waits():
                 return

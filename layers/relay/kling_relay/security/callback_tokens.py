@@ -7,17 +7,13 @@ is that of Standard Webhooks 1.0.0, in both directions: HMAC-SHA256 over "{id}.{
 
 import base64
 import hmac
-from collections.abc import Iterable, Mapping
 
 from kling_relay.security.keyring import Keyring
 
 PROBE = "probe"  # stands where a task id does: a callback for it shows that callbacks arrive, and does nothing else
-SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 _PURPOSE = "callback/v1"
 _MAC_BYTES = 24
-_SECRET_PREFIX = "whsec_"  # nosec B105 # noqa: S105  (what every secret begins with, none itself)
-_TOLERANCE_SECONDS = 300
 
 
 def callback_url(base_url: str, keyring: Keyring, task_id: str) -> str:
@@ -36,40 +32,3 @@ def is_callback_token(keyring: Keyring, task_id: str, token: str) -> bool:
 def _token(keyring: Keyring, key_id: str, task_id: str) -> str:
     mac = keyring.mac(key_id, _PURPOSE, task_id)[:_MAC_BYTES]
     return f"{key_id}.{base64.urlsafe_b64encode(mac).decode()}"
-
-
-def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
-    """The `webhook-signature` of a message under one secret (`whsec_` and base64). `timestamp`: Unix seconds, as it
-    stands in its header. Raises ValueError for a secret of another form."""
-    encoded = secret.removeprefix(_SECRET_PREFIX)
-    key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    if not key:
-        raise ValueError("an empty secret signs nothing")
-    signed = f"{message_id}.{timestamp}.".encode("utf-8", "surrogatepass") + body
-    return f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
-
-
-def signed(secrets: Iterable[str], message_id: str, timestamp: str, body: bytes) -> dict[str, str]:
-    """The three headers of a message that each of `secrets` has signed, the newest first."""
-    signatures = " ".join(signature(secret, message_id, timestamp, body) for secret in secrets)
-    return dict(zip(SIGNATURE_HEADERS, (message_id, timestamp, signatures), strict=True))
-
-
-def is_signed(secrets: Iterable[str], headers: Mapping[str, str], body: bytes, now: float) -> bool:
-    """Whether one of the signatures in `headers` (names in lower case) was made with one of `secrets`, at most five
-    minutes from `now` (Unix seconds). Never raises: nothing that is malformed is signed, nor is anything by a malformed
-    secret. Constant time per signature."""
-    message_id, timestamp, given = (headers.get(name, "") for name in SIGNATURE_HEADERS)
-    if not message_id or not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 15):
-        return False
-    if abs(now - int(timestamp)) > _TOLERANCE_SECONDS:
-        return False
-    signatures = [one.encode("utf-8", "surrogatepass") for one in given.split(" ")]
-    matches = []
-    for secret in secrets:
-        try:
-            right = signature(secret, message_id, timestamp, body).encode()
-        except ValueError:
-            continue
-        matches += [hmac.compare_digest(right, one) for one in signatures]
-    return any(matches)

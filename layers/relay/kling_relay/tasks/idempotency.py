@@ -15,8 +15,9 @@ from kling_relay.errors import KlingError
 from kling_relay.observability import logger
 from kling_relay.tasks import spend_cap
 from kling_relay.tasks.spend_cap import Budget, Spending
-from kling_relay.tasks.table import TaskTable, new_item
+from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Task
+from kling_relay.tasks.task_row import new_item
 
 _PATIENCE_MS = 20_000  # for an answer of the table, within the gateway's 29 s
 _PAUSE_SECONDS = 0.25

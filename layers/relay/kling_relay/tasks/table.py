@@ -11,21 +11,17 @@ The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at
 (`end`), queries.py's. `by_tenant` holds the keys of all tasks by `tenant`, sorted by `birth`: no other row has both.
 """
 
-import json
 import random
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import fields, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from kling_relay.dynamodb import LostRace, Rows, condition_failed, new_token, plain, value
-from kling_relay.tasks import fair_queue, notification, outbox, queries, spend_cap
-from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Failure, Phase, Task, notice_of
+from kling_relay.tasks import outbox, queries, spend_cap
+from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Phase, Task, notice_of
+from kling_relay.tasks.task_row import _DAY_SECONDS, changed, owner_key, stored, task_of, upstream_pk
 
-_JSON_FIELDS = {"request", "outputs", "videos", "source"}
-_TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
-_DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
 _MOST_HINTS = 4  # of one task: a forger with a stolen address fills no row
 _LATE_PAGE = 100  # as many rows as one BatchGetItem reads
@@ -53,7 +49,7 @@ class TaskTable:
     def get(self, task_id: str) -> Task | None:
         """The task as it is now: it must be readable the moment its id is out."""
         item = self.rows.get(f"task#{task_id}")
-        return None if item is None else _task(item)
+        return None if item is None else task_of(item)
 
     def find(self, tenant: str, reference: str) -> Task | None:
         """The tenant's task by our id or by its own external id. A foreign task is not found, like a missing one."""
@@ -73,7 +69,7 @@ class TaskTable:
             "IndexName": "by_owner",
             "KeyConditionExpression": "#owner = :owner",
             "ExpressionAttributeNames": {"#owner": "owner"},
-            "ExpressionAttributeValues": {":owner": value(_owner(tenant, kind))},
+            "ExpressionAttributeValues": {":owner": value(owner_key(tenant, kind))},
             "ScanIndexForward": False,
         }
         pks: list[str] = []
@@ -93,7 +89,7 @@ class TaskTable:
 
     def _read(self, pks: list[str]) -> list[Task]:
         rows = self.rows.get_all(pks)
-        return [_task(rows[pk]) for pk in pks if pk in rows]
+        return [task_of(rows[pk]) for pk in pks if pk in rows]
 
     def move(self, task: Task, to: Phase | None, *, also: Collection[Phase] = (), **changes: Any) -> Task:
         """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
@@ -107,10 +103,10 @@ class TaskTable:
         settled = spend_cap.settlement(task, to, changes)
         update = self._moving(task, to, also, changes if settled is None else {**changes, "settled": settled})
         if settled is None or settled == task.committed:
-            moved = _task(self.rows.update(update))
+            moved = task_of(self.rows.update(update))
         else:
             moved = self._together(update, spend_cap.corrected(self.rows, task, settled))
-        self.on_move(task, _changed(task, to, changes))
+        self.on_move(task, changed(task, to, changes))
         return moved
 
     def claim(self, task: Task, **changes: Any) -> Task:
@@ -120,10 +116,10 @@ class TaskTable:
         repeats it and whatever was written in between; a claim whose lease has run out meanwhile is none any more.
         """
         update = self._moving(task, Phase.SUBMITTING, (), {"claim": new_token(), **changes})
-        claimed = _task(self.rows.update(update, mark="claim"))
+        claimed = task_of(self.rows.update(update, mark="claim"))
         if claimed.phase is not Phase.SUBMITTING:
             raise LostRace
-        self.on_move(task, _changed(task, Phase.SUBMITTING, changes))
+        self.on_move(task, changed(task, Phase.SUBMITTING, changes))
         return claimed
 
     def adopt(
@@ -144,7 +140,7 @@ class TaskTable:
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
         moved = self._together(update, put)
-        self.on_move(task, _changed(task, to, {"upstream_id": upstream_id, **changes}))
+        self.on_move(task, changed(task, to, {"upstream_id": upstream_id, **changes}))
         return moved
 
     def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
@@ -160,7 +156,7 @@ class TaskTable:
         item = self.rows.get(plain(update["Key"]["pk"]))
         if item is None or (lost is not None and item.get("write") != token):
             raise LostRace from lost
-        return _task(item)
+        return task_of(item)
 
     def owner(self, space: str, upstream_id: str) -> str | None:
         """The id of the task that owns the provider's `upstream_id` in `space` (profiles.Account.space)."""
@@ -210,7 +206,7 @@ class TaskTable:
             write=new_token(),
             **later,
         )
-        return _task(self.rows.update(update))
+        return task_of(self.rows.update(update))
 
     def scrub(self, task: Task) -> Task:
         """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
@@ -221,7 +217,7 @@ class TaskTable:
             nothing="{}",
             write=new_token(),
         )
-        return _task(self.rows.update(scrubbed))
+        return task_of(self.rows.update(scrubbed))
 
     # -- the sweeper's side
 
@@ -273,7 +269,7 @@ class TaskTable:
             write=new_token(),
             one=1,
         )
-        return _task(self.rows.update(update))
+        return task_of(self.rows.update(update))
 
     def take_over(self, task: Task, execution: str, due_at: int) -> Task:
         """Give `task` to a new execution; the one before it finds that out and stops. Raises LostRace."""
@@ -284,7 +280,7 @@ class TaskTable:
             "attribute_exists(#due_at) AND #execution = :old",
             **{"new": execution, "old": task.execution, "due": due_at, "open": "open", "write": new_token()},
         )
-        return _task(self.rows.update(update))
+        return task_of(self.rows.update(update))
 
     # -- shared
 
@@ -313,7 +309,7 @@ class TaskTable:
             changes["standing"] = "parked"
         notice = None if to is None else notice_of(task, to, changes["updated_at"])
         changes |= {"write": new_token()} | ({} if notice is None else outbox.appended(notice))
-        sets = {name: _stored(given) for name, given in changes.items() if given is not None}
+        sets = {name: stored(given) for name, given in changes.items() if given is not None}
         removes = [f"#{name}" for name, given in changes.items() if given is None]
         update = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
         update += " REMOVE " + ", ".join(removes) if removes else ""
@@ -332,46 +328,5 @@ class TaskTable:
         return self.rows.expression(f"task#{task.id}", update, condition + once, **values)
 
 
-def upstream_pk(space: str, upstream_id: str) -> str:
-    """The key of the row that names the task which owns the provider's `upstream_id`."""
-    return f"upstream#{space}#{upstream_id}"
-
-
 def _found(answer: dict[str, Any]) -> list[tuple[str, str]]:
     return [(plain(item["pk"]).partition("#")[2], plain(item["tenant"])) for item in answer["Items"]]
-
-
-def _owner(tenant: str, kind: str) -> str:
-    return f"{tenant}#{kind}"
-
-
-def new_item(task: Task) -> dict[str, Any]:
-    """The row of a task that is new."""
-    row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
-    item = {name: value(_stored(given)) for name, given in row.items() if given is not None}
-    # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
-    birth = f"{task.created_at:013}#{task.id}"
-    listed = {"owner": value(_owner(task.tenant, task.kind)), "birth": value(birth)}
-    listed["turn"] = value(fair_queue.turn(task.tenant, birth))
-    open_ = {"queue": value("open"), "standing": value("open")}
-    for notice in task.notices:
-        item |= {name: value(given) for name, given in outbox.appended(notice).items()}
-    return {"pk": value(f"task#{task.id}"), **open_, **listed, **item}
-
-
-def _task(item: dict[str, Any]) -> Task:
-    every = {name: plain(stored) for name, stored in item.items()}
-    row = {name: given for name, given in every.items() if name in _TASK_FIELDS}
-    row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
-    task = Task(id=every["pk"].partition("#")[2], notices=notification.read(every), **row)
-    return replace(task, phase=Phase(task.phase), failure=None if task.failure is None else Failure(task.failure))
-
-
-def _changed(task: Task, to: Phase | None, changes: dict[str, Any]) -> Task:
-    """The task as a move has left it. Not the row that is read after it: somebody may have moved that on already."""
-    known = {name: given for name, given in changes.items() if name in _TASK_FIELDS}
-    return replace(task, phase=to or task.phase, **known)
-
-
-def _stored(given: Any) -> Any:
-    return json.dumps(given) if isinstance(given, (list, dict)) else given

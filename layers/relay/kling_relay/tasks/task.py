@@ -4,7 +4,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from kling_relay.errors import Refusal
 from kling_relay.tasks import notification
@@ -186,58 +186,3 @@ def new_task_id() -> str:
 def is_task_id(text: str) -> bool:
     """Whether `text` has the form of our ids. A provider's account may hold references of other programs."""
     return re.fullmatch(r"[0-9a-f]{32}", text) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the workflow does next with `task`; also the output of whoever wakes it.
-
-    `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath); `due_at` (ms) is what the wait
-    writes into the row, so that the sweeper notices a workflow that did not come back from it.
-    """
-
-    task: Task
-    next: Literal["wait", "archive", "done"]
-    wait_seconds: int = 1
-    due_at: int = 0
-
-    def as_state(self) -> dict[str, Any]:
-        """The state of the workflow. Numbers that DynamoDB is to store are strings there, as its JSON wants them."""
-        return {
-            "task_id": self.task.id,
-            "next": self.next,
-            "wait_seconds": self.wait_seconds,
-            "wake_seq": str(self.task.wake_seq),
-            "due_at": str(self.due_at),
-        }
-
-
-def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
-    """The task object of Kling's legacy API, built field by field and never from the row as a whole.
-
-    `video_urls`: archive key -> URL for the client. Types as existing clients need them: times integer milliseconds,
-    `task_info` always an object, video id and duration always strings.
-    """
-    info = {} if task.external_task_id is None else {"external_task_id": task.external_task_id}
-    view: dict[str, Any] = {
-        "task_id": task.id,
-        "task_status": TASK_STATUS[task.phase],
-        "task_status_msg": task.reason if TASK_STATUS[task.phase] == "failed" else "",
-        "task_info": info,
-        "created_at": task.created_at,
-        "updated_at": task.updated_at,
-    }
-    if task.phase is Phase.SUCCEEDED:
-        view["task_result"] = {"videos": [_video_view(video, video_urls) for video in task.videos]}
-    if task.callback_url is not None:
-        view["callback"] = notification.shown(task.notices)
-    if task.units is not None:
-        view["final_unit_deduction"] = task.units
-    return view
-
-
-def _video_view(video: dict[str, Any], video_urls: dict[str, str]) -> dict[str, str]:
-    view = {"id": video["id"], "url": video_urls[video["key"]], "duration": video["duration"]}
-    if "watermark_key" in video:
-        view["watermark_url"] = video_urls[video["watermark_key"]]
-    return view

@@ -9,29 +9,23 @@ malformed. No proxy, netrc or CA setting of the environment is read.
 """
 
 import http.client
-import io
 import re
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 from urllib.parse import urljoin
-
-import certifi
 
 from kling_relay import USER_AGENT
 from kling_relay.transfer import ssrf_rules, url_escaping
 from kling_relay.transfer.deadline import Deadline
-from kling_relay.transfer.ssrf_rules import AddressError, Origin
+from kling_relay.transfer.pinned_connection import PinnedConnection
+from kling_relay.transfer.ssrf_rules import AddressError
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
 MAX_REDIRECTS = 5  # a relay's own address, its CDN, a region and a signature take three
 READ_BYTES = 1 << 20
-FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
 
 # Names that IANA has for what changes the bytes. Other names, such as the "aws-chunked" that S3 keeps of an upload, do
 # not: the bytes are as they are, and whoever reads them checks their form.
@@ -160,32 +154,6 @@ def post(url: str, body: bytes, headers: dict[str, str], *, deadline_seconds: fl
         return Receipt(response.status, int(said) if re.fullmatch("[0-9]{1,9}", said) else None)
 
 
-def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection to an address that has been checked. `timeout` in seconds."""
-    return socket.create_connection((ip_address, port), timeout)
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """One context for all connections, since loading the roots costs more than a request."""
-    return trusting(certifi.where())
-
-
-def trusting(roots: str) -> ssl.SSLContext:
-    """A context that verifies chain, dates, purpose and name against `roots` (a PEM file), alike on every Python.
-
-    The provider's calls (http.py), result files, images and webhooks use it. The flags are set here because a default
-    may change: Python 3.13's `create_default_context` adds VERIFY_X509_STRICT, botocore's calls to AWS do not have it.
-    A strict client refuses a chain only for its form. Only authorities of `roots` can have signed it all the same, so
-    it proves no less; but a paid video on such a server would be lost. test_tls.py compares all clients.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
-    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
-    context.hostname_checks_common_name = False
-    context.load_verify_locations(roots)
-    return context
-
-
 @dataclass(frozen=True, slots=True)
 class _Fetch:
     """What holds for all hops of one fetch. `stack` closes whatever they open."""
@@ -193,53 +161,6 @@ class _Fetch:
     deadline: Deadline
     max_bytes: int
     stack: ExitStack
-
-
-class _Metered(io.RawIOBase):
-    """The bytes of a connection, until there are too many: http.client takes megabytes of header lines, and counts
-    neither interim answers nor what frames a chunk."""
-
-    def __init__(self, source: io.RawIOBase, most: int) -> None:
-        self._source, self._left = source, most
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        got = self._source.readinto(memoryview(buffer)[: self._left + 1])
-        self._left -= got or 0
-        if self._left < 0:
-            raise FetchError("too_large")
-        return got
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
-
-
-class _PinnedConnection(http.client.HTTPConnection):
-    """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
-
-    def __init__(self, origin: Origin, ip_address: str, fetch: _Fetch) -> None:
-        scheme, host, port = origin
-        self.default_port = 443 if scheme == "https" else 80
-        super().__init__(host, port)
-        self._tls, self._address, self._deadline = scheme == "https", ip_address, fetch.deadline
-        self._most = fetch.max_bytes + FRAME_BYTES
-
-    def response_class(  # type: ignore[override]
-        self, sock: socket.socket, *args: Any, **kwargs: Any
-    ) -> http.client.HTTPResponse:
-        response = http.client.HTTPResponse(sock, *args, **kwargs)
-        response.fp = io.BufferedReader(_Metered(response.fp.detach(), self._most))
-        return response
-
-    def connect(self) -> None:
-        self.sock = dial(self._address, self.port, min(CONNECT_SECONDS, self._deadline.seconds_left()))
-        self._deadline.guard(self.sock)
-        self.sock.settimeout(READ_SECONDS)
-        if self._tls:
-            self.sock = tls_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
 def _follow(
@@ -280,7 +201,7 @@ def _send(
     with _as_classes(fetch.deadline):
         parsed = ssrf_rules.parse(url)
         ip_address = ssrf_rules.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
-        connection = fetch.stack.enter_context(closing(_PinnedConnection(ssrf_rules.origin(parsed), ip_address, fetch)))
+        connection = fetch.stack.enter_context(closing(PinnedConnection(ssrf_rules.origin(parsed), ip_address, fetch)))
         connection.request(method, parsed.request_uri, body, {**_HEADERS, **headers})
         return fetch.stack.enter_context(closing(connection.getresponse()))
 

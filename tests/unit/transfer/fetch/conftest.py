@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from kling_relay.transfer import fetch, ssrf_rules
+from kling_relay.transfer import pinned_connection, ssrf_rules
 
 from tests.support.loopback_servers import Authority
 from tests.unit.transfer.fetch.internet import World
@@ -17,12 +17,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def world(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    context = fetch.trusting(str(authority.pem))
+    context = pinned_connection.trusting(str(authority.pem))
     with ExitStack() as stack:
         made = World(authority, stack)
         monkeypatch.setattr(ssrf_rules, "resolve", made.resolve)
-        monkeypatch.setattr(fetch, "dial", made.dial)
-        monkeypatch.setattr(fetch, "tls_context", lambda: context)
+        monkeypatch.setattr(pinned_connection, "dial", made.dial)
+        monkeypatch.setattr(pinned_connection, "tls_context", lambda: context)
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         yield made

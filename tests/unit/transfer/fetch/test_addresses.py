@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.transfer import fetch, ssrf_rules
+from kling_relay.transfer import pinned_connection, ssrf_rules
 
 from tests.support.loopback_servers import Authority, respond
 from tests.unit.transfer.fetch.corpus import HOSTILE, LITERALS, NEIGHBOURS
@@ -138,7 +138,7 @@ def test_an_unknown_authority_is_refused(world: World, tmp_path: Path) -> None:
 
 def test_the_real_context_verifies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
-    context = fetch.tls_context.__wrapped__()
+    context = pinned_connection.tls_context.__wrapped__()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert not context.hostname_checks_common_name
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2

@@ -6,7 +6,8 @@ from typing import Any
 
 import kling_relay
 import pytest
-from kling_relay.transfer.fetch import FRAME_BYTES, FetchError, Receipt, post
+from kling_relay.transfer.fetch import FetchError, Receipt, post
+from kling_relay.transfer.pinned_connection import FRAME_BYTES
 
 from tests.support.loopback_servers import Handler, respond
 from tests.support.timed_servers import Lasting

@@ -4,7 +4,7 @@ import socket
 from typing import Any
 
 import pytest
-from kling_relay.transfer import fetch
+from kling_relay.transfer import fetch, pinned_connection
 from kling_relay.transfer.fetch import FetchError, open_url
 from kling_relay.transfer.ssrf_rules import AddressError
 
@@ -96,7 +96,7 @@ def test_the_trusted_origin_is_taken_as_it_is(world: World) -> None:
 def test_the_schemes_own_port_is_not_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = world.plain(lambda connection, path, headers: respond(connection, headers["host"].encode()))
     port = int(origin.rsplit(":", 1)[1])
-    monkeypatch.setattr(fetch, "dial", lambda ip_address, _, timeout: world.dial(ip_address, port, timeout))
+    monkeypatch.setattr(pinned_connection, "dial", lambda ip_address, _, timeout: world.dial(ip_address, port, timeout))
     assert get("http://127.0.0.1/v.mp4", trusted="http://127.0.0.1") == b"127.0.0.1"
 
 

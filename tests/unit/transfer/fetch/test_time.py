@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import pytest
-from kling_relay.transfer import deadline, fetch
+from kling_relay.transfer import deadline, fetch, pinned_connection
 from kling_relay.transfer.fetch import open_url
 
 from tests.support.loopback_servers import respond
@@ -89,13 +89,13 @@ def test_silence_is_left_at_the_deadline(world: World, deadlines: Deadlines, mon
 
 def test_three_seconds_to_connect_and_ten_of_silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = world.plain(lambda connection, path, headers: respond(connection, b"x"))
-    dial, dialled = fetch.dial, list[tuple[float, socket.socket]]()
+    dial, dialled = pinned_connection.dial, list[tuple[float, socket.socket]]()
 
     def noting(ip_address: str, port: int, timeout: float) -> socket.socket:
         dialled.append((timeout, dial(ip_address, port, timeout)))
         return dialled[-1][1]
 
-    monkeypatch.setattr(fetch, "dial", noting)
+    monkeypatch.setattr(pinned_connection, "dial", noting)
     monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: 7.0))
     for seconds in (60, 2):
         with open_url(origin, max_bytes=10, deadline_seconds=seconds, trusted_origin=origin) as download:
@@ -129,9 +129,9 @@ def test_no_thread_and_no_socket_stays(world: World) -> None:
     world.stand(lambda connection, path, headers: respond(connection, b"x"))
     urls = "https://cdn.example.com/", world.plain(lambda connection, path, headers: respond(connection, b"x"))
     opened: list[socket.socket] = []
-    dial = fetch.dial
+    dial = pinned_connection.dial
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "dial", lambda *args: opened.append(dial(*args)) or opened[-1])
+        patch.setattr(pinned_connection, "dial", lambda *args: opened.append(dial(*args)) or opened[-1])
         for url in urls:
             with open_url(url, max_bytes=10, deadline_seconds=60, trusted_origin=url) as download:
                 pass
