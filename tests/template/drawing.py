@@ -82,7 +82,7 @@ def _graph_problems(template: Template, widget: dict[str, Any]) -> list[str]:
 def _custom_problems(template: Template, properties: dict[str, Any]) -> list[str]:
     name, attribute = intrinsic(properties["endpoint"])["Fn::GetAtt"]
     function = template["Resources"].get(name, {}).get("Properties", {})
-    problems = [] if function.get("Description") == "The custom widgets of the operations dashboard" else ["asks whom?"]
+    problems = [] if function.get("Description") == "Custom widgets of the operations dashboard" else ["asks whom?"]
     if attribute != "Arn" or properties["params"]["show"] not in VIEWS:
         problems.append(f"shows no {properties['params']['show']}")
     if properties["updateOn"] != {"refresh": True, "resize": True, "timeRange": True}:

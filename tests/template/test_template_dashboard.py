@@ -14,7 +14,7 @@ from tests.template.rules import REPOSITORY, of_type
 Template = dict[str, Any]
 
 QUERIES = {
-    *("the story of one task", "failures by reason", "slowest tasks", "cost by tenant", "callbacks rejected"),
+    *("task timeline", "failures by reason", "slowest tasks", "cost by tenant", "rejected callbacks"),
     "render times by model",
 }
 SHOWN = ("open_tasks", "task", "failures", "videos", "account", "dead_letters")
@@ -112,47 +112,47 @@ def _widget(title: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Te
 MUTATIONS: dict[str, tuple[Callable[[Template], None], str]] = {
     "a metric that is not ours": (
         _word('"Accepted"', '"Acepted"'),  # codespell:ignore acepted
-        "Are videos coming out? The whole time range: KlingRelay Acepted: no such metric",  # codespell:ignore acepted
+        "Delivered videos (whole time range): KlingRelay Acepted: no such metric",  # codespell:ignore acepted
     ),
     "a statistic that says nothing": (
-        _widget("Units spent", lambda one: one["properties"]["metrics"][0][-1].update(stat="p99")),
-        "Units spent: KlingRelay UnitsSpent: p99 says nothing",
+        _widget("Spend (units per hour)", lambda one: one["properties"]["metrics"][0][-1].update(stat="p99")),
+        "Spend (units per hour): KlingRelay UnitsSpent: p99 says nothing",
     ),
     "a reason that there never is": (
         _word('"reason", "credentials"', '"reason", "key"'),
-        "Rejected, by reason: KlingRelay Rejected: reason is never key",
+        "Rejected requests by reason: KlingRelay Rejected: reason is never key",
     ),
     "a resource of another type": (
         _word('"StateMachineArn", "${TaskLifecycle}"', '"StateMachineArn", "${TaskTable}"'),
-        "Executions: AWS/States ExecutionsStarted: StateMachineArn is no AWS::StepFunctions::StateMachine",
+        "Workflow executions: AWS/States ExecutionsStarted: StateMachineArn is no AWS::StepFunctions::StateMachine",
     ),
     "a queue's address for its name": (
         _word('"QueueName", "${IntakeDeadLetters.QueueName}"', '"QueueName", "${IntakeDeadLetters}"'),
-        "Dead letters: AWS/SQS ApproximateNumberOfMessagesVisible: QueueName is no AWS::SQS::Queue",
+        "Dead-letter queue: AWS/SQS ApproximateNumberOfMessagesVisible: QueueName is no AWS::SQS::Queue",
     ),
     "another stack": (
         _word('"Latency", "ApiName", "${AWS::StackName}"', '"Latency", "ApiName", "kling-relay"'),
-        "How fast the API answers, ms: AWS/ApiGateway Latency: ApiName is not the stack's name",
+        "API latency (ms): AWS/ApiGateway Latency: ApiName is not the stack's name",
     ),
     "an id that is not defined": (
         _word("FILL(expired, 0)", "FILL(timeout, 0)"),
-        "Are videos coming out? The whole time range: bad: no such function or id: timeout",
+        "Delivered videos (whole time range): bad: no such function or id: timeout",
     ),
     "a hidden row that nothing uses": (
         _word('"id": "succeeded"', '"id": "succeeded2", "visible": false'),
-        "Are videos coming out? The whole time range: succeeded2 is not used",
+        "Delivered videos (whole time range): succeeded2 is not used",
     ),
     "one widget over another": (
-        _widget("Units spent", lambda one: one.update(width=9)),
-        "In the whole time range: lies over Units spent",
+        _widget("Spend (units per hour)", lambda one: one.update(width=9)),
+        "Totals (whole time range): lies over Spend (units per hour)",
     ),
     "a widget over the edge": (
-        _widget("Last errors", lambda one: one.update(x=1)),
-        "Last errors: lies over the edge",
+        _widget("Latest errors", lambda one: one.update(x=1)),
+        "Latest errors: lies over the edge",
     ),
     "another region": (
-        _widget("Units spent", lambda one: one["properties"].update(region="us-east-1")),
-        "Units spent: of which region?",
+        _widget("Spend (units per hour)", lambda one: one["properties"].update(region="us-east-1")),
+        "Spend (units per hour): of which region?",
     ),
     "an alarm left out": (
         _word('"${ParkedTasksAlarm.Arn}",', ""),
@@ -165,14 +165,14 @@ MUTATIONS: dict[str, tuple[Callable[[Template], None], str]] = {
     ),
     "a widget of another function": (
         _word("${OpsWidgetFunction.Arn}", "${TaskApiFunction.Arn}"),
-        "Open tasks, and what each waits for: asks whom?",
+        "Open tasks: asks whom?",
     ),
     "a widget that stays as it is": (
         _widget("Latest videos", lambda one: one["properties"]["updateOn"].update(timeRange=False)),
         "Latest videos: does not follow the dashboard",
     ),
     "a metric that no graph shows": (
-        _widget("Rejected, by reason", lambda one: one["properties"]["metrics"].pop(2)),
+        _widget("Rejected requests by reason", lambda one: one["properties"]["metrics"].pop(2)),
         "Rejected cap is not on the dashboard",
     ),
 }
