@@ -6,7 +6,8 @@ import time
 from urllib.parse import parse_qs
 
 from local.simulator.account import Account
-from local.simulator.dialects import Answer, Refusal, envelope, now_ms, refuse
+from local.simulator.dialects import Answer, Refusal, envelope, refuse
+from local.simulator.ledger import now_ms
 
 SECONDS_BETWEEN = 1.0  # two questions; one that comes sooner is refused
 MONTH_MS = 30 * 86_400_000

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs
 
 from local.simulator.account import Account
-from local.simulator.dialects import Answer, now_ms
+from local.simulator.dialects import Answer
 from local.simulator.faults import Faults
-from local.simulator.ledger import Entry, Ledger
+from local.simulator.ledger import Entry, Ledger, now_ms
 from local.simulator.render import Video
 from local.simulator.video_store import Studio
 

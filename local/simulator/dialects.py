@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from local.simulator.ledger import now_ms
 
 if TYPE_CHECKING:
     from local.simulator.ledger import Entry
@@ -47,10 +48,6 @@ class Answer:
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json;charset=utf-8"})
     dropped: bool = False
     cut: int | None = None
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def as_json(body: Any, status: int = 200) -> Answer:

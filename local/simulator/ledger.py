@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
-
-from local.simulator.dialects import now_ms
 
 PICTURE_FIELDS = {"image", "image_url", "image_tail", "static_mask", "mask"}
 ENDS = ("succeed", "failed")
@@ -166,3 +165,7 @@ class Ledger:
                 "running": self.running(),
                 "callbacks_refused": self.callbacks_refused,
             }
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)

@@ -21,7 +21,6 @@ from local.simulator.dialects import (
     forbidden,
     garbage,
     named_error,
-    now_ms,
     redirect,
     refuse,
     relay_refuses,
@@ -32,7 +31,7 @@ from local.simulator.dialects import (
     wrapped,
 )
 from local.simulator.faults import Faults
-from local.simulator.ledger import Entry, Ledger, without_pictures
+from local.simulator.ledger import Entry, Ledger, now_ms, without_pictures
 from local.simulator.rules import (
     RETIRED,
     charged,

@@ -20,9 +20,9 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from local.simulator.account import Account
-from local.simulator.dialects import Ids, callback_body, now_ms
+from local.simulator.dialects import Ids, callback_body
 from local.simulator.faults import Faults
-from local.simulator.ledger import Entry, Ledger
+from local.simulator.ledger import Entry, Ledger, now_ms
 from local.simulator.render import BadPicture
 from local.simulator.video_store import Studio, connect, is_loopback, target
 

@@ -18,7 +18,7 @@ from kling_relay.api import preflight
 from kling_relay.errors import _table
 from kling_relay.security import auth, callback_tokens
 from kling_relay.tasks.task import Task
-from kling_relay.transfer.fetch import FetchError
+from kling_relay.transfer.fetch_error import FetchError
 from schemathesis import checks
 from schemathesis.specs.openapi import checks as openapi_checks
 

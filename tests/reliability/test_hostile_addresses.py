@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kling_relay.api import preflight
 from kling_relay.transfer import fetch
-from kling_relay.transfer.fetch import FetchError
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.s3_copy import ArchiveError, archive
 
 from tests.reliability.campaign import Campaign

@@ -193,6 +193,9 @@ class _Module:
             return self.name, node.attr
         if owner in self.imported and self.imported[owner][1] == "":
             return self.imported[owner][0], node.attr
+        for value in self.definitions.get(owner, []):  # a method of an object that this module makes
+            if isinstance(value, ast.Call) and _name(value.func) in self.imported:
+                return self.imported[_name(value.func)][0], node.attr
         return (_ON_A_RELAY[owner], node.attr) if owner in _ON_A_RELAY else None
 
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 from kling_relay.api import preflight
 from kling_relay.transfer import ssrf_rules
-from kling_relay.transfer.fetch import FetchError
+from kling_relay.transfer.fetch_error import FetchError
 from pytest_socket import disable_socket, enable_socket
 
 from tests.support.row_builders import garden  # noqa: F401  (fixture)

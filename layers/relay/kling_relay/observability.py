@@ -7,8 +7,6 @@ from enum import StrEnum
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from kling_relay.tasks.task import Failure
-
 logger = Logger(service="kling-relay")
 
 NAMESPACE = "KlingRelay"
@@ -60,7 +58,7 @@ UNITS = {metric: _UNITS.get(metric, "Seconds" if metric.endswith("Seconds") else
 REASONS: dict[Metric, tuple[str, tuple[str, ...]]] = {
     # by error code: 1000 to 1004; our cap (1102); 429 and 5xx; everything else
     Metric.REJECTED: ("reason", ("credentials", "cap", "busy", "request")),
-    Metric.FAILED: ("reason", tuple(Failure)),
+    Metric.FAILED: ("reason", ("content", "provider", "refused", "expired")),  # the values of tasks.task.Failure
     # failed: not sent, outcome unknown, 5xx, or nothing that can be used
     Metric.PROVIDER_CALLS: ("outcome", ("ok", "no_room", "refused", "account", "failed")),
 }

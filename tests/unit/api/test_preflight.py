@@ -16,7 +16,7 @@ from kling_relay.clock import Clock
 from kling_relay.errors import KlingError
 from kling_relay.media import images
 from kling_relay.provider.models import shipped
-from kling_relay.transfer import fetch
+from kling_relay.transfer import fetch, pinned_connection
 
 from tests.support.image_files import jpeg, png, segment, text
 from tests.support.loopback_servers import respond
@@ -182,7 +182,7 @@ def test_an_address_that_we_may_not_reach_is_not_looked_at(url: str, world: Worl
 def test_all_looks_are_under_way_at_once_and_share_their_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     deadlines, every = Deadlines(), threading.Barrier(8)
     monkeypatch.setattr(fetch, "Deadline", deadlines)
-    monkeypatch.setattr(fetch, "READ_SECONDS", 300)
+    monkeypatch.setattr(pinned_connection, "READ_SECONDS", 300)
     monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: 7.0))
 
     def slow(connection: socket.socket, path: str, _: dict[str, str]) -> None:

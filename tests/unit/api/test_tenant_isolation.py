@@ -32,7 +32,7 @@ NAMES_OBJECTS: dict[tuple[str, str], list[str]] = {
 
 def routes() -> list[tuple[str, str]]:
     """(method, path as written) of every route of task_api: each below the prefix that the resolver strips, too."""
-    app = load("task_api").app
+    app = load("task_api").api._app
     known = [*app._static_routes, *app._dynamic_routes]
     return sorted({(route.method, prefix + route.path) for route in known for prefix in ("", *app._strip_prefixes)})
 

@@ -11,7 +11,8 @@ from kling_relay.tasks import notification
 from kling_relay.tasks.notification import SLOTS, Notice
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer import fetch
-from kling_relay.transfer.fetch import FetchError, Receipt
+from kling_relay.transfer.fetch import Receipt
+from kling_relay.transfer.fetch_error import FetchError
 from standardwebhooks import Webhook
 
 from tests.support.printed_metrics import printed

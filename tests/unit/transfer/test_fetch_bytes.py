@@ -5,7 +5,8 @@ import socket
 from typing import Any
 
 import pytest
-from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.fetch import open_url
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.pinned_connection import FRAME_BYTES, Metered
 
 from tests.support.loopback_servers import respond, serve

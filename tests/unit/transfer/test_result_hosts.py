@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.tasks.task import Phase, Task
-from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.fetch import open_url
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.s3_copy import ArchiveError
 from kling_relay.transfer.ssrf_rules import AddressError, is_below
 

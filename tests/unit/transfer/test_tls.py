@@ -19,7 +19,8 @@ from kling_relay.provider.http import NotConnectedError, Wire
 from kling_relay.services import Relay
 from kling_relay.settings import Settings
 from kling_relay.transfer import fetch, pinned_connection, ssrf_rules
-from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.fetch import open_url
+from kling_relay.transfer.fetch_error import FetchError
 
 from tests.support.loopback_servers import Authority, respond, serve
 

@@ -13,7 +13,8 @@ from kling_relay.errors import bad_parameter
 from kling_relay.kinds.image_places import image_places
 from kling_relay.media import images
 from kling_relay.media.images import ImageError, ImageHeader, UnfinishedError
-from kling_relay.transfer.fetch import FetchError, read_start
+from kling_relay.transfer.fetch import read_start
+from kling_relay.transfer.fetch_error import FetchError
 
 SECONDS = 1.8  # for all images of a request together
 _BYTES = 64 * 1024

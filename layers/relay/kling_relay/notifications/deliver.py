@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kling_relay import client_view
 from kling_relay.dynamodb import LostRace
 from kling_relay.notifications import result_file
-from kling_relay.notifications.webhook import WEBHOOK_SECONDS, send
+from kling_relay.notifications.webhook import WEBHOOK_SECONDS, save, send
 from kling_relay.observability import logger
 from kling_relay.services import Relay
 from kling_relay.tasks import notification
@@ -84,7 +84,7 @@ def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> N
         unsent.add(notice.number)
         logger.warning("event_not_sent", extra={"task_id": task.id, "error": error})
         return
-    _note(relay, task, notice, replace(notice, event=False))
+    save(relay, task, notice, replace(notice, event=False))
     logger.info("event_sent", extra={"task_id": task.id, "task_status": notice.status})
 
 
@@ -109,15 +109,3 @@ def event_detail(relay: Relay, task: Task, notice: Notice) -> dict[str, Any]:
         detail["videos"] = client_view.places(relay, task)
         detail["final_unit_deduction"] = task.units
     return detail
-
-
-def _note(relay: Relay, task: Task, before: Notice, after: Notice) -> None:
-    """Write what has become of a notice, also where others were appended meanwhile; not where it is not as it was
-    `before`: then somebody else is at it."""
-    current: Task | None = task
-    while current is not None and before in current.notices:
-        try:
-            relay.outbox.note(current, after)
-            return
-        except LostRace:
-            current = relay.table.get(task.id)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kling_relay import client_view
-from kling_relay.notifications.deliver import _note
+from kling_relay.dynamodb import LostRace
 from kling_relay.observability import Metric, logger
 from kling_relay.security import standard_webhooks
 from kling_relay.services import Relay
@@ -11,7 +11,7 @@ from kling_relay.tasks import notification
 from kling_relay.tasks.notification import Notice
 from kling_relay.tasks.task import Task
 from kling_relay.transfer import fetch
-from kling_relay.transfer.fetch import FetchError
+from kling_relay.transfer.fetch_error import FetchError
 
 WEBHOOK_SECONDS = 15.0  # Standard Webhooks asks for 15 to 30
 
@@ -22,13 +22,13 @@ _PERMIT_MS = 30_000  # longer than a webhook takes; a function that dies keeps i
 
 def send(relay: Relay, task: Task, notice: Notice) -> None:
     if task.callback_url is None:  # the client has deleted the task, and with it where to tell
-        _note(relay, task, notice, replace(notice, webhook="gone"))
+        save(relay, task, notice, replace(notice, webhook="gone"))
         return
     now = relay.clock.now_ms()
     permit = relay.permits.take(f"webhooks#{task.tenant}", WEBHOOKS_AT_ONCE, now, now + _PERMIT_MS)
     if permit is None:  # the sweeper hands it over again; to wait here would keep a function from others
         logger.info("webhook_put_off", extra={"task_id": task.id, "task_status": notice.status})
-        _note(relay, task, notice, notification.put_off(notice, now))
+        save(relay, task, notice, notification.put_off(notice, now))
         return
     try:
         begun = notification.tried(notice, now)
@@ -49,7 +49,7 @@ def send(relay: Relay, task: Task, notice: Notice) -> None:
             "tries": ended.tries,
         },
     )
-    _note(relay, task, begun, ended)
+    save(relay, task, begun, ended)
     if ended.webhook == "delivered":
         relay.measure({Metric.NOTICE_SECONDS: max(0, now - notice.at) / 1000})
     elif ended.webhook != "due":
@@ -73,3 +73,15 @@ def _post(relay: Relay, task: Task, notice: Notice, body: bytes) -> tuple[int | 
     except FetchError as exc:
         return None, None, exc.reason
     return answer.status, answer.retry_after, str(answer.status)
+
+
+def save(relay: Relay, task: Task, before: Notice, after: Notice) -> None:
+    """Write what has become of a notice, also where others were appended meanwhile; not where it is not as it was
+    `before`: then somebody else is at it."""
+    current: Task | None = task
+    while current is not None and before in current.notices:
+        try:
+            relay.outbox.note(current, after)
+            return
+        except LostRace:
+            current = relay.table.get(task.id)

@@ -19,11 +19,10 @@ from urllib.parse import urljoin
 from kling_relay import USER_AGENT
 from kling_relay.transfer import ssrf_rules, url_escaping
 from kling_relay.transfer.deadline import Deadline
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.pinned_connection import PinnedConnection
 from kling_relay.transfer.ssrf_rules import AddressError
 
-CONNECT_SECONDS = 3.0
-READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
 MAX_REDIRECTS = 5  # a relay's own address, its CDN, a region and a signature take three
 READ_BYTES = 1 << 20
 
@@ -34,21 +33,6 @@ _ENCODINGS = {
     "zstd",
 }
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
-
-
-class FetchError(Exception):
-    """A fetch that did not happen or did not finish.
-
-    `reason`, which is all of the text, is one of: `refused_url` (its form), `refused_host` (by `check_host`),
-    `refused_address` (where it leads), `unresolved`, `network`, `tls`, `timeout`, `status` (neither 200 nor a 206 that
-    holds every byte; the number is in `status`), `bad_response` (encoded, malformed, too many redirects, another range
-    than asked for), `too_large`, `truncated`.
-    """
-
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.status = status
 
 
 class Download:
@@ -201,7 +185,8 @@ def _send(
     with _as_classes(fetch.deadline):
         parsed = ssrf_rules.parse(url)
         ip_address = ssrf_rules.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
-        connection = fetch.stack.enter_context(closing(PinnedConnection(ssrf_rules.origin(parsed), ip_address, fetch)))
+        connection = PinnedConnection(ssrf_rules.origin(parsed), ip_address, fetch.deadline, fetch.max_bytes)
+        fetch.stack.enter_context(closing(connection))
         connection.request(method, parsed.request_uri, body, {**_HEADERS, **headers})
         return fetch.stack.enter_context(closing(connection.getresponse()))
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import certifi
 
-from kling_relay.transfer.fetch import CONNECT_SECONDS, READ_SECONDS, FetchError, _Fetch
+from kling_relay.transfer.deadline import Deadline
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.ssrf_rules import Origin
 
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
 FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
 
 
@@ -66,12 +69,12 @@ class Metered(io.RawIOBase):
 class PinnedConnection(http.client.HTTPConnection):
     """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
 
-    def __init__(self, origin: Origin, ip_address: str, fetch: _Fetch) -> None:
+    def __init__(self, origin: Origin, ip_address: str, deadline: Deadline, max_bytes: int) -> None:
         scheme, host, port = origin
         self.default_port = 443 if scheme == "https" else 80
         super().__init__(host, port)
-        self._tls, self._address, self._deadline = scheme == "https", ip_address, fetch.deadline
-        self._most = fetch.max_bytes + FRAME_BYTES
+        self._tls, self._address, self._deadline = scheme == "https", ip_address, deadline
+        self._most = max_bytes + FRAME_BYTES
 
     def response_class(  # type: ignore[override]
         self, sock: socket.socket, *args: Any, **kwargs: Any

@@ -16,7 +16,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kling_relay.media.mp4 import BadVideo, BoxWalk
-from kling_relay.transfer.fetch import Download, FetchError, open_url
+from kling_relay.transfer.fetch import Download, open_url
+from kling_relay.transfer.fetch_error import FetchError
 
 CHUNK = 1 << 20
 LARGEST_PUT = 5 * 1024**3  # bytes in one PutObject

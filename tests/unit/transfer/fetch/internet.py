@@ -8,7 +8,8 @@ import socket
 from contextlib import ExitStack
 
 import pytest
-from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.fetch import open_url
+from kling_relay.transfer.fetch_error import FetchError
 
 from tests.support.loopback_servers import Authority, Handler, respond, serve
 

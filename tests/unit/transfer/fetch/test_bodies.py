@@ -6,7 +6,8 @@ import socket
 import traceback
 
 import pytest
-from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.fetch import open_url
+from kling_relay.transfer.fetch_error import FetchError
 
 from tests.support.loopback_servers import Handler, respond
 from tests.unit.transfer.fetch.internet import PUBLIC, SECRET, World, get, refusal, silence, to

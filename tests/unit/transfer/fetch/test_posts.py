@@ -6,7 +6,8 @@ from typing import Any
 
 import kling_relay
 import pytest
-from kling_relay.transfer.fetch import FetchError, Receipt, post
+from kling_relay.transfer.fetch import Receipt, post
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.pinned_connection import FRAME_BYTES
 
 from tests.support.loopback_servers import Handler, respond

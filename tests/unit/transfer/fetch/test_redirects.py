@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from kling_relay.transfer import fetch, pinned_connection
-from kling_relay.transfer.fetch import FetchError, open_url
+from kling_relay.transfer.fetch import open_url
+from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.ssrf_rules import AddressError
 
 from tests.support.loopback_servers import Handler, respond

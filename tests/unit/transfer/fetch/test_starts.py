@@ -3,7 +3,8 @@
 import socket
 
 import pytest
-from kling_relay.transfer.fetch import FetchError, read_start
+from kling_relay.transfer.fetch import read_start
+from kling_relay.transfer.fetch_error import FetchError
 
 from tests.support.loopback_servers import Handler, respond
 from tests.unit.transfer.fetch.internet import World, to

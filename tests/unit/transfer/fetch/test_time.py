@@ -77,7 +77,7 @@ def test_a_slow_handshake_is_left(world: World, slow: Lasting) -> None:
 
 
 def test_silence_is_left_at_the_deadline(world: World, deadlines: Deadlines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "READ_SECONDS", SECONDS)
+    monkeypatch.setattr(pinned_connection, "READ_SECONDS", SECONDS)
 
     def handler(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
         deadlines.let_pass(0)
@@ -106,7 +106,7 @@ def test_three_seconds_to_connect_and_ten_of_silence(world: World, monkeypatch: 
 def test_a_server_that_falls_silent_is_left_before_the_deadline(
     world: World, deadlines: Deadlines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(pinned_connection, "READ_SECONDS", 0.2)
     world.stand(silence)
     assert refusal("https://cdn.example.com/", seconds=SECONDS).reason == "timeout"
     assert deadlines.passed == [False]
