@@ -159,7 +159,7 @@ def test_shell_blocks_name_what_exists(block: Block) -> None:
     ("text", "problem"),
     [
         ("make kyes STAGE=dev", "no target kyes"),
-        ("make keys STAGE=dev TENNANT=demo", "keys has no variable TENNANT"),
+        ("make keys STAGE=dev TENANTS=demo", "keys has no variable TENANTS"),
         ("ALLOW_LOCALHOST=1 make serve", "nothing reads ALLOW_LOCALHOST"),
         ("aws dynamodb describe-tables", "aws dynamodb describe-tables: no such operation"),
         ("aws dynamodb describe-table --table x", "aws dynamodb describe-table: no option --table"),

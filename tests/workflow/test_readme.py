@@ -13,6 +13,7 @@ from tests.support.doc_blocks import BLOCKS
 from tests.workflow.driver import SAMPLE, Driver, play
 
 SAMPLES = [block.text for block in BLOCKS if block.info == "python"]
+TUTORIAL = "docs/tutorials/first-video-on-your-laptop.md"
 SHELL_PAGES = sorted({block.page for block in BLOCKS if block.info == "sh" and block.runs})
 
 
@@ -59,22 +60,39 @@ def test_a_python_sample_raises_for_a_refusal(desk: Driver, monkeypatch: pytest.
         exec(SAMPLES[0], {})
 
 
-@pytest.mark.parametrize("page", SHELL_PAGES)
-def test_the_shell_blocks_of_a_page_run(desk: Driver, page: str) -> None:
+def run_page(desk: Driver, page: str) -> str:
+    """Run the shell blocks of a page in order. Returns their output, in which no answer of the API is an error."""
     printed = ""
     for block in BLOCKS:
-        if block.page != page or not block.runs or block.info != "sh":
-            continue
-        script = f"set -euo pipefail\n{here(block.text, desk)}"
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, f"{page}:{block.line}: {done.stderr}"
-        printed += done.stdout
+        if block.page == page and block.runs and block.info == "sh":
+            script = f"set -euo pipefail\n{here(block.text, desk)}"
+            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, f"{page}:{block.line}: {done.stderr}"
+            printed += done.stdout
     assert set(re.findall(r'"code": ?(\d+)', printed)) <= {"0"}, printed
-    if page == "README.md":
-        assert printed.count('"code"') == 2 and len(desk.ledger()["posts"]) == 1
-        assert '"task_status"' in printed.partition('"data":')[2]
+    return printed
+
+
+def test_the_readme_sends_a_task_and_lists_it(desk: Driver) -> None:
+    printed = run_page(desk, "README.md")
+    assert len(desk.ledger()["posts"]) == 1
+    assert len(set(re.findall(r'"task_id": ?"(\w+)"', printed))) == 1 and printed.count('"task_id"') == 2
 
 
 def test_the_tutorial_ends_with_a_video(desk: Driver) -> None:
-    test_the_shell_blocks_of_a_page_run(desk, "docs/tutorials/first-video-on-your-laptop.md")
+    run_page(desk, TUTORIAL)
     assert play(Path("video.mp4").read_bytes())[2] > 100
+
+
+@pytest.mark.parametrize("page", [page for page in SHELL_PAGES if page not in ("README.md", TUTORIAL)])
+def test_the_shell_blocks_of_other_pages_run(desk: Driver, page: str) -> None:
+    run_page(desk, page)
+
+
+def test_a_block_that_fails_is_noticed(desk: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "kr_wrong")
+    with pytest.raises(AssertionError, match="1002"):
+        run_page(desk, "docs/how-to/connect-a-client.md")
+    monkeypatch.setenv("API_URL", "http://127.0.0.1:9")
+    with pytest.raises(AssertionError, match=r"connect-a-client\.md:\d+"):
+        run_page(desk, "docs/how-to/connect-a-client.md")
