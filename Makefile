@@ -74,12 +74,13 @@ mutate: $(VENV)/test.done ## break the critical modules line by line: do the tes
 	@AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing $(VENV)/bin/python tests/reliability/mutate.py \
 	  $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
-check: $(VENV)/test.done ## format, lint, types, spelling, security (bandit), template
+check: $(VENV)/test.done ## format, lint, types, imports, spelling, security (bandit), template
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	PYTHONPATH=.:layers/relay $(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell .
-	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive functions layers/relay local
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive functions layers/relay local kling_relay_cli bench
 	$(VENV)/bin/cfn-lint template.yaml
 
 scan: $(VENV)/scan.done $(VENV)/run.done ## checkov on the template after the SAM transform; what is skipped and why: checkov.yaml

@@ -31,7 +31,7 @@ def row(one: Ratio) -> tuple[str, ...]:
 
 
 def table(ratios: list[Ratio]) -> str:
-    """In Markdown, as docs/performance.md has it."""
+    """In Markdown, as docs/explanation/performance.md has it."""
     lines = [_HEADS, *map(row, ratios)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADS))]
     written = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]

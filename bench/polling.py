@@ -1,7 +1,7 @@
 """The schedule of polls where no callback comes, against a fixed interval that finds the end as soon on the average.
 
 Simulated over four log-normal distributions of render times: no provider publishes any, so these span what users report
-(docs/performance.md). `polling` is the worst of them.
+(docs/explanation/performance.md). `polling` is the worst of them.
 """
 
 import math

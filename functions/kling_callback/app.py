@@ -22,7 +22,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     task_id, token = str(place.get("task_id", "")), str(place.get("token", ""))
     if is_task_id(task_id):
         logger.append_keys(task_id=task_id)
-    status = callback.receive(current(), task_id, token, event.get("headers") or {}, _body(event))
+    status = callback.receive(current(), task_id, token, lambda: (event.get("headers") or {}, _body(event)))
     headers = {"Content-Type": "application/json"}
     return {"statusCode": status, "headers": headers, "body": _ANSWERS[status]}
 

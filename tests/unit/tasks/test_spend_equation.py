@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kling_relay.api import delete
 from kling_relay.dynamodb import LostRace
-from kling_relay.lifecycle import advance
+from kling_relay.lifecycle import poll
 from kling_relay.tasks import idempotency
 from kling_relay.tasks.task import MOVES, Phase, Task
 
@@ -125,7 +125,7 @@ def test_a_price_that_comes_with_a_second_look(cloud: Cloud) -> None:
 def test_a_render_that_is_dearer_than_its_estimate_is_reported(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     world = world_of(cloud, "dearer")
     said: list[tuple[str, Any]] = []
-    monkeypatch.setattr(advance.logger, "warning", lambda text, extra: said.append((text, extra)))
+    monkeypatch.setattr(poll.logger, "warning", lambda text, extra: said.append((text, extra)))
     task = world.until_closed(world.create().id)
     assert task.settled == 2750
     assert said == [

@@ -5,6 +5,7 @@ without is taken unless the stack requires signatures: relays pass callbacks on 
 """
 
 import json
+from collections.abc import Callable
 from typing import Literal
 
 from kling_relay.lifecycle import polling, step_functions
@@ -21,19 +22,23 @@ from kling_relay.tasks.task import AT_THE_PROVIDER, ENDED, TASK_STATUS, Phase, T
 
 _MAX_BODY_BYTES = 65_536
 
+RequestReader = Callable[[], tuple[dict[str, str], bytes | None]]
+"""Returns the headers and the bytes as they were sent; None if the gateway's encoding of the bytes is broken."""
+
 
 class HintNotKept(Exception):
     """A callback's id of the provider's task, perhaps the only copy, could not be written: it has to come again."""
 
 
-def receive(relay: Relay, task_id: str, token: str, headers: dict[str, str], body: bytes | None) -> int:
+def receive(relay: Relay, task_id: str, token: str, read_request: RequestReader) -> int:
     """Return the HTTP status for a callback: 200, 404 if it proves nothing, 503 if it has to come again.
 
-    `body`: the bytes as they were sent, None if the gateway's encoding of them is broken.
+    The request is read only after the token has proved to be valid.
     """
     if not is_callback_token(relay.keyring, task_id, token):
         return _rejected(relay, "token")
     try:
+        headers, body = read_request()
         if not _may_pass(relay, headers, body):
             return _rejected(relay, "signature")
         if task_id != PROBE:

@@ -1,4 +1,4 @@
-"""What an answer of the provider proves: one type for each class of outcome. Pure."""
+"""What an answer of the provider proves: one type for each class of outcome."""
 
 from dataclasses import dataclass, field
 from typing import Any
