@@ -16,13 +16,13 @@ from bench.ratio import Ratio, compared, counted, in_turn
 
 _ROUNDS = 15
 _READY = {
-    "task_api": "relay.workflows; relay.provider; relay.client('secretsmanager'); relay.client('ssm')",
-    "kling_callback": "relay.workflows; relay.provider; relay.client('secretsmanager')",
-    "advance_task": "relay.provider; relay.client('secretsmanager')",
-    "archive_video": "relay.archive_s3; relay.provider",
+    "task_api": "services.workflows; services.provider; services.client('secretsmanager'); services.client('ssm')",
+    "kling_callback": "services.workflows; services.provider; services.client('secretsmanager')",
+    "advance_task": "services.provider; services.client('secretsmanager')",
+    "archive_video": "services.archive_s3; services.provider",
 }
-_RELAY = "from kling_relay.services import current; relay = current(); relay.table"
-_GET = "relay.table.rows.get('nothing')"
+_RELAY = "from kling_relay.services import get_services; services = get_services(); services.table"
+_GET = "services.table.rows.get('nothing')"
 _REFERENCE = "import boto3; boto3.client('dynamodb')"
 _ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",

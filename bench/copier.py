@@ -27,12 +27,12 @@ class Copier:
 
     def relay(self, size: int) -> None:
         from kling_relay.lifecycle import archive
-        from kling_relay.services import current
+        from kling_relay.services import get_services
         from kling_relay.transfer import s3_copy
 
         origin = f"https://{HOST}:{self._source}"
         s3_copy.archive(
-            current().archive_s3,
+            get_services().archive_s3,
             bucket="videos",
             key=f"videos/tenant/task/{size}.mp4",
             url=f"{origin}/{size}.mp4",

@@ -45,7 +45,7 @@ def control(what: str, method: str = "POST") -> Any:
         return json.load(answer)
 
 
-def bare(relay: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, dict[str, Any]]]) -> Callable[[], None]:
+def bare(services: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, dict[str, Any]]]) -> Callable[[], None]:
     """Does what was `asked`: AWS through clients like ours, the provider over a connection that is kept."""
     pool = urllib3.PoolManager(retries=False)
     clients: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def bare(relay: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, dic
             calls.append(partial(pool.request, one["method"], url, body=body or None, headers=headers))
         else:
             service, operation, params = made.pop(0)
-            clients[service] = clients.get(service) or relay.client(service)
+            clients[service] = clients.get(service) or services.client(service)
             calls.append(partial(getattr(clients[service], operation), **params))
 
     def run() -> None:
@@ -79,9 +79,9 @@ def cpu(act: Callable[[], None]) -> float:
 def main() -> None:
     given, output = json.load(sys.stdin), sys.stdout
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (where the log goes)
-    app, current = import_module("app"), import_module("kling_relay.services").current
-    relay, calls = current(), Calls()
-    relay._session = calls.session
+    app, get_services = import_module("app"), import_module("kling_relay.services").get_services
+    services, calls = get_services(), Calls()
+    services._session = calls.session
     context = SimpleNamespace(function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn", aws_request_id="1")
     context.get_remaining_time_in_millis = lambda: 30_000
 
@@ -96,7 +96,7 @@ def main() -> None:
     calls.made.clear()
     invoke(given["event"])
     asked, made = control("play"), list(calls.made)
-    floor = bare(relay, asked, made)
+    floor = bare(services, asked, made)
     ours = partial(invoke, given["event"])
     for _ in range(_WARM_UP):
         ours()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-_MOST_BYTES = 3_500_000  # as base64 it has to fit into a request of 5.5 MB
+_MAX_BYTES = 3_500_000  # as base64 it has to fit into a request of 5.5 MB
 _SIDES = (2048, 1280, 640, 320)  # px; the first that is small enough is taken
 
 
@@ -23,9 +23,9 @@ def as_base64(path: Path) -> str:
         raise PictureError(f"IMAGE: there is no file {path}") from None
     except OSError as exc:
         raise PictureError(f"IMAGE: {path} cannot be read: {exc.strerror}") from None
-    if len(data) > _MOST_BYTES or not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
+    if len(data) > _MAX_BYTES or not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
         frame = _upright(_decoded(data, path))
-        data = next(small for side in _SIDES if len(small := _as_jpeg(frame, side)) <= _MOST_BYTES)
+        data = next(small for side in _SIDES if len(small := _as_jpeg(frame, side)) <= _MAX_BYTES)
     return base64.b64encode(data).decode()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import logger
-from kling_relay.services import current
+from kling_relay.services import get_services
 
 _FOLDER = Path(__file__).parent
 _PLACEHOLDER = "https://your-api.example"  # the API's address in the description
@@ -33,8 +33,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         error = KlingError(1202)
         return _answer(error.http, ".json", json.dumps(envelope(request_id, code=error.code, message=error.message)))
     if name == "openapi.json":
-        relay = current()
-        return _answer(200, ".json", _files()[name].replace(_PLACEHOLDER, relay.base_url))
+        services = get_services()
+        return _answer(200, ".json", _files()[name].replace(_PLACEHOLDER, services.base_url))
     asked_for = (event.get("queryStringParameters") or {}).get("v")
     return _answer(200, Path(name).suffix, _files()[name], for_ever=asked_for == _version())
 

@@ -7,24 +7,24 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.observability import logger
 from kling_relay.s3_inbox import objects
-from kling_relay.services import current
+from kling_relay.services import get_services
 
 _TOO_LATE_MS = 10_000  # with less time left a message is not begun: it comes again
-_MOST_TRIES = 3  # then SQS puts it into the dead-letter queue: RedrivePolicy in template.yaml
+_MAX_TRIES = 3  # then SQS puts it into the dead-letter queue: RedrivePolicy in template.yaml
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    relay, failed = current(), []
+    services, failed = get_services(), []
     for record in event["Records"]:
         try:
             if context.get_remaining_time_in_millis() < _TOO_LATE_MS:
                 raise TimeoutError("no time is left for this message")
-            objects.receive(relay, json.loads(record["body"]), context.get_remaining_time_in_millis)
+            objects.receive(services, json.loads(record["body"]), context.get_remaining_time_in_millis)
         except Exception as exc:  # its text may name an object: where it comes from says enough
             places = traceback.format_tb(exc.__traceback__)[-3:]
             logger.error("upload_not_handled", extra={"error": type(exc).__name__, "places": places})
-            if int(record["attributes"]["ApproximateReceiveCount"]) >= _MOST_TRIES:
+            if int(record["attributes"]["ApproximateReceiveCount"]) >= _MAX_TRIES:
                 _give_up(record["body"], type(exc).__name__)
             failed.append({"itemIdentifier": record["messageId"]})
         logger.remove_keys(["object", "task_id"])
@@ -33,6 +33,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def _give_up(body: str, error: str) -> None:
     try:
-        objects.give_up(current(), json.loads(body), error)
+        objects.give_up(get_services(), json.loads(body), error)
     except Exception as exc:
         logger.error("nothing_told", extra={"error": type(exc).__name__})

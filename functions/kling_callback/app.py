@@ -6,7 +6,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.lifecycle import callback
 from kling_relay.observability import logger
-from kling_relay.services import current
+from kling_relay.services import get_services
 from kling_relay.tasks.task import is_task_id
 
 _ANSWERS = {  # constant: nobody learns from one whether a task exists
@@ -22,7 +22,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     task_id, token = str(place.get("task_id", "")), str(place.get("token", ""))
     if is_task_id(task_id):
         logger.append_keys(task_id=task_id)
-    status = callback.receive(current(), task_id, token, lambda: (event.get("headers") or {}, _body(event)))
+    status = callback.receive(get_services(), task_id, token, lambda: (event.get("headers") or {}, _body(event)))
     headers = {"Content-Type": "application/json"}
     return {"statusCode": status, "headers": headers, "body": _ANSWERS[status]}
 

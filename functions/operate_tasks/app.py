@@ -24,9 +24,9 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.observability import logger
 from kling_relay.operations import accounts, actions, csv_export, dead_letter_queue, reconcile
-from kling_relay.services import Relay, current
+from kling_relay.services import Services, get_services
 
-ACTIONS: dict[str, Callable[[Relay, dict[str, Any]], dict[str, Any]]] = {
+ACTIONS: dict[str, Callable[[Services, dict[str, Any]], dict[str, Any]]] = {
     "create_key": actions.create_key,
     "list_keys": actions.list_keys,
     "revoke_key": actions.revoke_key,
@@ -53,4 +53,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         raise ValueError(f"action: one of {', '.join(ACTIONS)}; sent: {event.get('action')!r}")
     logger.append_keys(task_id=event.get("task_id"))
     logger.info("operator_action", extra={"action": event["action"]})
-    return action(current(), event)
+    return action(get_services(), event)

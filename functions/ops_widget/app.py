@@ -8,8 +8,8 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from kling_relay.observability import logger
 from kling_relay.operations import widget_views
-from kling_relay.operations.widget_parts import Asked
-from kling_relay.services import current
+from kling_relay.operations.widget_parts import WidgetRequest
+from kling_relay.services import get_services
 
 DESCRIPTION = """## kling-relay
 How the stack stands, and buttons for what an operator may do. A button calls OperateTasksFunction with your own rights.
@@ -33,6 +33,8 @@ limit: 20
 def handler(event: dict[str, Any], context: LambdaContext) -> str:
     if event.get("describe"):
         return DESCRIPTION
-    relay = current()
-    here, operate = context.invoked_function_arn, relay.settings.operate_function
-    return str(widget_views.show(relay, Asked.read(event, now=relay.clock.now_ms(), here=here, operate=operate)))
+    services = get_services()
+    here, operate = context.invoked_function_arn, services.settings.operate_function
+    return str(
+        widget_views.show(services, WidgetRequest.read(event, now=services.clock.now_ms(), here=here, operate=operate))
+    )

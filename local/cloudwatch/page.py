@@ -27,7 +27,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_MOST_ERRORS = 30
+_MAX_ERRORS = 30
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -104,7 +104,7 @@ class OperationsPage:
             except self._logs.exceptions.ResourceNotFoundException:  # nothing has run there yet
                 continue
             found += [{"at": event["timestamp"], **line} for event in events if (line := _error(event["message"]))]
-        return sorted(found, key=lambda one: -int(one["at"]))[:_MOST_ERRORS]
+        return sorted(found, key=lambda one: -int(one["at"]))[:_MAX_ERRORS]
 
     def _call(self, body: bytes) -> Answer:
         """Invoke a function as CloudWatch does for a custom widget, or for a button in it."""

@@ -76,14 +76,14 @@ def options_from(environment: dict[str, str]) -> Options:
     if allowed_origins:
         _check_parameter("ALLOWED_ORIGINS", "AllowedOrigins", allowed_origins)
     return Options(
-        port=int(_number(environment, "PORT", "8080", most=65535, whole=True)),
-        aws_port=int(_number(environment, "AWS_PORT", "4566", most=65535, whole=True)),
+        port=int(_number(environment, "PORT", "8080", maximum=65535, whole=True)),
+        aws_port=int(_number(environment, "AWS_PORT", "4566", maximum=65535, whole=True)),
         provider=provider,
         upstream=upstream,
         key=key,
         wait_scale=float(wait_scale),
         allowed_origins=allowed_origins,
-        render_seconds=_number(environment, "RENDER_SECONDS", "8", most=3600),
+        render_seconds=_number(environment, "RENDER_SECONDS", "8", maximum=3600),
         state=Path(environment.get("KLING_RELAY_STATE") or STATE).absolute(),
     )
 
@@ -99,10 +99,10 @@ def _check_parameter(variable: str, name: str, value: str) -> None:
         )
 
 
-def _number(environment: dict[str, str], name: str, default: str, *, most: int, whole: bool = False) -> float:
+def _number(environment: dict[str, str], name: str, default: str, *, maximum: int, whole: bool = False) -> float:
     text = environment.get(name) or default
-    if not re.fullmatch(r"\d+" if whole else r"\d+(\.\d*)?|\.\d+", text) or float(text) > most:
-        raise SystemExit(f"{name} is a number from 0 to {most}; given: {text}")
+    if not re.fullmatch(r"\d+" if whole else r"\d+(\.\d*)?|\.\d+", text) or float(text) > maximum:
+        raise SystemExit(f"{name} is a number from 0 to {maximum}; given: {text}")
     return float(text)
 
 

@@ -126,14 +126,14 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
     for key in ("inbox/holiday/IMG_2041.png", "inbox/a list of requests.tasks.jsonl"):
         detail = {"bucket": {"name": "inputs"}, "object": {"key": key, "version-id": "v"}}
         body = json.dumps({"detail": detail})
-        world.relay.queues.send_message(QueueUrl=world.relay.settings.intake_dead_letters_url, MessageBody=body)
+        world.services.queues.send_message(QueueUrl=world.services.settings.intake_dead_letters_url, MessageBody=body)
     return world
 
 
 def drawn(world: World, theme: str, width: int) -> list[str]:  # noqa: F811
     window = {"start": world.clock.now - 86_400_000, "end": world.clock.now}
     context = {"theme": theme, "width": width, "timeRange": window, "forms": {"all": {}}}
-    found = [world.relay.ended.newest(end, 0, world.clock.now, 1)[0] for end in queries.ENDS]
+    found = [world.services.ended.newest(end, 0, world.clock.now, 1)[0] for end in queries.ENDS]
     tasks = {len(VIEWS) - 2: found[0], len(VIEWS) - 1: found[1]}
     events = [{"show": show, "task": tasks.get(place), "widgetContext": context} for place, show in enumerate(VIEWS)]
     answers = [world.call("ops_widget", event) for event in events]

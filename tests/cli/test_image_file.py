@@ -51,9 +51,9 @@ def test_what_kling_takes_is_sent_as_it_is(tmp_path: Path) -> None:
 def test_what_is_too_large_is_made_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(jpeg(2600, 1300))
-    monkeypatch.setattr(image_file, "_MOST_BYTES", len(path.read_bytes()) - 1)
+    monkeypatch.setattr(image_file, "_MAX_BYTES", len(path.read_bytes()) - 1)
     assert sides(sent(path)) == (2048, 1024)
-    monkeypatch.setattr(image_file, "_MOST_BYTES", 40_000)
+    monkeypatch.setattr(image_file, "_MAX_BYTES", 40_000)
     smaller = base64.b64decode(image_file.as_base64(path))
     assert len(smaller) <= 40_000 and sides(smaller) in ((1280, 640), (640, 320), (320, 160))
 
@@ -61,7 +61,7 @@ def test_what_is_too_large_is_made_smaller(tmp_path: Path, monkeypatch: pytest.M
 def test_a_photo_that_is_written_anew_stays_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "portrait.jpg"
     path.write_bytes(jpeg(800, 600, turned=True))
-    monkeypatch.setattr(image_file, "_MOST_BYTES", len(path.read_bytes()) - 1)
+    monkeypatch.setattr(image_file, "_MAX_BYTES", len(path.read_bytes()) - 1)
     monkeypatch.setattr(image_file, "_SIDES", (400,))
     assert sides(sent(path)) == (300, 400)
     with av.open(io.BytesIO(path.read_bytes())) as container:

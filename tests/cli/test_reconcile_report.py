@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import requests
-from kling_relay.operations.discrepancies import What
+from kling_relay.operations.discrepancies import FindingType
 
 from kling_relay_cli import commands, reconcile_report
 from kling_relay_cli.api_client import Client
@@ -36,10 +36,10 @@ def printed(**changes: Any) -> str:
 
 class TestLines:
     def test_everything_that_can_be_found_is_explained(self) -> None:
-        assert set(reconcile_report.MEANINGS) == set(What)
+        assert set(reconcile_report.MEANINGS) == set(FindingType)
         runbook = (commands.REPOSITORY / "docs/runbook.md").read_text()
         assert "\n## Reconciliation\n" in runbook
-        assert {what for what in What if f"| `{what}` |" not in runbook} == set()
+        assert {what for what in FindingType if f"| `{what}` |" not in runbook} == set()
 
     def test_nothing_found(self) -> None:
         said = printed()
@@ -47,7 +47,7 @@ class TestLines:
         assert "3 of our rows, 2 questions\n5 tasks in the provider's list, 2 of them not ours" in said
         assert said.endswith("\nall is well")
 
-    @pytest.mark.parametrize("what", What)
+    @pytest.mark.parametrize("what", FindingType)
     def test_a_finding_has_its_meaning_its_remedy_and_its_line(self, what: str) -> None:
         said = printed(sound=False, counts={what: 1}, findings=[finding(what)]).splitlines()
         place = next(number for number, line in enumerate(said) if line.startswith(f"{what} (1): "))

@@ -24,7 +24,7 @@ def app() -> Any:
 
 @pytest.fixture(autouse=True)
 def _base_url(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "current", lambda: SimpleNamespace(base_url=BASE))
+    monkeypatch.setattr(app, "get_services", lambda: SimpleNamespace(base_url=BASE))
 
 
 def get(app: Any, file: str | None = None, *, path: str = "/docs", v: str | None = None) -> dict[str, Any]:

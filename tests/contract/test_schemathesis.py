@@ -126,9 +126,9 @@ def tasks(gateway: Gateway) -> list[Task]:
 
 @pytest.fixture
 def keys(gateway: Gateway) -> dict[str, auth.IssuedKey]:
-    relay, now = gateway.world.relay, gateway.world.clock.now
+    services, now = gateway.world.services, gateway.world.clock.now
     scopes = {"key": ("submit", "read"), "reader": ("read",), "writer": ("submit",)}
-    return {name: auth.issue(relay.keys, relay.keyring, "acme", now, scopes=one) for name, one in scopes.items()}
+    return {name: auth.issue(services.keys, services.keyring, "acme", now, scopes=one) for name, one in scopes.items()}
 
 
 def authorization(caller: str, keys: dict[str, auth.IssuedKey], now_ms: int) -> dict[str, str]:
@@ -169,7 +169,7 @@ def every_answer_is_described(
 def name_what_is_there(case: schemathesis.Case, world: World, task: Task) -> None:
     """Put the name of a real task where the case names one that is none."""
     if "token" in case.path_parameters:
-        task_id, token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).split("/")[-2:]
+        task_id, token = callback_tokens.callback_url(BASE_URL, world.services.keyring, task.id).split("/")[-2:]
         case.path_parameters = {"task_id": task_id, "token": token}
     elif "reference" in case.path_parameters:
         name = task.id if int(task.id, 16) % 2 else task.external_task_id
@@ -223,10 +223,10 @@ def check_page(query: dict[str, str], status: int) -> None:
         assert status == (200 if all(good) else 400)
 
 
-def _within(text: str, most: int) -> bool:
+def _within(text: str, maximum: int) -> bool:
     """Whether a page's number or size is one, or is left out."""
     text = text.strip()
-    return not text or (re.fullmatch("[0-9]{1,9}", text) is not None and 1 <= int(text) <= most)
+    return not text or (re.fullmatch("[0-9]{1,9}", text) is not None and 1 <= int(text) <= maximum)
 
 
 for _operation in (one.ok() for one in schema.get_all_operations()):

@@ -30,6 +30,6 @@ def interleaved(world: World, dice: random.Random, calls: list[Callable[[], Answ
 
 
 def post(world: World, app: ModuleType, kind: str, body: Any, headers: dict[str, str], tenant: str = "acme") -> Answer:
-    app.current = lambda: world.relay  # type: ignore[attr-defined]
+    app.get_services = lambda: world.services  # type: ignore[attr-defined]
     world.cloud.apps["task_api"] = app
     return world.http("POST", f"/kling/v1/videos/{kind}", body, authorization=world.key(tenant), **headers)

@@ -77,7 +77,7 @@ class Crowd:
 
     def _wait(self, tenant: str, tasks: int) -> None:
         """Rows as `tasks` POSTs of `tenant` leave them at a provider without room; put past the API, which is slow."""
-        self.world.relay.gates.stop(self.world.clock.now, "a long list")
+        self.world.services.admissions.stop(self.world.clock.now, "a long list")
         first = self.world.create(tenant=tenant)
         row = self.world.row(f"task#{first.id}")
         for number in range(1, tasks):
@@ -85,7 +85,7 @@ class Crowd:
             made = new_item(replace(first, id=name, execution=name))
             item = {**made, "queue": row["queue"], "due_at": row["due_at"]}
             self.world.dynamodb.put_item(TableName=self.world.table.rows.name, Item=item)
-        self.world.relay.gates.resume()
+        self.world.services.admissions.resume()
 
     def _all_ended(self) -> bool:
         if self.backlog is not None:
@@ -153,14 +153,14 @@ class Crowd:
     def _waits(self, tasks: list[Task], tenant: str, sold: list[tuple[str, int]]) -> int:
         place = {one.reference: number for number, one in enumerate(self.world.provider.sold)}
         mine = [(task.created_at, place[task.id]) for task in tasks if task.tenant == tenant]
-        most = count = 0
+        maximum = count = 0
         for number, (served, at) in enumerate(sold):
             if served == tenant:
                 count = 0
             elif any(born < at and number < turn for born, turn in mine):
                 count += 1
-            most = max(most, count)
-        return most
+            maximum = max(maximum, count)
+        return maximum
 
     def unbilled(self) -> Iterator[str]:
         """Tasks that were not billed exactly once."""

@@ -54,7 +54,7 @@ def all_sold_is_known(world: World, tasks: dict[str, Task]) -> None:
     assert len(owned) == len(set(owned)), "one sale, two owners"
     for task in tasks.values():
         if task.upstream_id is not None:
-            assert world.table.owner(Account.read(world.relay.account_of(task)).space, task.upstream_id) == task.id
+            assert world.table.owner(Account.read(world.services.account_of(task)).space, task.upstream_id) == task.id
 
 
 def nothing_went_back(history: Iterable[Change]) -> None:

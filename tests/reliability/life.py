@@ -236,10 +236,10 @@ class Life:
         if what == "kill":
             self.world.states.kill()
         if what == "switch":
-            settings = self.world.relay.settings
-            self.world.relay.settings = replace(settings, **self.profile.switch)
+            settings = self.world.services.settings
+            self.world.services.settings = replace(settings, **self.profile.switch)
             self.world.provider = self.world.provider.another()
-            self.world.relay.provider = self.world.provider  # type: ignore[assignment]
+            self.world.services.provider = self.world.provider  # type: ignore[assignment]
         for task in self.tasks if what == "callback" else []:
             names = [sold.upstream_id for sold in self._sold(task)]
             fired = len(self.effects.fired)

@@ -90,7 +90,7 @@ def test_no_form_is_passed_over(kind: str) -> None:
 
 
 def test_keys_are_known_by_their_checksum_and_by_being_issued(world: World) -> None:
-    key = auth.issue(Keys(world.table.rows), world.relay.keyring, "acme", world.clock.now)
+    key = auth.issue(Keys(world.table.rows), world.services.keyring, "acme", world.clock.now)
     wrong = key.api_key[:-1] + ("A" if key.api_key[-1] != "A" else "B")
     assert [kind for kind, _ in secret_canaries.found(f"x {key.api_key} y")] == ["API key"]
     assert [kind for kind, _ in secret_canaries.found(f"sk={key.secret_key}")] == ["issued"]

@@ -16,7 +16,7 @@ from tests.reliability.campaign import Campaign
 from tests.reliability.life import PROFILES, Life, Story
 from tests.support.counted_effects import DEATHS, LATE, LOST
 
-MOST_EFFECTS = 200
+MAX_EFFECTS = 200
 FIRST = 4  # record, claim, POST, its outcome
 SKEWS = (-60_000, 0, 60_000)
 # A task without our reference is ours only if it was made after our claim, by clocks that differ by at most 5 s
@@ -45,7 +45,7 @@ def at_every_effect(
     story, stories = Story(callbacks=PROFILES[profile].callbacks), random.Random(f"{campaign.seed} {profile}")
     while campaign.lives < lives:
         for place, fault in enumerate(faults):
-            for effect in range(1, MOST_EFFECTS):
+            for effect in range(1, MAX_EFFECTS):
                 if not campaign.thorough and effect > FIRST and (effect + place + len(profile)) % 3:
                     continue
                 keyed = story.keyed is bool((effect + place) % 2)  # each fault meets both kinds of clients
@@ -86,6 +86,6 @@ def test_deaths_under_clocks_that_differ(campaign: Campaign, profile: str) -> No
     def prepare(life: Life, dice: random.Random) -> None:
         life.world.skew = lambda: dice.choice(SMALL_SKEWS if hidden else SKEWS)
         if life.profile.settles:  # which takes some minutes more
-            life.world.relay.settings = replace(life.world.relay.settings, deadline_seconds=1000)
+            life.world.services.settings = replace(life.world.services.settings, deadline_seconds=1000)
 
     at_every_effect(campaign, profile, DEATHS, campaign.size(12, 200), prepare)

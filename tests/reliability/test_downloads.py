@@ -274,7 +274,7 @@ def test_failing_copies_never_make_a_second_generation(
         visible.clear()
         world = World(Memory())
         world.cloud.apps["archive_video"].copy_outputs = archive_step.copy_outputs  # type: ignore[attr-defined]
-        world.relay.archive_s3 = s3
+        world.services.archive_s3 = s3
         world.provider.profile = replace(world.provider.profile, base_url=origin)
         task = world.create()
         for name in dice.sample(troubles, 3):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.tasks.queries import Ended
 
 from tests.reliability.campaign import LONG, Campaign
@@ -43,7 +43,7 @@ def _answer(client: Any, name: str, options: dict[str, Any]) -> Any:
     try:
         answer = getattr(client, name)(**options)
     except ClientError as exc:
-        return Refusal(exc.response, exc.operation_name)
+        return ProviderRejectedError(exc.response, exc.operation_name)
     known = ("Item", "Items", "Attributes", "Count", "LastEvaluatedKey", "Responses")
     return {key: _in_order(answer[key]) for key in known if key in answer}
 
@@ -52,9 +52,9 @@ def _in_order(given: Any) -> Any:
     return sorted(given, key=lambda item: item["pk"]["S"]) if isinstance(given, list) else given
 
 
-class Refusal(ClientError):
+class ProviderRejectedError(ClientError):
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Refusal) and self.told == other.told
+        return isinstance(other, ProviderRejectedError) and self.told == other.told
 
     @property
     def told(self) -> Any:
@@ -102,30 +102,30 @@ def test_lists_pointers_and_removals(both: Both) -> None:
     world.run(600)
     assert world.table.mark_deleted(world.task(first.id), world.clock.now).deleted_at is not None
     assert world.table.scrub(first).request == {}
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         world.table.scrub(world.create({**BODY, "external_task_id": "order-6"}))
 
 
 def test_caps_and_months(both: Both) -> None:
     world = World(in_memory(both), monthly_cap_units=3)
     for cap in (4500, 4500, 3000, None, None):
-        world.relay.spending.set_cap("acme", cap)
+        world.services.spending.set_cap("acme", cap)
     statuses = [world.post()[0] for _ in range(3)]
     assert statuses == [200, 200, 429]
     world.run(600)
-    assert world.relay.spending.committed("acme", "2026-09") == 3000
+    assert world.services.spending.committed("acme", "2026-09") == 3000
 
 
 def test_tallies_of_lines(both: Both) -> None:
     """Sets of numbers, and conditions on how large they are."""
-    tallies = World(in_memory(both)).relay.tallies
-    tallies.begin("t", lines=30, last=600, expires_at=1)
+    batch_counts = World(in_memory(both)).services.batch_counts
+    batch_counts.begin("t", lines=30, last=600, expires_at=1)
     for line in (*range(1, 25), 3, 600):
-        tallies.tell("t", line, "rejected", f"reason {line}")
-        tallies.tell("t", line, "accepted" if line % 2 else "failed")
-    tallies.handed_out("t", 1)
-    told = tallies.read("t")
-    assert told is not None and tallies.begin("t", lines=30, last=600, expires_at=1)
+        batch_counts.tell("t", line, "rejected", f"reason {line}")
+        batch_counts.tell("t", line, "accepted" if line % 2 else "failed")
+    batch_counts.handed_out("t", 1)
+    told = batch_counts.read("t")
+    assert told is not None and batch_counts.begin("t", lines=30, last=600, expires_at=1)
     assert (told.accepted, told.rejected, told.failed, len(told.reasons)) == (12, 13, 13, 11)
 
 

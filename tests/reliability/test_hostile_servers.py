@@ -74,11 +74,11 @@ def copy_result(s3: Any) -> str:
 def test_hostile_servers(
     campaign: Campaign, internet: Internet, authority: Authority, meter: Meter, bucket: Any, sink: S3Sink
 ) -> None:
-    longest = most = 0.0
+    longest = maximum = 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def meet(case: tuple[str, str], dice: random.Random) -> None:
-        nonlocal longest, most
+        nonlocal longest, maximum
         kind, what = case
         with hostile(kind, dice, authority) as port:
             internet.ports[PUBLIC[0]] = port
@@ -103,7 +103,7 @@ def test_hostile_servers(
         assert meter.bytes <= limit + 1, f"{meter.bytes} bytes"
         assert held < MEMORY, f"{held} bytes of memory"
         assert sink.objects == {}, "an object is visible"
-        longest, most = max(longest, took), max(most, held)
+        longest, maximum = max(longest, took), max(maximum, held)
 
     times = campaign.size(2, 20)
     campaign.run([(kind, what) for kind in KINDS * times for what in ("image", "video")], meet)
@@ -111,4 +111,4 @@ def test_hostile_servers(
     assert grown < RSS, f"{grown} KiB"
     campaign.figures["kinds"] = len(KINDS)
     campaign.figures["ms over the deadline at most"] = max(0, int((longest - DEADLINE) * 1000))
-    campaign.figures["KiB held at most"] = int(most) >> 10
+    campaign.figures["KiB held at most"] = int(maximum) >> 10

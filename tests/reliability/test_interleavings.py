@@ -23,7 +23,7 @@ RENDER_MS = 60_000
 def client(life: Life) -> None:
     """What task_api does with a POST; two of its handlers do not fit into one process."""
     asked = request.parse("image2video", json.dumps(BODY).encode())
-    task = create.create(life.world.relay, "acme", asked, "key-1", 28_000)
+    task = create.create(life.world.services, "acme", asked, "key-1", 28_000)
     life.acknowledged.add(task.id)
 
 

@@ -158,7 +158,7 @@ class _Life:
         others = [name for one in world.provider.sold if one is not sold for name in (one.upstream_id, one.reference)]
         text, encoded = _sent(LIES[name](dice, [sold.upstream_id, sold.reference, *others]), dice)
         world.provider.query_faults = ["mixed"] * (dice.random() < 0.3)
-        token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, sold.reference).rpartition("/")[2]
+        token = callback_tokens.callback_url(BASE_URL, world.services.keyring, sold.reference).rpartition("/")[2]
         event = {
             "pathParameters": {"task_id": sold.reference, "token": token},
             "body": text,

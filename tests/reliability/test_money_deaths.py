@@ -11,7 +11,7 @@ from tests.support.spend_equation import balanced
 from tests.support.stack_in_memory import CLOSED
 from tests.unit.tasks.test_spend_equation import ENDS, MONTH, live, world_of
 
-MOST_EFFECTS = 200
+MAX_EFFECTS = 200
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -31,7 +31,7 @@ def test_money_deaths(campaign: Campaign, name: str) -> None:
         reached = not world.effects.plan
 
     for fault in (*DEATHS, *LOST) if LONG else ("dies after", "answers lost"):
-        for effect in range(1, MOST_EFFECTS):
+        for effect in range(1, MAX_EFFECTS):
             campaign.live(f"{fault} {effect}", life)
             if not reached:
                 break  # it never came to so many effects

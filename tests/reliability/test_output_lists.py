@@ -99,7 +99,7 @@ def check(s3: Any, task: Task, letters: str, marked: bool) -> None:
 def world_of(shelf: Shelf, s3: Any, lists: Lists) -> World:
     world = World(Memory())
     world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
-    world.relay.archive_s3 = s3
+    world.services.archive_s3 = s3
     world.provider.profile = replace(world.provider.profile, base_url=shelf.origin)
     world.provider.videos = lists
     return world

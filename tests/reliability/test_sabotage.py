@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import Phase as Generate
-from kling_relay.dynamodb import LostRace, Rows, new_token
+from kling_relay.dynamodb import ConflictError, Rows, new_token
 from kling_relay.lifecycle import advance, archive, confirm, evidence, submit, sweep
-from kling_relay.lifecycle.step import Facts, Step
+from kling_relay.lifecycle.step import AdvanceInput, Step
 from kling_relay.provider import responses
-from kling_relay.provider.outcomes import NotSent, Outcome, Unsure
-from kling_relay.provider.responses import Snapshot
-from kling_relay.services import Relay
+from kling_relay.provider.outcomes import NotSent, Outcome, Unknown
+from kling_relay.provider.responses import ProviderTask
+from kling_relay.services import Services
 from kling_relay.tasks import idempotency, task_row
 from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import MOVES, Phase, Task
@@ -85,7 +85,7 @@ def no_doubt(patch: Patch) -> None:
     as_it_was = submit._Sender._record
 
     def record(self: submit._Sender, task: Task, outcome: Outcome) -> Any:
-        return as_it_was(self, task, NotSent("sabotage") if isinstance(outcome, Unsure) else outcome)
+        return as_it_was(self, task, NotSent("sabotage") if isinstance(outcome, Unknown) else outcome)
 
     patch.setattr(submit._Sender, "_record", record)
 
@@ -97,7 +97,7 @@ def no_own_token(patch: Patch) -> None:
         try:
             item: dict[str, Any] = self.client.update_item(**expression, ReturnValues="ALL_NEW")["Attributes"]
         except ClientError as exc:
-            raise LostRace from exc
+            raise ConflictError from exc
         return item
 
     patch.setattr(Rows, "update", update)
@@ -106,11 +106,11 @@ def no_own_token(patch: Patch) -> None:
 def no_end(patch: Patch) -> None:
     """What comes late writes into the row of a task that has ended."""
 
-    def write(relay: Relay, task: Task, facts: Facts) -> Step:
-        return Step(relay.table.move(task, None, reason="late", updated_at=relay.clock.now_ms()), "done")
+    def write(services: Services, task: Task, inputs: AdvanceInput) -> Step:
+        return Step(services.table.move(task, None, reason="late", updated_at=services.clock.now_ms()), "done")
 
     for phase in (Phase.SUCCEEDED, Phase.FAILED):
-        patch.setitem(advance._MOVERS, phase, write)
+        patch.setitem(advance._HANDLERS, phase, write)
 
 
 def no_sweeper(patch: Patch) -> None:
@@ -119,7 +119,7 @@ def no_sweeper(patch: Patch) -> None:
 
 def no_second_copy(patch: Patch) -> None:
     """A copy that is lost is never tried again."""
-    patch.setattr(archive, "_next_copy", lambda relay, task, copies: 2**52)
+    patch.setattr(archive, "_next_copy", lambda services, task, copies: 2**52)
 
 
 def told_before_it_is_won(patch: Patch) -> None:
@@ -152,7 +152,7 @@ def no_mark_of_claims(patch: Patch) -> None:
 
 
 def any_answer_is_ours(patch: Patch) -> None:
-    patch.setattr(Snapshot, "is_about", lambda self, upstream_id: True)
+    patch.setattr(ProviderTask, "is_about", lambda self, upstream_id: True)
 
 
 def errors_name_nothing(patch: Patch) -> None:
@@ -165,18 +165,18 @@ def hints_are_dropped(patch: Patch) -> None:
 
 def the_account_of_today(patch: Patch) -> None:
     """A task is asked for where new ones are sent."""
-    patch.setattr(Relay, "account_of", lambda self, task: self.account)
+    patch.setattr(Services, "account_of", lambda self, task: self.account)
 
 
 def every_denial_proves(patch: Patch) -> None:
-    patch.setattr(evidence, "proven", lambda relay, task: True)
+    patch.setattr(evidence, "proven", lambda services, task: True)
 
 
 def an_hour_of_proof(patch: Patch) -> None:
     """A control that was found is not asked for again."""
 
-    def proven(relay: Relay, task: Task) -> bool:
-        control = relay.controls.get(evidence._pk(relay, task))
+    def proven(services: Services, task: Task) -> bool:
+        control = services.controls.get(evidence._pk(services, task))
         return control.found_at > control.missed_at
 
     patch.setattr(evidence, "proven", proven)
@@ -185,10 +185,10 @@ def an_hour_of_proof(patch: Patch) -> None:
 def proof_is_ignored(patch: Patch) -> None:
     """A look-up that finds nothing counts, though the provider has refused a second task of the same reference."""
 
-    def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
-        return confirm.look_up(relay, replace(task, proved_at=None), facts)
+    def on_unconfirmed(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
+        return confirm.on_unconfirmed(services, replace(task, proved_at=None), inputs)
 
-    patch.setitem(advance._MOVERS, Phase.UNCONFIRMED, look_up)
+    patch.setitem(advance._HANDLERS, Phase.UNCONFIRMED, on_unconfirmed)
 
 
 def try_again_after_all(patch: Patch) -> None:

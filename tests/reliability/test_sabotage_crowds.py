@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kling_relay.dynamodb import Rows
 from kling_relay.lifecycle import polling, queue
-from kling_relay.provider.admission import Gates
+from kling_relay.provider.admission import AdmissionStore
 from kling_relay.tasks import fair_queue, idempotency, spend_cap
 
 from tests.reliability import test_bursts, test_crowds, test_spend_cap
@@ -44,7 +44,7 @@ def bodies_are_not_compared(patch: Patch) -> None:
 
 
 def the_oldest_first(patch: Patch) -> None:
-    patch.setattr(queue, "in_turn", lambda waiting, last="": [task_id for task_id, _ in waiting])
+    patch.setattr(queue, "fair_order", lambda waiting, last="": [task_id for task_id, _ in waiting])
 
 
 def turns_by_age_alone(patch: Patch) -> None:
@@ -52,15 +52,15 @@ def turns_by_age_alone(patch: Patch) -> None:
 
 
 def turns_are_forgotten(patch: Patch) -> None:
-    patch.setattr(Gates, "give_turn", lambda *_: None)
+    patch.setattr(AdmissionStore, "record_turn", lambda *_: None)
 
 
 def nobody_gives_up_a_place(patch: Patch) -> None:
-    patch.setattr(queue, "room_was_made", lambda relay: None)
+    patch.setattr(queue, "on_slot_freed", lambda services: None)
 
 
 def a_probe_brings_nobody(patch: Patch) -> None:
-    patch.setattr(Gates, "doubt", lambda *_: None)
+    patch.setattr(AdmissionStore, "doubt", lambda *_: None)
 
 
 def a_pause_longer_than_a_sweep(patch: Patch) -> None:
@@ -69,7 +69,7 @@ def a_pause_longer_than_a_sweep(patch: Patch) -> None:
 
 def a_handful_a_sweep(patch: Patch) -> None:
     real = queue.start_waiting
-    patch.setattr(queue, "start_waiting", lambda relay, room: real(relay, 20))
+    patch.setattr(queue, "start_waiting", lambda services, room: real(services, 20))
 
 
 def every_claim_is_won(patch: Patch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kling_relay.lifecycle import callback, poll
 from kling_relay.media import mp4
-from kling_relay.provider.responses import Snapshot
+from kling_relay.provider.responses import ProviderTask
 from kling_relay.security import callback_tokens, standard_webhooks
 from kling_relay.security.keyring import Keyring
 from kling_relay.tasks.table import TaskTable
@@ -118,16 +118,16 @@ def _any_age(patch: Patch, cloud: Cloud) -> None:
 def _believed_body(patch: Patch, cloud: Cloud) -> None:
     ask, real = poll.query, callback.on_callback
 
-    def believe(relay: Any, task_id: str, claim: Snapshot | None) -> None:
+    def believe(services: Any, task_id: str, claim: ProviderTask | None) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(poll, "query", lambda relay, task: claim or ask(relay, task))
-            real(relay, task_id, claim)
+            inner.setattr(poll, "query", lambda services, task: claim or ask(services, task))
+            real(services, task_id, claim)
 
     patch.setattr(callback, "on_callback", believe)
 
 
 def _no_gap(patch: Patch, cloud: Cloud) -> None:
-    patch.setattr(TaskTable, "pass_callback", lambda *_, **__: True)
+    patch.setattr(TaskTable, "claim_callback_slot", lambda *_, **__: True)
 
 
 SABOTAGES: dict[str, tuple[Callable[[Patch, Cloud], None], str]] = {

@@ -17,7 +17,7 @@ from tests.support.stack_in_memory import Cloud
 
 WRITES = {"UpdateItem", "TransactWriteItems", "PutObject"}
 FAULTS = ("done", "not done")
-MOST_WRITES = 60
+MAX_WRITES = 60
 
 
 class Wire:
@@ -64,7 +64,7 @@ def test_sdk_repeats(campaign: Campaign, cloud: Cloud, monkeypatch: pytest.Monke
         campaign.figures["repeated"] += wire.writes >= wire.lose
 
     for profile in sorted(PROFILES)[: 6 if LONG else 1]:
-        for write in range(1, MOST_WRITES):
+        for write in range(1, MAX_WRITES):
             campaign.live(f"{profile}, write {write} {fault}", live)
             if wire.writes < write:
                 break

@@ -42,7 +42,7 @@ def test_spend_cap(campaign: Campaign) -> None:
         world.provider.units = dice.choice(("1.5", "1.2", "0.3"))
         for tenant in TENANTS:
             world.key(tenant)
-            world.relay.spending.set_cap(tenant, cap)
+            world.services.spending.set_cap(tenant, cap)
         calm = dice.random() < 0.3  # nothing goes wrong: then the cap is used up to the last task that fits
         refused = 0
         for turn in range(ROUNDS):

@@ -42,7 +42,7 @@ class Upgraded:
         provider = self.world.provider
         provider._numbers = itertools.count(9001)
         provider.videos = lambda sold: self.listed.setdefault(sold.upstream_id, _listed(sold.upstream_id))
-        self.world.relay.archive_s3 = self.world.s3
+        self.world.services.archive_s3 = self.world.s3
         self.world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
         patch.setattr(archive, "s3_copy", SimpleNamespace(archive=self._archive))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support.dynamodb_expressions import Item
 
-MOST_LAG_MS = 30_000
+MAX_LAG_MS = 30_000
 _LAST = "\U0010ffff"  # behind every pk
 _TERM = re.compile(r"(#?\w+)\s*(<=|>=|=|<|>|BETWEEN)\s*(:\w+)(?:\s+AND\s+(:\w+))?")
 
@@ -73,8 +73,8 @@ class Index:
             if sign in (">", ">=", "=", "BETWEEN"):
                 first = bisect_right(part, (given, _LAST)) if sign == ">" else bisect_left(part, (given,))
             if sign in ("<", "<=", "=", "BETWEEN"):
-                most = _plain(values[high]) if sign == "BETWEEN" else given
-                end = bisect_left(part, (most,)) if sign == "<" else bisect_right(part, (most, _LAST))
+                maximum = _plain(values[high]) if sign == "BETWEEN" else given
+                end = bisect_left(part, (maximum,)) if sign == "<" else bisect_right(part, (maximum, _LAST))
         forward, start = options.get("ScanIndexForward", True), options.get("ExclusiveStartKey")
         if start is not None and forward:
             first = max(first, bisect_right(part, self._place(start)))
@@ -90,8 +90,8 @@ class Index:
 class Lag:
     """Draws when an index sees a write: half of the writes at once, the others up to `most` ms later."""
 
-    def __init__(self, now: Callable[[], int], dice: random.Random, most: int = MOST_LAG_MS) -> None:
-        self.now, self._dice, self._most = now, dice, most
+    def __init__(self, now: Callable[[], int], dice: random.Random, maximum: int = MAX_LAG_MS) -> None:
+        self.now, self._dice, self._most = now, dice, maximum
 
     def seen_at(self) -> int:
         late = self._dice.random() < 0.5

@@ -11,8 +11,8 @@ from tests.support.dynamodb_expressions import Item
 from tests.support.dynamodb_indexes import Index, Lag
 from tests.support.stack_in_memory import client_error
 
-MOST_KEY_BYTES = 2048
-MOST_ITEM_BYTES = 400 * 1024
+MAX_KEY_BYTES = 2048
+MAX_ITEM_BYTES = 400 * 1024
 
 
 class Dynamo:
@@ -124,7 +124,7 @@ class Dynamo:
             if name in after and not after[name].get(kind):
                 raise client_error("ValidationException", f"type of {name}, or nothing in it")
         pk = after["pk"]["S"]
-        if len(pk.encode()) > MOST_KEY_BYTES or len(repr(after)) > MOST_ITEM_BYTES:
+        if len(pk.encode()) > MAX_KEY_BYTES or len(repr(after)) > MAX_ITEM_BYTES:
             raise client_error("ValidationException", "size")
         self.history.append((self.tables[table].get(pk), after))
         self.tables[table][pk] = after

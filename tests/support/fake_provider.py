@@ -8,20 +8,20 @@ from typing import Any
 from kling_relay.errors import KlingError
 from kling_relay.provider.outcomes import (
     Accepted,
-    AccountTrouble,
+    AccountBlocked,
     Answer,
     Found,
-    NoRoom,
+    NotFound,
     NotSent,
     Outcome,
+    QueryFailed,
     Refused,
-    Trouble,
+    Throttled,
     Unknown,
-    Unsure,
     classify_submit,
 )
 from kling_relay.provider.profiles import Profile
-from kling_relay.provider.responses import Snapshot
+from kling_relay.provider.responses import ProviderTask
 
 VIDEO_URL = "https://cdn.example/v.mp4?canary-signature"
 
@@ -132,12 +132,12 @@ class LedgerProvider:
         name, _, seconds = fault.partition(":")
         surely_not: dict[str, Outcome] = {
             "not_sent": NotSent("ConnectTimeout"),
-            "no_room": NoRoom("HTTP 429, code 1303: canary-words"),
-            "too_fast": NoRoom("HTTP 429, code 1302: canary-words", too_fast=True),
-            "arrears": AccountTrouble("HTTP 429, code 1101: canary-words"),
+            "no_room": Throttled("HTTP 429, code 1303: canary-words"),
+            "too_fast": Throttled("HTTP 429, code 1302: canary-words", too_fast=True),
+            "arrears": AccountBlocked("HTTP 429, code 1101: canary-words"),
             "refused": Refused(KlingError(1201, "prompt: too rude")),
             "risky": Refused(KlingError(1301, "canary-words")),
-            "dropped": Unsure("ConnectionError: canary-words"),
+            "dropped": Unknown("ConnectionError: canary-words"),
         }
         if name in surely_not:
             return surely_not[name]
@@ -156,7 +156,7 @@ class LedgerProvider:
         if name in _NAMED:
             status, body = _NAMED[name]
             return self._read((status, {**body, "data": {"task_id": sold.upstream_id}}), reference)
-        return Accepted(Snapshot(sold.upstream_id, "submitted")) if name == "accept" else Unsure("ReadTimeout")
+        return Accepted(ProviderTask(sold.upstream_id, "submitted")) if name == "accept" else Unknown("ReadTimeout")
 
     def _read(self, answer: tuple[int, Any], reference: str) -> Outcome:
         """What the relay makes of an answer."""
@@ -176,7 +176,7 @@ class LedgerProvider:
         (self.controls if control else self.queries).append(upstream_id)
         fault = self.query_faults.pop(0) if self.query_faults and not control else ""
         if fault in ("trouble", "unknown"):
-            return Trouble("HTTP 502 without a readable body") if fault == "trouble" else Unknown()
+            return QueryFailed("HTTP 502 without a readable body") if fault == "trouble" else NotFound()
         now, by_reference = self.clock.now_ms(), self.profile.ask_by_reference
         by_reference = by_reference and not self.denies
         known = [one for one in self.own if one.at <= now]
@@ -185,16 +185,16 @@ class LedgerProvider:
         ]
         if fault == "mixed":  # another task's answer. Guess: a relay or a cache between us and it takes one for another
             meant = [one for one in known if one not in meant] or meant
-        return Found(self._snapshot(meant[0], fault)) if meant else Unknown()
+        return Found(self._snapshot(meant[0], fault)) if meant else NotFound()
 
-    def _snapshot(self, sold: Sold, fault: str) -> Snapshot:
+    def _snapshot(self, sold: Sold, fault: str) -> ProviderTask:
         age = (self.clock.now_ms() - sold.at) / 1000
         status: Any = sold.end if age >= sold.seconds else "processing" if age > self.queued else "submitted"
         videos = tuple(self.videos(sold))
         reference = None if self.profile.hides_reference else sold.reference
         if fault == "odd":
             status = None
-        return Snapshot(
+        return ProviderTask(
             sold.upstream_id,
             status,
             word="reviewing" if fault == "odd" else str(status),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kling_relay.dynamodb import value
 from kling_relay.operations import reconcile
-from kling_relay.operations.discrepancies import What
+from kling_relay.operations.discrepancies import FindingType
 from kling_relay.tasks.task import Phase, Task, new_task_id
 from kling_relay.tasks.task_row import new_item
 
@@ -84,7 +84,7 @@ class Garden:
     def number(self) -> str:
         return str(self.dice.randrange(10**17, 10**18))
 
-    def wrong(self, what: What, task: Task | None, entry: Entry | None) -> None:
+    def wrong(self, what: FindingType, task: Task | None, entry: Entry | None) -> None:
         upstream_id = entry.task_id if entry is not None else task.upstream_id if task is not None else None
         ours = task.id if task is not None else entry.external_task_id if entry is not None else None
         self.expected.add((what, ours or "", upstream_id or ""))
@@ -164,45 +164,45 @@ class Garden:
 
     def broken(self, count: int) -> None:
         for number in range(count):
-            what = list(What)[number % len(What)]
+            what = list(FindingType)[number % len(FindingType)]
             getattr(self, f"_{what}")()
 
     def _billed_twice(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number())
         self.theirs(task, "succeed")
-        self.wrong(What.BILLED_TWICE, task, self.theirs(task, "succeed", upstream_id=self.number()))
+        self.wrong(FindingType.BILLED_TWICE, task, self.theirs(task, "succeed", upstream_id=self.number()))
 
     def _no_row(self) -> None:
-        self.wrong(What.NO_ROW, None, self.theirs(None, "succeed", reference=new_task_id()))
+        self.wrong(FindingType.NO_ROW, None, self.theirs(None, "succeed", reference=new_task_id()))
 
     def _not_adopted(self) -> None:
         task = self.row(self.dice.choice([P.FAILED, P.ACCEPTED]), unsure_since=self.born())
-        self.wrong(What.NOT_ADOPTED, task, self.theirs(task, "succeed"))
+        self.wrong(FindingType.NOT_ADOPTED, task, self.theirs(task, "succeed"))
 
     def _not_kept(self) -> None:
         task = self.row(self.dice.choice([P.FAILED, P.EXPIRED]), upstream_id=self.number())
-        self.wrong(What.NOT_KEPT, task, self.theirs(task, "succeed"))
+        self.wrong(FindingType.NOT_KEPT, task, self.theirs(task, "succeed"))
 
     def _unconfirmed(self) -> None:
         phase = self.dice.choice([P.UNCONFIRMED, P.EXPIRED, P.SUBMITTING])
-        self.wrong(What.UNCONFIRMED, self.row(phase, unsure_since=self.born(), lease_until=1), None)
+        self.wrong(FindingType.UNCONFIRMED, self.row(phase, unsure_since=self.born(), lease_until=1), None)
 
     def _denied(self) -> None:
         phase = self.dice.choice([P.SUCCEEDED, P.FAILED, P.PROCESSING, P.EXPIRED])
-        self.wrong(What.DENIED, self.row(phase, upstream_id=self.number()), None)
+        self.wrong(FindingType.DENIED, self.row(phase, upstream_id=self.number()), None)
 
     def _wrong_task(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number())
         reference = self.dice.choice([new_task_id(), "order-1"])
-        self.wrong(What.WRONG_TASK, task, self.theirs(task, "succeed", reference=reference))
+        self.wrong(FindingType.WRONG_TASK, task, self.theirs(task, "succeed", reference=reference))
 
     def _end_differs(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number())
-        self.wrong(What.END_DIFFERS, task, self.theirs(task, "failed"))
+        self.wrong(FindingType.END_DIFFERS, task, self.theirs(task, "failed"))
 
     def _units_differ(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number(), units="1")
-        self.wrong(What.UNITS_DIFFER, task, self.theirs(task, "succeed"))
+        self.wrong(FindingType.UNITS_DIFFER, task, self.theirs(task, "succeed"))
 
 
 @pytest.fixture

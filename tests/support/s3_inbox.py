@@ -12,7 +12,7 @@ from kling_relay.tasks.task import Task
 
 from tests.support.stack_in_memory import World
 
-MOST_TRIES = 3
+MAX_TRIES = 3
 
 
 class Queue:
@@ -23,7 +23,7 @@ class Queue:
         self.messages: list[dict[str, Any]] = []
         self.dead: list[dict[str, Any]] = []
         self.fail_sends = self.sent = 0
-        world.relay.queues = self
+        world.services.queues = self
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         assert QueueUrl == "queue" and 1 <= len(Entries) <= 10
@@ -67,7 +67,7 @@ class Queue:
             failed = {one["itemIdentifier"] for one in answer["batchItemFailures"]}
             for one in taken:
                 if one["messageId"] in failed:
-                    spent = int(one["attributes"]["ApproximateReceiveCount"]) >= MOST_TRIES
+                    spent = int(one["attributes"]["ApproximateReceiveCount"]) >= MAX_TRIES
                     (self.dead if spent else self.messages).append(one)
 
 
@@ -115,7 +115,7 @@ def results(world: World) -> set[str]:
 
 
 def task_of(world: World, event: dict[str, Any], line: int = 0) -> Task:
-    return world.task(source(event, line).task_id(world.relay.keyring))
+    return world.task(source(event, line).task_id(world.services.keyring))
 
 
 def empty(world: World) -> None:

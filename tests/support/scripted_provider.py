@@ -52,7 +52,7 @@ def before(garden: Garden, lists: Callable[[str, int], Answer], query: Any = Non
     script = Script(lists, query or (lambda _: NOT_FOUND))
     with serve(script) as port:
         real = Provider(profile("kling", f"http://127.0.0.1:{port}"), Keys("a-key"))
-        garden.world.relay.provider = real
+        garden.world.services.provider = real
         yield script
 
 
@@ -69,5 +69,5 @@ def as_listed(tasks: list[Task]) -> list[dict[str, Any]]:
 
 
 def report(garden: Garden) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(json.dumps(reconcile.reconcile(garden.world.relay)))
+    made: dict[str, Any] = json.loads(json.dumps(reconcile.reconcile(garden.world.services)))
     return made

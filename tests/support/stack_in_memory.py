@@ -26,7 +26,7 @@ from kling_relay.clock import Clock
 from kling_relay.lifecycle.archive import key as video_key
 from kling_relay.security import auth, callback_tokens
 from kling_relay.security.stored_secrets import Cached
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.settings import Settings
 from kling_relay.tasks import output_names
 from kling_relay.tasks.table import TaskTable
@@ -258,32 +258,32 @@ class World:
         given |= {"notify_function": "notify", "event_bus": "bus"}
         given |= {"intake_tenant": "inbox", "intake_queue_url": "queue", "intake_dead_letters_url": "dead"}
         given |= {"operate_function": "arn:aws:lambda:us-east-1:123456789012:function:operate"}
-        self.relay = Relay(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
-        self.table = self.relay.table = TaskTable(
-            self.effects.watch(cloud.dynamodb), name, on_move=self.relay.tell_move
+        self.services = Services(Settings(task_table=name, **{**given, **settings}), self.clock, cloud.session)
+        self.table = self.services.table = TaskTable(
+            self.effects.watch(cloud.dynamodb), name, on_move=self.services.report_move
         )
-        self.s3 = self.relay.s3 = self.effects.watch(cloud.s3)
+        self.s3 = self.services.s3 = self.effects.watch(cloud.s3)
         self.measured: Counter[str] = Counter()  # metric, or metric/reason -> the sum of what was published
-        publish = self.relay._emit
-        self.relay._emit = lambda values, reason=None: self._measure(publish, values, reason)  # type: ignore[method-assign]
+        publish = self.services._emit
+        self.services._emit = lambda values, reason=None: self._measure(publish, values, reason)  # type: ignore[method-assign]
         self.states = States(self)
-        self.relay.workflows = self.effects.watch(self.states)
+        self.services.workflows = self.effects.watch(self.states)
         self.handed_over: list[str] = []  # ids of tasks that notify_client has been invoked for
         self.events: list[tuple[str, dict[str, Any]]] = []  # detail-type and detail of what went to the bus
-        self.relay.lambdas = SimpleNamespace(invoke=self._invoke)
-        self.relay.events = SimpleNamespace(put_events=self._put_events)
+        self.services.lambdas = SimpleNamespace(invoke=self._invoke)
+        self.services.events = SimpleNamespace(put_events=self._put_events)
         true_time = SimpleNamespace(now_ms=lambda: self.clock.now)
         self.provider = LedgerProvider(true_time, self.effects, **(profile or {}))
-        self.relay.provider = self.provider  # type: ignore[assignment]
-        self.relay._relay_secret = Cached(lambda: json.dumps({"k1": "canary-secret"}))
-        self.relay._base_url = Cached(lambda: BASE_URL)
+        self.services.provider = self.provider  # type: ignore[assignment]
+        self.services._relay_secret = Cached(lambda: json.dumps({"k1": "canary-secret"}))
+        self.services._base_url = Cached(lambda: BASE_URL)
         self.keys: dict[str, auth.IssuedKey] = {}
         self.copy_faults: list[str] = []
         self.surprises: list[BaseException] = []  # what functions raised, and no planned fault
         self.effects.meanwhile = self.others_act
         self.skew: Callable[[], int] = lambda: 0  # of the clock of one call of a function (ms)
         for app in cloud.apps.values():
-            app.current = lambda: self.relay  # type: ignore[attr-defined]
+            app.get_services = lambda: self.services  # type: ignore[attr-defined]
         cloud.apps["archive_video"].copy_outputs = self._copy  # type: ignore[attr-defined]
 
     def _measure(self, publish: Callable[..., None], values: dict[str, float], reason: str | None) -> None:
@@ -318,7 +318,7 @@ class World:
 
     def key(self, tenant: str = "acme") -> str:
         if tenant not in self.keys:
-            self.keys[tenant] = auth.issue(self.relay.keys, self.relay.keyring, tenant, self.clock.now)
+            self.keys[tenant] = auth.issue(self.services.keys, self.services.keyring, tenant, self.clock.now)
         return f"Bearer {self.keys[tenant].api_key}"
 
     def post(self, body: Any = None, *, tenant: str = "acme", **headers: str) -> tuple[int, dict[str, Any]]:
@@ -332,7 +332,7 @@ class World:
         return self.task(answer["data"]["task_id"])
 
     def callback(self, task: Task, body: Any = None) -> int:
-        token = callback_tokens.callback_url(BASE_URL, self.relay.keyring, task.id).rpartition("/")[2]
+        token = callback_tokens.callback_url(BASE_URL, self.services.keyring, task.id).rpartition("/")[2]
         event = {"pathParameters": {"task_id": task.id, "token": token}, "body": json.dumps(body or {})}
         status: int = self.call("kling_callback", event)["statusCode"]
         return status
@@ -395,8 +395,8 @@ class World:
                 self.sweep()
         self.clock.now = ends
 
-    def until_closed(self, task_id: str, *, most: float = 3600) -> Task:
-        for _ in range(int(most // 60)):
+    def until_closed(self, task_id: str, *, maximum: float = 3600) -> Task:
+        for _ in range(int(maximum // 60)):
             if self.task(task_id).phase in CLOSED:
                 break
             self.run(60)
@@ -428,7 +428,7 @@ class World:
         assert self.provider.billed(task.id) <= 1, f"{task.id} was billed twice"
         return task
 
-    def _copy(self, relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
+    def _copy(self, services: Services, task: Task, *, seconds: float) -> list[dict[str, Any]]:
         from kling_relay.transfer.s3_copy import ArchiveError
 
         fault = self.copy_faults.pop(0) if self.copy_faults else ""

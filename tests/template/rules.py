@@ -156,7 +156,7 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
 
 
 _NEEDING = ("need", "_secret")
-_ON_A_RELAY = {"relay": "services", "table": "tasks.table", "provider": "provider.client", "settings": "settings"}
+_ON_A_RELAY = {"services": "services", "table": "tasks.table", "provider": "provider.client", "settings": "settings"}
 _MODULES = {".".join(path.relative_to(_PACKAGE).with_suffix("").parts): path for path in _PACKAGE.rglob("*.py")}
 
 

@@ -101,10 +101,10 @@ def test_every_setting_that_is_read_is_given(template: Template) -> None:
 def test_a_reading_is_found_wherever_it_is(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "from kling_relay.lifecycle import sweep as s\n"
-        "from kling_relay.services import current\n"
+        "from kling_relay.services import get_services\n"
         "def handler(event, context):\n"
-        "    s.sweep(current())\n"
-        "    return current().settings.wait_scale\n"
+        "    s.sweep(get_services())\n"
+        "    return get_services().settings.wait_scale\n"
     )
     reads, needs = settings_read(tmp_path)
     assert {"wait_scale", "provider", "deadline_seconds"} <= reads  # here, in sweep, and behind start_waiting

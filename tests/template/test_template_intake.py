@@ -72,7 +72,7 @@ def test_only_the_rule_and_the_function_write_into_the_queues(template: Template
 def test_what_fails_three_times_lies_among_the_dead(template: Template) -> None:
     queue = template["Resources"]["IntakeQueue"]["Properties"]
     assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["IntakeDeadLetters", "Arn"]}
-    told = re.search(r"_MOST_TRIES = (\d+)", (REPOSITORY / "functions/image_upload/app.py").read_text())
+    told = re.search(r"_MAX_TRIES = (\d+)", (REPOSITORY / "functions/image_upload/app.py").read_text())
     assert told is not None and queue["RedrivePolicy"]["maxReceiveCount"] == int(told[1])
     function = template["Resources"]["ImageUploadFunction"]["Properties"]
     assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
         {"ProviderCalls failed": 6, "ProviderCalls ok": 5},
         {"ProviderCalls failed": 5, "ProviderCalls ok": 2, "ProviderCalls no_room": 2, "ProviderCalls refused": 1},
     ),
-    "AccountTroubleAlarm": ({"AccountTrouble": 1}, {"AccountTrouble": 0}),
+    "AccountTroubleAlarm": ({"AccountTrouble": 1}, {"AccountBlocked": 0}),
     "FailureRateAlarm": (
         {"Failed provider": 2, "Failed expired": 1, "Succeeded": 8},
         {"Failed provider": 3, "Succeeded": 9, "Failed refused": 40, "Failed content": 40},

@@ -14,7 +14,7 @@ WITH_TOKEN = re.compile(
     r"arn:aws:states:::(aws-sdk:[a-z0-9]+:[a-zA-Z0-9]+|lambda:invoke|sqs:sendMessage|sns:publish|ecs:runTask|"
     r"events:putEvents|apigateway:invoke|states:startExecution)\.waitForTaskToken"
 )
-MOST_EVENTS = 25_000  # of one execution; AWS ends it there
+MAX_EVENTS = 25_000  # of one execution; AWS ends it there
 ROUND = {"Task": 6, "Choice": 2}  # events of a state: entered, scheduled, started, submitted, succeeded, exited
 RETRY = 3  # scheduled, started, failed
 
@@ -127,12 +127,12 @@ def test_the_longest_life_stays_far_below_the_limit_of_events(machine: Machine) 
     soonest = min(p5 for model in models.values() for p5 in model.get("render_p5_seconds", {}).values())
     asked = polls(machine["TimeoutSeconds"], soonest)
     assert 100 < asked < 1_000  # "a few hundred polls a day"
-    assert asked * events < MOST_EVENTS / 2
+    assert asked * events < MAX_EVENTS / 2
 
 
 def test_even_waits_of_ten_seconds_for_a_day_would_be_too_many(machine: Machine) -> None:
     """Why the waits grow: what the rule above has to catch."""
-    assert machine["TimeoutSeconds"] / polling.POLL_SECONDS * (2 * ROUND["Task"] + ROUND["Choice"]) > MOST_EVENTS
+    assert machine["TimeoutSeconds"] / polling.POLL_SECONDS * (2 * ROUND["Task"] + ROUND["Choice"]) > MAX_EVENTS
 
 
 def test_its_log_holds_errors_and_no_data(template: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ Template = dict[str, Any]
 AWS_METRICS = json.loads((REPOSITORY / "tests/template/aws_metrics.json").read_text())
 FUNCTIONS = {"FILL", "IF", "SUM", "METRICS"}
 """Of CloudWatch's metric math, what is used here; local/cloudwatch/metric_math.py has to know it."""
-MOST_METRICS = 10
+MAX_METRICS = 10
 """That one alarm's expressions may use."""
 
 # What is measured each minute, or day, has a maximum: added up, it says nothing.
@@ -178,7 +178,7 @@ def _window_problems(alarm: dict[str, Any]) -> list[str]:
         returned = {one["Id"] for one in queries if one.get("ReturnData", True)}
         problems += math_problems(texts, stats, returned)
         problems += [f"rings for {len(returned)} results"] * (len(returned) != 1)
-        problems += [f"more than {MOST_METRICS} metrics"] * (len(stats) > MOST_METRICS)
+        problems += [f"more than {MAX_METRICS} metrics"] * (len(stats) > MAX_METRICS)
     if max(periods) * alarm["EvaluationPeriods"] > 86_400:
         problems.append("looks back for more than a day")
     return problems

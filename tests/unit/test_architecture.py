@@ -71,7 +71,7 @@ def test_only_services_reads_the_environment() -> None:
     }
     assert readers == {"services"}
     module = tree(MODULES["services"])
-    (reader,) = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "current")
+    (reader,) = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "get_services")
     assert ast.unparse(module).count("environ") == ast.unparse(reader).count("environ") > 0
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from kling_relay import dynamodb as module
-from kling_relay.dynamodb import LostRace, Rows, conflicted, new_token, plain
+from kling_relay.dynamodb import ConflictError, Rows, conflicted, new_token, plain
 
 from tests.support.stack_in_memory import World, client_error
 
@@ -34,7 +34,7 @@ class Busy:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the code would have slept at the most."""
     pauses: list[float] = []
-    monkeypatch.setattr(module.random, "uniform", lambda least, most: least + most)
+    monkeypatch.setattr(module.random, "uniform", lambda minimum, maximum: minimum + maximum)
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     return pauses
 
@@ -50,9 +50,9 @@ def test_our_own_write_is_known_again(world: World) -> None:
     assert (first["state"], first["write"]) == ({"S": "new"}, {"S": "w1"})
     assert rows.update(ours) == first
     others = {**ours, "ExpressionAttributeValues": {**ours["ExpressionAttributeValues"], ":write": {"S": "w2"}}}
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         rows.update(others)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         rows.update({**ours, "Key": {"pk": {"S": "x#2"}}})
     assert new_token() != new_token() and len(new_token()) == 32
 

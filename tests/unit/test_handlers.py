@@ -30,7 +30,7 @@ def event(name: str, **values: str) -> Any:
 
 
 def token(world: World, task: Task) -> str:
-    return callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).rpartition("/")[2]
+    return callback_tokens.callback_url(BASE_URL, world.services.keyring, task.id).rpartition("/")[2]
 
 
 def envelope(answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -235,9 +235,9 @@ def _later() -> Any:
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    relay_module.current.cache_clear()
+    relay_module.get_services.cache_clear()
     yield
-    relay_module.current.cache_clear()
+    relay_module.get_services.cache_clear()
 
 
 def test_the_processs_own_relay(process: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,12 +251,12 @@ def test_the_processs_own_relay(process: None, monkeypatch: pytest.MonkeyPatch) 
         given = {"TASK_TABLE": "tasks", "RELAY_SECRET_ID": secret, "PROVIDER_KEY_SECRET_ID": empty}
         for name, value in {**given, "BASE_URL_PARAMETER": "/s/base-url"}.items():
             monkeypatch.setenv(name, value)
-        relay = relay_module.current()
-        assert relay is relay_module.current()
-        assert relay.base_url == "https://api.example/live" and relay.keyring.current == "k1"
-        assert relay.table.get("none") is None and relay.gates.get("cometapi").failures == 0
+        services = relay_module.get_services()
+        assert services is relay_module.get_services()
+        assert services.base_url == "https://api.example/live" and services.keyring.current == "k1"
+        assert services.table.get("none") is None and services.admissions.get("cometapi").failures == 0
         with pytest.raises(SettingsError, match="make provider-key"):
-            relay.provider.prepare()
+            services.provider.prepare()
 
 
 # -- logs
@@ -299,9 +299,9 @@ def _troubled_life(world: World) -> Task:
     world.provider.query_faults = ["odd", "trouble", "foreign"]
     world.copy_faults = ["truncated", "source_expired"]
     task = world.create({**BODY, "external_task_id": "canary-order"})
-    real, world.table.pass_callback = world.table.pass_callback, _broken  # type: ignore[method-assign, assignment]
+    real, world.table.claim_callback_slot = world.table.claim_callback_slot, _broken  # type: ignore[method-assign, assignment]
     world.callback(task)
-    world.table.pass_callback = real  # type: ignore[method-assign]
+    world.table.claim_callback_slot = real  # type: ignore[method-assign]
     world.run(60)
     world.call("kling_callback", event("kling_callback", TASK_ID=task.id, CALLBACK_TOKEN="k1.canary-forged"))
     world.callback(task, {"task_id": "canary-hint"})

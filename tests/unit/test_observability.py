@@ -30,7 +30,7 @@ def test_the_catalogue() -> None:
 
 
 def test_they_carry_the_stacks_name(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
-    World(cloud, stack_name="kling-relay-prod").relay.measure({Metric.UNCONFIRMED: 1})
+    World(cloud, stack_name="kling-relay-prod").services.measure({Metric.UNCONFIRMED: 1})
     line = json.loads(capsys.readouterr().out)
     assert line["service"] == "kling-relay-prod" and line["Unconfirmed"] == [1.0]
     assert set(line) == {"_aws", "service", "Unconfirmed"}
@@ -39,7 +39,7 @@ def test_they_carry_the_stacks_name(cloud: Cloud, capsys: pytest.CaptureFixture[
 def test_a_reason_is_the_second_dimension(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for metric, (_, reasons) in REASONS.items():
         for reason in reasons:
-            world.relay.count(metric, reason)
+            world.services.count(metric, reason)
             assert printed(capsys) == {f"{metric}/{reason}": [1]}
 
 
@@ -103,10 +103,10 @@ def test_the_oldest_task_is_the_oldest_that_a_client_still_waits_for(
     assert printed(capsys)["OldestOpenTask"] == [0], "one is done, the other is only watched"
     world.run(6 * 3600, step=1800)
     assert world.task(expired.id).phase is Phase.SUCCEEDED, "its late move"
-    assert world.relay.backlog.oldest() is None
+    assert world.services.backlog.oldest() is None
     open_ = world.create()
     world.clock.tick(5)
-    assert world.relay.backlog.oldest() == open_.created_at
+    assert world.services.backlog.oldest() == open_.created_at
 
 
 def test_a_sweep_whose_measuring_fails_still_beats(
@@ -115,7 +115,7 @@ def test_a_sweep_whose_measuring_fails_still_beats(
     def broken(**_: Any) -> Any:
         raise ConnectionError("away")
 
-    monkeypatch.setattr(world.relay.backlog, "_query", broken)
+    monkeypatch.setattr(world.services.backlog, "_query", broken)
     world.sweep()
     assert printed(capsys) == {"SweeperHeartbeat": [1]}
 

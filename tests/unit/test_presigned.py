@@ -15,7 +15,7 @@ import pytest
 from kling_relay import client_view, services
 from kling_relay.api import uploads
 from kling_relay.clock import Clock
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.settings import Settings
 from kling_relay.tasks.task import Phase, Task
 
@@ -24,10 +24,10 @@ REGIONS = ["eu-central-1", "ap-northeast-1", "us-west-2", "eu-north-1", "me-cent
 EMULATOR = "http://localhost:4566"
 
 
-def relay_in(region: str) -> Relay:
+def relay_in(region: str) -> Services:
     session = botocore.session.get_session()
     session.set_config_variable("region", region)
-    return Relay(Settings(input_bucket=BUCKET, video_bucket=BUCKET), Clock(), session)
+    return Services(Settings(input_bucket=BUCKET, video_bucket=BUCKET), Clock(), session)
 
 
 def addresses(client: Any) -> list[str]:
@@ -66,4 +66,4 @@ def test_every_address_is_presigned_by_that_client() -> None:
     found = [
         name for path in package.rglob("*.py") for name in re.findall(r"(\S+)\.generate_presigned", path.read_text())
     ]
-    assert found and set(found) == {"relay.s3"}
+    assert found and set(found) == {"services.s3"}

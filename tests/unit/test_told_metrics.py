@@ -123,7 +123,7 @@ def test_who_cancels_has_not_failed(world: World, capsys: pytest.CaptureFixture[
         (lambda world: world.http("POST", "/v1/videos/image2video", BODY), "credentials"),
         (lambda world: world.post({"prompt": "no image"}), "request"),
         (lambda world: world.http("POST", "/v1/videos/no-such-kind", BODY, authorization=world.key()), "request"),
-        (lambda world: (world.relay.spending.set_cap("acme", 1), world.post()), "cap"),
+        (lambda world: (world.services.spending.set_cap("acme", 1), world.post()), "cap"),
     ],
 )
 def test_rejections_by_reason(world: World, ask: Any, reason: str, capsys: pytest.CaptureFixture[str]) -> None:

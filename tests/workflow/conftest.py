@@ -88,7 +88,7 @@ def kling(kling_stack: Stack) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def relay(relay_stack: Stack) -> Iterator[Driver]:
+def services(relay_stack: Stack) -> Iterator[Driver]:
     yield from _fresh(relay_stack)
 
 

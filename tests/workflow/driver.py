@@ -220,10 +220,10 @@ class Driver:
 
     def open_gate(self) -> None:
         """Let the pause after a refusal for want of room, or for trouble with the account, be over."""
-        self.write(self.gate, not_before=0)
+        self.write(self.admission, not_before=0)
 
     @property
-    def gate(self) -> str:
+    def admission(self) -> str:
         """The key of the row of the account's gate."""
         return f"gate#{self.stack.options.provider}@{self.endpoint['simulator_url']}#1"
 

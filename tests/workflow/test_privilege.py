@@ -88,7 +88,7 @@ def waiting_for_room(driver: Driver) -> None:
     assert operate(driver, action="pause", reason="so that two wait")["paused"]
     ids = [driver.post(prompt=f"number {n}")["task_id"] for n in (1, 2)]
     assert operate(driver, action="resume")["resumed"]
-    driver.write(driver.gate, crowded=0, not_before=0)  # as if nobody had waited: the next one is sent at once
+    driver.write(driver.admission, crowded=0, not_before=0)  # as if nobody had waited: the next one is sent at once
     driver.account(render_seconds=3)
     driver.post(prompt="number 3")  # its callback starts the first of those who wait
     driver.account(render_seconds=0.3)
@@ -107,7 +107,7 @@ def lost_answers(driver: Driver) -> None:
 
 def dropped_files(driver: Driver) -> None:
     """An image that waits for its sidecar, a list of requests, and DELETE of a task that was dropped."""
-    driver.write(driver.gate, crowded=1)
+    driver.write(driver.admission, crowded=1)
     drop(driver, "inbox/a/settings.json", b'{"require_sidecar": true, "duration": "5"}')
     version = drop(driver, "inbox/a/cat.jpg", SAMPLE)
     until(lambda: result(driver, "inbox/a/cat.jpg", version))

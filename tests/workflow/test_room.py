@@ -31,7 +31,9 @@ def test_a_refused_task_waits_and_then_runs(driver: Driver, fault: str) -> None:
 def test_the_gate_spares_the_provider(driver: Driver) -> None:
     driver.faults(no_room=True)
     ids = [driver.post()["task_id"]]
-    driver.write(driver.gate, not_before=int(time.time() * 1000) + 60_000)  # in rehearsals it opens too soon to see
+    driver.write(
+        driver.admission, not_before=int(time.time() * 1000) + 60_000
+    )  # in rehearsals it opens too soon to see
     ids += [driver.post()["task_id"] for _ in range(3)]
     assert [len(driver.posts(task_id)) for task_id in ids] == [1, 0, 0, 0]  # the others did not even ask
     assert driver.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}

@@ -13,12 +13,12 @@ from botocore.exceptions import ClientError
 _TRANSIENT = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8)  # at most: by chance less, so that all do not come again
 _BATCH_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, None)
-_MOST_KEYS = 100  # of one BatchGetItem
+_MAX_KEYS = 100  # of one BatchGetItem
 
 T = TypeVar("T")
 
 
-class LostRace(Exception):
+class ConflictError(Exception):
     """Somebody else moved the row first. Normal: read it again and decide anew."""
 
 
@@ -42,8 +42,8 @@ class Rows:
         names = {f"#{name}": name for name in only}
         part = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names} if only else {}
         found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(pks), _MOST_KEYS):
-            keys = [{"pk": value(pk)} for pk in pks[start : start + _MOST_KEYS]]
+        for start in range(0, len(pks), _MAX_KEYS):
+            keys = [{"pk": value(pk)} for pk in pks[start : start + _MAX_KEYS]]
             for pause in _BATCH_PAUSES:
                 wanted = {"Keys": keys, "ConsistentRead": True, **part}
                 answer = self.client.batch_get_item(RequestItems={self.name: wanted})
@@ -73,7 +73,7 @@ class Rows:
         }
 
     def update(self, expression: dict[str, Any], mark: str = "write") -> dict[str, Any]:
-        """One conditional update that sets the attribute `mark` to a new token; the row after it. Raises LostRace.
+        """One conditional update that sets the attribute `mark` to a new token; the row after it. Raises ConflictError.
 
         A failed condition whose old row carries that token is our own write, repeated by the SDK because the first
         answer was lost: success. Writers that may come between have another mark, so that they do not hide it.
@@ -89,7 +89,7 @@ class Rows:
                 raise
             old: dict[str, Any] = exc.response.get("Item", {})
             if old.get(mark) != expression["ExpressionAttributeValues"][f":{mark}"]:
-                raise LostRace from exc
+                raise ConflictError from exc
             return old
         item: dict[str, Any] = answer["Attributes"]
         return item

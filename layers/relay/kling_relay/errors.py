@@ -33,7 +33,7 @@ class KlingError(Exception):
         super().__init__(f"{self.code} {self.message}")
 
 
-class Refusal(KlingError):
+class ProviderRejectedError(KlingError):
     """The provider's, of a task that is on record."""
 
 

@@ -16,7 +16,7 @@ from kling_relay import observability
 from kling_relay.clock import Clock
 from kling_relay.observability import Metric, logger
 from kling_relay.provider import models
-from kling_relay.provider.admission import Gates
+from kling_relay.provider.admission import AdmissionStore
 from kling_relay.provider.client import Provider
 from kling_relay.provider.credentials import TokenSigner, entries, entry_of, key_in, webhook_secrets_in
 from kling_relay.provider.models import Catalogue
@@ -29,7 +29,7 @@ from kling_relay.security.stored_secrets import Cached
 from kling_relay.security.webhook_secrets import SigningSecrets
 from kling_relay.settings import Settings, SettingsError
 from kling_relay.tasks import metrics
-from kling_relay.tasks.batch_counts import Tallies
+from kling_relay.tasks.batch_counts import BatchCountStore
 from kling_relay.tasks.outbox import Outbox
 from kling_relay.tasks.queries import Backlog, Ended
 from kling_relay.tasks.semaphore import Permits
@@ -45,7 +45,7 @@ _TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=3))
 _QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
 
 
-class Relay:
+class Services:
     """Everything that a function may need; what it does not touch is never built."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None, session: Any = None) -> None:
@@ -66,11 +66,11 @@ class Relay:
     def table(self) -> TaskTable:
         settings = self.settings
         name, days = settings.need("task_table"), settings.task_retention_days
-        return TaskTable(self.client("dynamodb", _TABLE_CONFIG), name, days, on_move=self.tell_move)
+        return TaskTable(self.client("dynamodb", _TABLE_CONFIG), name, days, on_move=self.report_move)
 
     @cached_property
-    def gates(self) -> Gates:
-        return Gates(self.table.rows)
+    def admissions(self) -> AdmissionStore:
+        return AdmissionStore(self.table.rows)
 
     @cached_property
     def controls(self) -> Controls:
@@ -97,8 +97,8 @@ class Relay:
         return SigningSecrets(self.table.rows)
 
     @cached_property
-    def tallies(self) -> Tallies:
-        return Tallies(self.table.rows)
+    def batch_counts(self) -> BatchCountStore:
+        return BatchCountStore(self.table.rows)
 
     @cached_property
     def backlog(self) -> Backlog:
@@ -116,7 +116,7 @@ class Relay:
         """Publish one of a metric that has reasons; never raises."""
         self._emit({metric: 1}, reason)
 
-    def tell_move(self, before: Task | None, after: Task) -> None:
+    def report_move(self, before: Task | None, after: Task) -> None:
         """Metrics and the log hear of a move of a task; never raises."""
         try:
             if (told := metrics.line(before, after)) is not None:
@@ -305,6 +305,6 @@ def _regional(s3: Any) -> Any:
 
 
 @cache
-def current() -> Relay:
-    """The relay of this process, as the environment describes it."""
-    return Relay(Settings.read(os.environ))
+def get_services() -> Services:
+    """Return the services of this process, as the environment describes them."""
+    return Services(Settings.read(os.environ))

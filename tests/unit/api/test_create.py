@@ -39,12 +39,12 @@ MASKS = [{"mask": b64(png(tail=b"m")), "trajectories": [{"x": 1, "y": 2}, {"x": 
 def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) -> None:
     body = {"image": b64(png()), "dynamic_masks": MASKS, "static_mask": b64(png(tail=b"s")), "prompt": "x"}
     body["model_name"] = "kling-v1"
-    task = create.record(world.relay, "acme", parse(body))
+    task = create.record(world.services, "acme", parse(body))
     keys = [holder[key]["s3"] for _, holder, key in image_places.image_places(task.request)]
     assert len(set(keys)) == 3 and all(key.startswith(f"inputs/acme/{task.id}/") for key in keys)
     assert world.s3.get_object(Bucket="inputs", Key=keys[0])["Body"].read() == png()
     for at_hand in ({}, {"image": png()}):
-        upstream = provider_request.upstream_body(world.relay, task, at_hand, world.relay.account)
+        upstream = provider_request.upstream_body(world.services, task, at_hand, world.services.account)
         assert upstream["image"] == body["image"] and upstream["static_mask"] == body["static_mask"]
         assert upstream["dynamic_masks"][0]["mask"] == MASKS[0]["mask"] and upstream["model_name"] == "kling-v1"
     assert task.request["image"] == {"s3": keys[0]}, "the row keeps the reference"
@@ -52,18 +52,18 @@ def test_inline_images_go_to_the_bucket_and_upstream_as_they_came(world: World) 
 
 def test_urls_pass_through_and_lists_too(world: World) -> None:
     body = {"image_list": [{"image": "https://i.example/1.png"}, {"image": b64(png())}], "prompt": "x"}
-    task = create.record(world.relay, "acme", parse(body, "multi-image2video"))
-    upstream = provider_request.upstream_body(world.relay, task, {}, world.relay.account)
+    task = create.record(world.services, "acme", parse(body, "multi-image2video"))
+    upstream = provider_request.upstream_body(world.services, task, {}, world.services.account)
     assert [one["image"] for one in upstream["image_list"]] == ["https://i.example/1.png", b64(png())]
     assert upstream["model_name"] == "kling-v1-6"
 
 
 def test_model_names(cloud: Cloud) -> None:
     world = World(cloud, default_model_image2video="kling-v2-1")
-    ours = create.record(world.relay, "acme", parse({"image": "https://i.example/1.png"}))
-    theirs = create.record(world.relay, "acme", parse(BODY))
-    assert provider_request.model_name(world.relay, ours) == "kling-v2-1"
-    assert provider_request.model_name(world.relay, theirs) == BODY["model_name"]
+    ours = create.record(world.services, "acme", parse({"image": "https://i.example/1.png"}))
+    theirs = create.record(world.services, "acme", parse(BODY))
+    assert provider_request.model_name(world.services, ours) == "kling-v2-1"
+    assert provider_request.model_name(world.services, theirs) == BODY["model_name"]
 
 
 @pytest.mark.parametrize(
@@ -174,17 +174,17 @@ CHANGES: list[dict[str, Any]] = [
 def test_replays_and_changed_bodies(world: World, image: str, way: str, change: dict[str, Any]) -> None:
     body = {**BODY, "image": image} | ({"external_task_id": "order-1"} if way == "external" else {})
     key = "key-1" if way == "header" else None
-    first = create.record(world.relay, "acme", parse(body), key)
-    assert create.record(world.relay, "acme", parse(body), key).id == first.id
+    first = create.record(world.services, "acme", parse(body), key)
+    assert create.record(world.services, "acme", parse(body), key).id == first.id
     with pytest.raises(KlingError, match="another request body") as refusal:
-        create.record(world.relay, "acme", parse({**body, **change}), key)
+        create.record(world.services, "acme", parse({**body, **change}), key)
     assert refusal.value.code == 1201
-    other = create.record(world.relay, "umbrella", parse({**body, **change}), key)
+    other = create.record(world.services, "umbrella", parse({**body, **change}), key)
     assert other.id != first.id and len(world.tasks()) == 2
 
 
 def test_without_a_key_every_request_is_a_new_task(world: World) -> None:
-    assert create.record(world.relay, "a", parse(BODY)).id != create.record(world.relay, "a", parse(BODY)).id
+    assert create.record(world.services, "a", parse(BODY)).id != create.record(world.services, "a", parse(BODY)).id
 
 
 def test_a_burst_of_the_same_request_is_one_post(world: World) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from kling_relay.api import delete as removal
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.step import Facts
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.tasks.task import CLOSED, Phase, Task
 
 from tests.support.stack_in_memory import BODY, Cloud, World
@@ -82,10 +82,10 @@ def test_a_task_whose_submission_is_in_doubt_is_none_of_them(world: World) -> No
 def test_a_claim_that_comes_first_wins(world: World) -> None:
     stale = waiting(world)
     world.clock.tick(120)
-    advance(world.relay, stale.id, Facts(must_end_by=world.clock.now + 28_000))
+    advance(world.services, stale.id, AdvanceInput(must_end_by=world.clock.now + 28_000))
     assert world.task(stale.id).phase is Phase.SUBMITTED
     with pytest.raises(Exception, match="running") as refused:
-        removal.remove(world.relay, stale)
+        removal.remove(world.services, stale)
     assert refused.value.http == 409 and world.task(stale.id).deleted_at is None
     assert world.until_closed(stale.id).phase is Phase.SUCCEEDED
 
@@ -93,23 +93,23 @@ def test_a_claim_that_comes_first_wins(world: World) -> None:
 def test_a_claim_that_comes_second_sends_nothing(world: World) -> None:
     task = waiting(world)
     delete(world, task.id)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         world.table.move(task, Phase.SUBMITTING, attempt=task.attempt + 1, updated_at=1)
     world.clock.tick(120)
-    assert advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 28_000)).next == "done"
+    assert advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 28_000)).next == "done"
 
 
 def test_a_task_that_ends_meanwhile_is_removed(world: World) -> None:
     stale = waiting(world)
     world.table.move(stale, Phase.FAILED, reason="not sent in time", updated_at=world.clock.now)
-    removed = removal.remove(world.relay, stale)
+    removed = removal.remove(world.services, stale)
     assert (removed.reason, removed.request) == ("not sent in time", {}) and removed.deleted_at is not None
 
 
 def test_two_deletes_at_once_are_one(world: World) -> None:
     task = waiting(world)
-    first = removal.remove(world.relay, task)
-    assert removal.remove(world.relay, task) == first
+    first = removal.remove(world.services, task)
+    assert removal.remove(world.services, task) == first
 
 
 # -- what is running
@@ -145,7 +145,7 @@ def test_an_ended_task_leaves_its_frame_only(world: World, versioned: None) -> N
     assert answer["data"] == {**before, "task_result": {"videos": []}}
     assert objects(world, task.id) == [] == objects(world, reference.rpartition("/")[2])
     row = world.row(f"task#{task.id}")
-    assert row.pop("account")["S"] == world.relay.account  # the operator's, and no word of the client
+    assert row.pop("account")["S"] == world.services.account  # the operator's, and no word of the client
     assert set(row) & {"outputs", "videos", "callback_url", "task_token"} == set() and row["request"]["S"] == "{}"
     assert [word for word in ("canary", "s3", "http", "cat.png") if word in json.dumps(row)] == []
     after = world.task(task.id)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import late_copies, polling
 from kling_relay.lifecycle.advance import advance
 from kling_relay.tasks.task import Phase, Task
@@ -37,19 +37,19 @@ def rendered(world: World) -> Task:
     task = world.create()
     world.states.kill()
     world.clock.tick(100)
-    assert advance(world.relay, task.id).next == "archive"
+    assert advance(world.services, task.id).next == "archive"
     return world.task(task.id)
 
 
 def copy(world: World, task: Task) -> None:
     """A copier, from its start to its end or its death."""
-    with suppress(Crash, LostRace):
+    with suppress(Crash, ConflictError):
         world.call("archive_video", {"task_id": task.id, "execution": task.execution})
 
 
 def expire_and_delete(world: World, task: Task) -> None:
     world.clock.tick(DEADLINE)
-    assert advance(world.relay, task.id).task.phase is Phase.EXPIRED
+    assert advance(world.services, task.id).task.phase is Phase.EXPIRED
     assert delete(world, task.id)[0] == 200
 
 
@@ -100,7 +100,7 @@ def effects_of_a_copy(world: World) -> int:
 
 @pytest.mark.parametrize("meanwhile", WAYS)
 def test_a_copy_that_is_stored_after_a_removal_goes_at_once(world: World, meanwhile: Meanwhile) -> None:
-    assert effects_of_a_copy(world) == 3  # begin_copy, the copy, its end
+    assert effects_of_a_copy(world) == 3  # start_copy_attempt, the copy, its end
     task = rendered(world)
     at_effect(world, 2, lambda: meanwhile(world, task))
     copy(world, task)
@@ -201,9 +201,9 @@ def test_an_execution_that_has_been_replaced_leaves_the_row_due(world: World) ->
     stale = world.task(done.id)
     world.clock.tick(COPIERS_GONE)
     taken = world.table.take_over(stale, f"{done.id}-r1", world.clock.now + 90_000)
-    late_copies.remove_late_copies(world.relay, stale)
+    late_copies.remove_late_copies(world.services, stale)
     assert world.task(done.id).due_at == taken.due_at
-    late_copies.remove_late_copies(world.relay, taken)
+    late_copies.remove_late_copies(world.services, taken)
     assert world.task(done.id).due_at is None
 
 
@@ -212,7 +212,7 @@ def test_the_row_is_taken_up_to_the_millisecond(world: World, early: int, follow
     done = world.until_closed(world.create().id)
     delete(world, done.id)
     world.clock.now = (world.task(done.id).due_at or 0) - early
-    step = advance(world.relay, done.id)
+    step = advance(world.services, done.id)
     assert step.next == following
     event = {"task_id": done.id, "execution": step.task.execution}
     assert world.call("archive_video", event)["next"] == ("advance" if early else "done")

@@ -250,7 +250,7 @@ def test_inline_images_alone_ask_nobody(world: World) -> None:
 def test_nothing_is_recorded_of_what_the_look_refuses(seen: list[Any]) -> None:
     base_url = "https://provider.example"
     profile = SimpleNamespace(default_model={"image2video": "kling-v3"}, refuses_retired=False, base_url=base_url)
-    relay: Any = SimpleNamespace(  # nothing that could record
+    services: Any = SimpleNamespace(  # nothing that could record
         settings=SimpleNamespace(),
         catalogue=shipped(),
         provider=SimpleNamespace(profile=profile),
@@ -259,6 +259,6 @@ def test_nothing_is_recorded_of_what_the_look_refuses(seen: list[Any]) -> None:
         clock=Clock(),
     )
     with pytest.raises(KlingError, match="299x400"):
-        create.record(relay, "acme", parse(image=f"{URL}/small.png"))
+        create.record(services, "acme", parse(image=f"{URL}/small.png"))
     with pytest.raises(KlingError, match="is not supported with"):
-        create.record(relay, "acme", parse(image=f"{URL}/good.png", static_mask=f"{URL}/good.png"))
+        create.record(services, "acme", parse(image=f"{URL}/good.png", static_mask=f"{URL}/good.png"))

@@ -87,13 +87,13 @@ def test_other_tenants_and_kinds_are_not_in_it(world: World) -> None:
     assert ask(world, path="/v1/videos/nonsense")[1]["code"] == 1202
 
 
-@pytest.mark.parametrize(("name", "most"), [("pageNum", 1000), ("pageSize", 500)])
+@pytest.mark.parametrize(("name", "maximum"), [("pageNum", 1000), ("pageSize", 500)])
 @pytest.mark.parametrize("sent", ["0", "-1", "x", "1.5", "1e2", "٣", "9" * 5000, "over"])
-def test_bad_pages(world: World, name: str, most: int, sent: str) -> None:
-    sent = str(most + 1) if sent == "over" else sent
+def test_bad_pages(world: World, name: str, maximum: int, sent: str) -> None:
+    sent = str(maximum + 1) if sent == "over" else sent
     status, body = ask(world, f"{name}={sent}")
     assert (status, body["code"]) == (400, 1201)
-    assert body["message"].startswith(f"{name}: ") and str(most) in body["message"]
+    assert body["message"].startswith(f"{name}: ") and str(maximum) in body["message"]
     assert sent[:30] in body["message"] and len(body["message"]) < 120
 
 

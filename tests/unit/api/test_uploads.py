@@ -116,12 +116,12 @@ def test_every_place_of_an_image_takes_a_reference(world: World) -> None:
         ("multi-image2video", listed, ["image_list[0].image", "image_list[1].image"]),
     ):
         parsed = request.parse(kind, json.dumps(body).encode())
-        task = create.record(world.relay, "acme", parsed)
+        task = create.record(world.services, "acme", parsed)
         kept = [(name, holder[key]) for name, holder, key in image_places.image_places(task.request)]
         assert [name for name, _ in kept] == places
         assert all(set(image) == {"s3", "upload"} for _, image in kept)
         assert len(json.dumps(kept)) < 1024
-        sent = provider_request.upstream_body(world.relay, task, {}, world.relay.account)
+        sent = provider_request.upstream_body(world.services, task, {}, world.services.account)
         texts = [holder[key] for _, holder, key in image_places.image_places(sent)]
         assert texts == [base64.b64encode(png()).decode()] * len(places)
 
@@ -191,22 +191,22 @@ def test_an_upload_that_is_cut_off_is_refused(world: World, data: bytes) -> None
 
 def test_an_image_is_read_to_its_end_and_no_larger_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, asked = upload(world, png(padding=5_000_000)), []
-    real = world.relay.s3.get_object
-    world.relay.s3._client = type("S3", (), {"get_object": lambda _, **ask: asked.append(ask) or real(**ask)})()
-    found = uploads.check(world.relay, "acme", "image", {"ref": reference})
+    real = world.services.s3.get_object
+    world.services.s3._client = type("S3", (), {"get_object": lambda _, **ask: asked.append(ask) or real(**ask)})()
+    found = uploads.check(world.services, "acme", "image", {"ref": reference})
     assert [one["Range"] for one in asked] == ["bytes=0-10485759"] and found.header.width == 640
 
 
 def test_an_upload_that_changes_after_its_check_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = uploads.check(world.relay, "acme", "image", {"ref": upload(world)})
+    checked = uploads.check(world.services, "acme", "image", {"ref": upload(world)})
 
     def changed(**asked: Any) -> Any:  # moto knows no CopySourceIfMatch
         assert asked["CopySourceIfMatch"] == checked.etag and asked["CopySource"]["Key"] == checked.key
         raise client_error("PreconditionFailed", ResponseMetadata={"HTTPStatusCode": 412})
 
-    monkeypatch.setattr(world.relay.s3._client, "copy_object", changed)
+    monkeypatch.setattr(world.services.s3._client, "copy_object", changed)
     with pytest.raises(KlingError, match="no upload of yours"):
-        uploads.keep(world.relay, "image", checked, "inputs/acme/t/image")
+        uploads.keep(world.services, "image", checked, "inputs/acme/t/image")
 
 
 @pytest.mark.parametrize("operation", ["get_object", "copy_object"])
@@ -216,7 +216,7 @@ def test_trouble_of_s3_is_no_refusal(world: World, monkeypatch: pytest.MonkeyPat
     def broken(**_: Any) -> Any:
         raise client_error("SlowDown", ResponseMetadata={"HTTPStatusCode": 503})
 
-    monkeypatch.setattr(world.relay.s3._client, operation, broken)
+    monkeypatch.setattr(world.services.s3._client, operation, broken)
     status, answer = world.post({**BODY, "image": reference})
     assert (status, answer["code"]) == (503, 5001) and world.tasks() == []
 

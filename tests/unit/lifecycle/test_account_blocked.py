@@ -8,7 +8,7 @@ import pytest
 from kling_relay.errors import KlingError
 from kling_relay.provider.client import Provider
 from kling_relay.provider.credentials import key_in
-from kling_relay.provider.outcomes import AccountTrouble, Outcome, Refused, Trouble, classify_submit
+from kling_relay.provider.outcomes import AccountBlocked, Outcome, QueryFailed, Refused, classify_submit
 from kling_relay.provider.profiles import profile
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
@@ -31,7 +31,7 @@ def in_arrears(world: World, monkeypatch: pytest.MonkeyPatch, **refused: Any) ->
     def submit(body: dict[str, Any]) -> Outcome:
         if account["trouble"] or body["prompt"] in account["prompts"]:
             world.provider.posts.append(body)
-            return AccountTrouble("HTTP 429, code 1102: canary-words of the provider, key sk-canary")
+            return AccountBlocked("HTTP 429, code 1102: canary-words of the provider, key sk-canary")
         return accept(body)
 
     monkeypatch.setattr(world.provider, "_submit", submit)
@@ -41,14 +41,14 @@ def in_arrears(world: World, monkeypatch: pytest.MonkeyPatch, **refused: Any) ->
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1004, 1100, 1101, 1102, 1304])
 def test_codes(code: int) -> None:
     outcome = classify_submit(429, {"code": code, "message": "canary"})
-    assert isinstance(outcome, AccountTrouble) and outcome.authentication == (code < 1100)
+    assert isinstance(outcome, AccountBlocked) and outcome.authentication == (code < 1100)
 
 
 @pytest.mark.parametrize("status", [401, 402])
 @pytest.mark.parametrize("payload", [None, {}, {"error": {"message": "canary"}}, {"code": "denied"}])
 def test_statuses_without_a_code(status: int, payload: Any) -> None:
     outcome = classify_submit(status, payload)
-    assert isinstance(outcome, AccountTrouble) and outcome.authentication == (status == 401)
+    assert isinstance(outcome, AccountBlocked) and outcome.authentication == (status == 401)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_refusal_that_may_depend_on_the_request(status: int, payload: Any) -> 
 )
 def test_a_403_that_names_the_account(payload: Any) -> None:
     """Words of relays: a guess, for want of captures."""
-    assert isinstance(classify_submit(403, payload), AccountTrouble)
+    assert isinstance(classify_submit(403, payload), AccountBlocked)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
@@ -110,8 +110,8 @@ def test_what_it_waits_for_without_the_providers_words(
     in_arrears(world, monkeypatch)
     for task in (world.create(), world.create()):
         assert task.waits_for == "the provider's account to be put in order (HTTP 429, code 1102)"
-    gate = world.row(f"gate#{world.relay.account}")
-    assert gate["reason"]["S"] == "HTTP 429, code 1102" and gate["cause"]["S"] == "account"
+    admission = world.row(f"gate#{world.services.account}")
+    assert admission["reason"]["S"] == "HTTP 429, code 1102" and admission["cause"]["S"] == "account"
     assert "canary-words" not in str(world.tasks()) and "sk-canary" not in caplog.text
     assert "provider_account_trouble" in caplog.text
 
@@ -185,13 +185,14 @@ def test_the_end_of_a_task_is_no_room_in_an_account_in_trouble(world: World, mon
     first = world.create()
     account = in_arrears(world, monkeypatch)
     world.create()
-    posts, gate = len(world.provider.posts), world.relay.gates.get(world.relay.account)
+    posts, admission = len(world.provider.posts), world.services.admissions.get(world.services.account)
     world.clock.tick(61)
     world.callback(first)
     world.states.run()
     assert world.task(first.id).phase is Phase.SUCCEEDED, "what the provider has is delivered"
     assert (
-        len(world.provider.posts) == posts and replace(world.relay.gates.get(world.relay.account), calls_back=0) == gate
+        len(world.provider.posts) == posts
+        and replace(world.services.admissions.get(world.services.account), calls_back=0) == admission
     )
     account["trouble"] = False
 
@@ -230,7 +231,7 @@ def with_real_key_handling(world: World, monkeypatch: pytest.MonkeyPatch, secret
     def post(kind: str, body: dict[str, Any], read_seconds: float, key: str) -> Outcome:
         secrets.sent.append(key)
         if key != secrets.good:
-            return AccountTrouble(f"HTTP 401, code {code}: {key}", authentication=code < 1100)
+            return AccountBlocked(f"HTTP 401, code {code}: {key}", authentication=code < 1100)
         return accept(body)
 
     monkeypatch.setattr(real, "_post", post)
@@ -281,7 +282,7 @@ def test_refusals_of_queries_hurt_no_task(cloud: Cloud, monkeypatch: pytest.Monk
     """The key ends while tasks render: they go on as soon as there is a good one, and expire no sooner than else."""
     world = World(cloud)
     tasks = [world.create()]
-    answers = [Trouble("HTTP 401, code 1002"), Trouble("HTTP 403, code 1103"), Trouble("no key")]
+    answers = [QueryFailed("HTTP 401, code 1002"), QueryFailed("HTTP 403, code 1103"), QueryFailed("no key")]
     real = world.provider.query
     monkeypatch.setattr(world.provider, "query", lambda *_: answers[world.clock.now // 1000 % 3])
     world.run(HOUR / 4)
@@ -295,8 +296,8 @@ def test_a_query_without_a_key_is_trouble_and_no_error() -> None:
     def none(_: bool) -> str:
         raise SettingsError("the secret behind PROVIDER_KEY_SECRET_ID has no value")
 
-    assert isinstance(Provider(profile("kling"), none).query("image2video", "1"), Trouble)
-    assert isinstance(Provider(profile("kling"), lambda _: "").query("image2video", "1"), Trouble)
+    assert isinstance(Provider(profile("kling"), none).query("image2video", "1"), QueryFailed)
+    assert isinstance(Provider(profile("kling"), lambda _: "").query("image2video", "1"), QueryFailed)
 
 
 def test_a_refused_request_is_no_account_trouble(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,9 +80,9 @@ def played(request: pytest.FixtureRequest) -> Iterator[Played]:
 
 def test_an_answer_becomes_what_its_client_expects(world: World, played: Played) -> None:
     expected = played.case["expect"]
-    world.relay.provider = Provider(profile(played.case["provider"], played.origin), Keys(KEY))
+    world.services.provider = Provider(profile(played.case["provider"], played.origin), Keys(KEY))
     world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
-    world.relay.archive_s3 = boto3.client("s3", region_name="us-east-1", config=client_config())
+    world.services.archive_s3 = boto3.client("s3", region_name="us-east-1", config=client_config())
     task = world.create()
     world.run(900)
     task = world.task(task.id)

@@ -30,7 +30,7 @@ def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     asked = {"watermark_info": {"enabled": True}}
     task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
-    videos = archive.copy_outputs(world.relay, task, seconds=0)
+    videos = archive.copy_outputs(world.services, task, seconds=0)
     assert copied == [
         ("u0", f"{KEYS[0]}.mp4"),
         ("w0", f"{KEYS[0]}-watermark.mp4"),
@@ -39,12 +39,12 @@ def test_keys_and_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert videos[0]["watermark_key"] == f"{KEYS[0]}-watermark.mp4" and "watermark_key" not in videos[1]
     for body in ({}, {"watermark_info": {"enabled": False}}):  # a provider that sends one unasked
         copied.clear()
-        plain = archive.copy_outputs(world.relay, replace(task, request=body), seconds=5)
+        plain = archive.copy_outputs(world.services, replace(task, request=body), seconds=5)
         assert [key for _, key in copied] == [f"{one}.mp4" for one in KEYS]
         assert not any("watermark_key" in video for video in plain)
     outputs[1]["url"] = "bad"
     with pytest.raises(ArchiveError):
-        archive.copy_outputs(world.relay, task, seconds=5)
+        archive.copy_outputs(world.services, task, seconds=5)
 
 
 @pytest.mark.parametrize(("found", "lines"), [(True, []), (False, ["video_track_missing"])])
@@ -55,5 +55,5 @@ def test_a_copy_without_a_video_track_is_logged(
     monkeypatch.setattr(archive.s3_copy, "archive", lambda *_, **__: stored)
     outputs = [{"id": "a", "url": "https://cdn.example/a", "duration": "5"}]
     task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0, outputs=outputs)
-    assert archive.copy_outputs(world.relay, task, seconds=5)[0]["size"] == 7
+    assert archive.copy_outputs(world.services, task, seconds=5)[0]["size"] == 7
     assert [line for line in caplog.messages if line == "video_track_missing"] == lines

@@ -8,7 +8,7 @@ import pytest
 from kling_relay.lifecycle.advance import advance
 from kling_relay.lifecycle.callback import on_callback
 from kling_relay.lifecycle.polling import CALLED_BACK
-from kling_relay.lifecycle.step import Facts
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.provider.profiles import Account
 from kling_relay.security import callback_tokens
 from kling_relay.security.stored_secrets import Cached
@@ -46,9 +46,9 @@ def test_where_callbacks_come_a_task_is_asked_after_when_nearly_all_have_ended(w
     world.states.run()
     assert world.task(first.id).phase is Phase.SUCCEEDED
     assert slept(world) == CALLED_BACK * p5
-    world.relay._base_url = Cached(lambda: "http://127.0.0.1:8080")  # where nobody can call
+    world.services._base_url = Cached(lambda: "http://127.0.0.1:8080")  # where nobody can call
     assert slept(world) == p5
-    world.relay._base_url = Cached(lambda: BASE_URL)
+    world.services._base_url = Cached(lambda: BASE_URL)
     world.run(CALLED_BACK * p5 + 60)  # the ends of both are found by polls: no callback came
     assert {task.phase for task in world.tasks()} == {Phase.SUCCEEDED}
     assert slept(world) == p5
@@ -176,13 +176,13 @@ def test_a_callback_neither_claims_nor_sends(cloud: Cloud, lease: str, monkeypat
     world.provider.submit_faults = ["dropped"]
     task = world.create()
     assert task.phase is Phase.UNCONFIRMED
-    real = world.table.pass_callback
+    real = world.table.claim_callback_slot
 
     def meanwhile(*args: Any, **options: Any) -> bool:
         world.table.move(world.task(task.id), Phase.ACCEPTED, retry_at=None, updated_at=world.clock.now)
         return real(*args, **options)
 
-    monkeypatch.setattr(world.table, "pass_callback", meanwhile)
+    monkeypatch.setattr(world.table, "claim_callback_slot", meanwhile)
     world.clock.tick(200 if lease == "over" else 1)
     assert world.callback(task) == 200
     after = world.task(task.id)
@@ -231,7 +231,7 @@ def test_adopted_by_hint(cloud: Cloud, hides: bool) -> None:
     task = parked(world)
     world.callback(task, {"task_id": "up-1"})
     assert world.task(task.id).upstream_id == "up-1"
-    assert world.table.owner(Account.read(world.relay.account).space, "up-1") == task.id
+    assert world.table.owner(Account.read(world.services.account).space, "up-1") == task.id
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
 
 
@@ -297,7 +297,7 @@ def test_an_early_callback_is_no_denial(world: World) -> None:
     task = world.create()
     for _ in range(4):
         world.clock.tick(6)
-        on_callback(world.relay, task.id, None)
+        on_callback(world.services, task.id, None)
     assert world.task(task.id).denials <= 1
 
 
@@ -306,8 +306,8 @@ def test_an_early_callback_is_no_denial(world: World) -> None:
 
 def test_a_wrong_token_answers_one_constant(world: World) -> None:
     task = world.create()
-    right = callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).rpartition("/")[2]
-    other = callback_tokens.callback_url(BASE_URL, world.relay.keyring, "b" * 32).rpartition("/")[2]
+    right = callback_tokens.callback_url(BASE_URL, world.services.keyring, task.id).rpartition("/")[2]
+    other = callback_tokens.callback_url(BASE_URL, world.services.keyring, "b" * 32).rpartition("/")[2]
     wrong = ["", "k1.", right[:-1], right + "A", right.swapcase(), other, right.replace("k1", "k2"), "é", "k1.é"]
     events = [{"pathParameters": {"task_id": task.id, "token": token}, "body": "{}"} for token in wrong]
     events += [{"pathParameters": None}, {"pathParameters": {"task_id": "none", "token": right}}]
@@ -320,7 +320,7 @@ def test_a_wrong_token_answers_one_constant(world: World) -> None:
 @pytest.mark.parametrize("body", [None, "", "{", "[" * 100_000, "x" * 70_000, '{"task_id": {}}', "\x00", "nul\ud800"])
 def test_any_body_behind_a_right_token_is_200(world: World, body: str | None) -> None:
     task = world.create()
-    token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).rpartition("/")[2]
+    token = callback_tokens.callback_url(BASE_URL, world.services.keyring, task.id).rpartition("/")[2]
     event = {"pathParameters": {"task_id": task.id, "token": token}, "body": body}
     assert world.call("kling_callback", event)["statusCode"] == 200
     assert world.call("kling_callback", {**event, "isBase64Encoded": True})["statusCode"] == 200
@@ -343,7 +343,7 @@ def test_trouble_inside_is_200_and_left_to_the_sweeper(world: World, monkeypatch
 
 
 def test_a_callback_for_a_task_without_a_row(world: World) -> None:
-    token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, "c" * 32).rpartition("/")[2]
+    token = callback_tokens.callback_url(BASE_URL, world.services.keyring, "c" * 32).rpartition("/")[2]
     event = {"pathParameters": {"task_id": "c" * 32, "token": token}, "body": "{}"}
     assert world.call("kling_callback", event)["statusCode"] == 200
     assert world.tasks() == []
@@ -353,13 +353,13 @@ def test_no_time_was_given_so_nothing_is_sent(world: World) -> None:
     world.provider.submit_faults = ["not_sent"]
     task = world.create()
     world.clock.tick(10)
-    assert advance(world.relay, task.id, Facts()).next == "wait"
+    assert advance(world.services, task.id, AdvanceInput()).next == "wait"
     assert len(world.provider.posts) == 1
 
 
 def test_a_callback_may_ask_again_when_the_gap_is_over_to_the_millisecond(world: World) -> None:
     task = world.create()
-    assert world.table.pass_callback(task, world.clock.now, 5000)
+    assert world.table.claim_callback_slot(task, world.clock.now, 5000)
     asked = world.task(task.id)
-    assert not world.table.pass_callback(asked, world.clock.now + 4999, 5000)
-    assert world.table.pass_callback(asked, world.clock.now + 5000, 5000)
+    assert not world.table.claim_callback_slot(asked, world.clock.now + 4999, 5000)
+    assert world.table.claim_callback_slot(asked, world.clock.now + 5000, 5000)

@@ -7,8 +7,8 @@ import pytest
 from kling_relay.lifecycle import confirm
 from kling_relay.lifecycle.advance import advance
 from kling_relay.lifecycle.polling import GRACE_SECONDS, LOOKUP_SECONDS, PARKED_SECONDS
-from kling_relay.lifecycle.step import Facts, Step
-from kling_relay.provider.outcomes import Found, Trouble, Unknown
+from kling_relay.lifecycle.step import AdvanceInput, Step
+from kling_relay.provider.outcomes import Found, NotFound, QueryFailed
 from kling_relay.tasks.task import Failure, Phase, Task
 
 from tests.support.stack_in_memory import Cloud, World
@@ -25,11 +25,11 @@ def doubtful(world: World, fault: str = "dropped") -> Task:
     return task
 
 
-def look(world: World, task: Task, at: int | None = None, **facts: Any) -> Step:
+def look(world: World, task: Task, at: int | None = None, **inputs: Any) -> Step:
     """One look at `task`, at a moment (ms)."""
     if at is not None:
         world.clock.now = at
-    return advance(world.relay, task.id, Facts(**facts))
+    return advance(world.services, task.id, AdvanceInput(**inputs))
 
 
 class TestInDoubt:
@@ -46,7 +46,7 @@ class TestInDoubt:
         world.table.move(task, None, denials=7, updated_at=world.clock.now)
         world.table.move(world.task(task.id), Phase.ACCEPTED, updated_at=world.clock.now)
         claimed = world.table.claim(world.task(task.id), attempt=2, updated_at=world.clock.now)
-        confirm.in_doubt(world.relay, claimed, "again")
+        confirm.in_doubt(world.services, claimed, "again")
         assert world.task(task.id).denials == 0
 
     def test_a_lease_that_runs_is_waited_for(self, cloud: Cloud) -> None:
@@ -100,7 +100,7 @@ class TestLookUp:
         assert seen.waits_for == "proof of its submission (ConnectionError); parked"
         assert seen.retry_at == settles + PARKED_SECONDS * 1000
 
-    @pytest.mark.parametrize(("answer", "seconds"), [(Unknown(), 30), (Trouble("HTTP 502"), 300)])
+    @pytest.mark.parametrize(("answer", "seconds"), [(NotFound(), 30), (QueryFailed("HTTP 502"), 300)])
     def test_a_first_denial_after_the_window_asks_for_a_second_one_soon(
         self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, answer: Any, seconds: int
     ) -> None:
@@ -113,7 +113,7 @@ class TestLookUp:
 
     def test_trouble_after_a_denial_is_no_second_denial(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         task = doubtful(world)
-        for answer in (Unknown(), Trouble("HTTP 502"), Trouble("HTTP 502")):
+        for answer in (NotFound(), QueryFailed("HTTP 502"), QueryFailed("HTTP 502")):
             monkeypatch.setattr(world.provider, "query", lambda *_, given=answer: given)
             look(world, task, world.clock.now + 400_000)
         seen = world.task(task.id)
@@ -190,14 +190,14 @@ class TestHints:
         world.table.keep_hint(task, "up-8")
         world.table.keep_hint(world.task(task.id), "up-9")
         asked: list[str] = []
-        monkeypatch.setattr(world.provider, "query", lambda _, one: (asked.append(one), Trouble("HTTP 502"))[1])
+        monkeypatch.setattr(world.provider, "query", lambda _, one: (asked.append(one), QueryFailed("HTTP 502"))[1])
         look(world, task)
         assert asked == ["up-9"]
 
     def test_what_is_learned_without_a_reference_is_nothing(self, cloud: Cloud) -> None:
         world = World(cloud, profile=self.BLIND, on_unconfirmed="retry", settle_seconds=1)
         task = doubtful(world)
-        assert confirm.ask_for(world.relay, task, Facts()) == ""
+        assert confirm.find_at_provider(world.services, task, AdvanceInput()) == ""
 
 
 class TestOurs:

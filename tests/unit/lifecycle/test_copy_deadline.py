@@ -24,7 +24,7 @@ SLOWNESS = 0.05
 def rendered(world: World) -> Task:
     task = world.create()
     world.clock.tick(100)
-    assert advance(world.relay, task.id).next == "archive"
+    assert advance(world.services, task.id).next == "archive"
     return world.task(task.id)
 
 
@@ -47,7 +47,7 @@ def test_a_source_that_drips_does_not_outlive_the_function(world: World, announc
     with serve(drip) as port:
         origin = f"http://127.0.0.1:{port}"
         world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
-        world.relay.archive_s3 = boto3.client("s3", region_name="us-east-1", config=client_config())
+        world.services.archive_s3 = boto3.client("s3", region_name="us-east-1", config=client_config())
         world.provider.profile = replace(world.provider.profile, base_url=origin)
         world.provider.videos = listed(f"{origin}/v.mp4")
         task = rendered(world)
@@ -70,9 +70,9 @@ def listed(url: str) -> Any:
 def test_the_function_keeps_ten_seconds_to_report(world: World) -> None:
     given: list[float] = []
 
-    def copy(relay: Any, task: Task, *, seconds: float) -> Any:
+    def copy(services: Any, task: Task, *, seconds: float) -> Any:
         given.append(seconds)
-        return world._copy(relay, task, seconds=seconds)
+        return world._copy(services, task, seconds=seconds)
 
     world.cloud.apps["archive_video"].copy_outputs = copy  # type: ignore[attr-defined]
     task = rendered(world)
@@ -95,5 +95,5 @@ def test_all_videos_of_a_task_share_one_deadline(world: World, monkeypatch: pyte
     ]
     asked = {"watermark_info": {"enabled": True}}
     task = Task("t", "acme", "image2video", Phase.RENDERED, asked, 0, 0, outputs=outputs)
-    archive.copy_outputs(world.relay, task, seconds=10)
+    archive.copy_outputs(world.services, task, seconds=10)
     assert given == [10, 6, 2, 1, 1, 1]  # at least a second: a copy that lies there already is found in that time

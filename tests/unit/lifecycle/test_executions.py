@@ -17,7 +17,7 @@ def two(world: World) -> World:
     task = world.create()
     first = world.states.executions[task.id]
     assert first.state["next"] == "wait" and first.token is None
-    assert step_functions.replace(world.relay, task)
+    assert step_functions.replace(world.services, task)
     second = world.states.executions[f"{task.id}-r1"]
     for _ in range(2):
         world.states._step(second)

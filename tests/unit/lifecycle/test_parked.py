@@ -56,7 +56,7 @@ def test_it_is_seen_once_the_settle_window_is_over(
 def test_it_is_open_as_well(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     world = blind(cloud)
     task = parked(world)
-    assert world.relay.backlog.oldest() == task.created_at
+    assert world.services.backlog.oldest() == task.created_at
     assert measured(world, capsys)["OldestOpenTask"] == [(world.clock.now - task.created_at) / 1000]
 
 
@@ -109,7 +109,7 @@ def test_its_time_ends_with_words_and_it_is_not_counted_any_more(
     world.callback(task, {"task_id": "up-1"})
     world.run(180)
     assert world.task(task.id).phase is Phase.SUCCEEDED, "adopted even then: it was paid for"
-    assert len(world.provider.posts) == 1 and world.relay.backlog.oldest() is None
+    assert len(world.provider.posts) == 1 and world.services.backlog.oldest() is None
 
 
 def test_who_retries_is_not_parked(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,8 +124,9 @@ def test_rows_from_before_there_was_an_index_are_counted_from_their_next_move(cl
     task = lost(world, "lost")
     key = {"pk": {"S": f"task#{task.id}"}}
     world.dynamodb.update_item(TableName=world.table.rows.name, Key=key, UpdateExpression="REMOVE standing")
-    assert world.relay.backlog.oldest() is None
+    assert world.services.backlog.oldest() is None
     world.run(300)
     assert (
-        world.relay.backlog.parked() == 1 and json.dumps(world.row(f"task#{task.id}")["standing"]) == '{"S": "parked"}'
+        world.services.backlog.parked() == 1
+        and json.dumps(world.row(f"task#{task.id}")["standing"]) == '{"S": "parked"}'
     )

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from kling_relay.provider.admission import Gate, Pause
+from kling_relay.provider.admission import Admission, Pause
 from kling_relay.tasks.task import Phase
 
 from tests.support.stack_in_memory import BODY, START, Cloud, World
@@ -113,21 +113,25 @@ def test_reasons_that_are_none(world: World, reason: Any) -> None:
 
 def test_it_holds_for_the_stack_whichever_provider_it_has(world: World) -> None:
     operate(world, "pause", reason="x")
-    assert world.relay.gates.get("kling") == world.relay.gates.get("cometapi") == Gate(pause=Pause(START, "x"))
+    assert (
+        world.services.admissions.get("kling")
+        == world.services.admissions.get("cometapi")
+        == Admission(pause=Pause(START, "x"))
+    )
 
 
 def test_the_providers_gate_is_not_touched(world: World) -> None:
-    gates = world.relay.gates
-    gates.close("kling", gates.get("kling"), not_before=START + 5000, reason="full")
+    admissions = world.services.admissions
+    admissions.close("kling", admissions.get("kling"), not_before=START + 5000, reason="full")
     operate(world, "pause")
-    gate = gates.get("kling")
+    admission = admissions.get("kling")
     assert (
-        gate == Gate(START + 5000, 0, "full", crowded=1, pause=Pause(START, ""))
-        and gate.closed(START) == "paused by the operator"
+        admission == Admission(START + 5000, 0, "full", crowded=1, pause=Pause(START, ""))
+        and admission.closed(START) == "paused by the operator"
     )
     operate(world, "resume")
-    gate = gates.get("kling")
-    assert gate.closed(START + 4999) == "room at the provider (full)" and gate.closed(START + 5000) == ""
+    admission = admissions.get("kling")
+    assert admission.closed(START + 4999) == "room at the provider (full)" and admission.closed(START + 5000) == ""
 
 
 def test_cap_and_switch_cost_a_post_no_round_trip(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

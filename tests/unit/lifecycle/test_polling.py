@@ -39,12 +39,12 @@ def test_a_wait_is_never_nothing_but_before_the_first_poll(age: float, p5: float
 
 @settings(deadline=None)
 @given(st.integers(-5, 10_000), st.floats(0.1, 100), st.floats(100, 1e5))
-def test_backoff_stays_in_its_bounds(tries: int, first: float, most: float) -> None:
-    assert first / 2 <= backoff(tries, first=first, most=most) <= most
+def test_backoff_stays_in_its_bounds(tries: int, first: float, maximum: float) -> None:
+    assert first / 2 <= backoff(tries, first=first, maximum=maximum) <= maximum
 
 
 def test_backoff_doubles_and_spreads() -> None:
-    waits = [[backoff(tries, first=2, most=60) for _ in range(200)] for tries in range(1, 7)]
+    waits = [[backoff(tries, first=2, maximum=60) for _ in range(200)] for tries in range(1, 7)]
     for tries, drawn in enumerate(waits, 1):
         full = min(60, 2**tries)
         assert full / 2 <= min(drawn) < full * 0.6

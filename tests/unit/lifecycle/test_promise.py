@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
-from kling_relay.dynamodb import LostRace
-from kling_relay.provider.outcomes import Found, NoRoom, Unknown, Unsure
+from kling_relay.dynamodb import ConflictError
+from kling_relay.provider.outcomes import Found, NotFound, Throttled, Unknown
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.counted_effects import Crash
@@ -200,7 +200,7 @@ class TestClaims:
         task = world.create()
         claimed = world.table.claim(task, attempt=task.attempt + 1, lease_until=1, updated_at=world.clock.now)
         world.table.move(claimed, Phase.UNCONFIRMED, unsure_since=1, updated_at=world.clock.now)
-        with pytest.raises(LostRace):
+        with pytest.raises(ConflictError):
             world.table.claim(task, attempt=task.attempt + 1, lease_until=1, updated_at=world.clock.now)
 
 
@@ -222,7 +222,7 @@ class TestStaleDecisions:
                 world.callback(world.task(task.id), {"task_id": "up-1", "task_status": "submitted"})
                 assert world.task(task.id).phase in (Phase.SUBMITTED, Phase.PROCESSING)
                 monkeypatch.setattr(world.provider, "query", query)
-            return Unknown() if len(asked) <= 2 else real(kind, reference)
+            return NotFound() if len(asked) <= 2 else real(kind, reference)
 
         monkeypatch.setattr(world.provider, "query", query)
         assert world.until_closed(task.id).phase is Phase.SUCCEEDED
@@ -283,10 +283,10 @@ class TestCallbacksInTheLease:
 class TestAccounts:
     def switched(self, world: World, **settings: Any) -> LedgerProvider:
         """The stack sends to another account from now on; the provider behind it."""
-        world.relay.settings = replace(world.relay.settings, **settings)
+        world.services.settings = replace(world.services.settings, **settings)
         other = LedgerProvider(SimpleNamespace(now_ms=lambda: world.clock.now), world.effects)
         other._numbers = itertools.count(1000)  # no two tasks of one host have the same id
-        world.relay.provider = other  # type: ignore[assignment]
+        world.services.provider = other  # type: ignore[assignment]
         return other
 
     @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ class TestAccounts:
         task = world.create()
         new = self.switched(world, provider="cometapi")
         world.run(300)
-        assert new.billed(task.id) == 1 and world.task(task.id).account == world.relay.account
+        assert new.billed(task.id) == 1 and world.task(task.id).account == world.services.account
 
     def test_a_row_without_an_account_belongs_to_the_stacks(self, world: World) -> None:
         """As c90a538 wrote it."""
@@ -345,10 +345,10 @@ class TestRefusals:
         assert [world.post({**BODY, "prompt": "the same"})[0] for _ in range(3)] == [403] * 3
         assert world.post({**BODY, "prompt": "another"})[0] == 403
         third = world.create({**BODY, "prompt": "and another"})
-        assert third.phase is Phase.ACCEPTED and world.relay.gates.get(world.relay.account).account_trouble
+        assert third.phase is Phase.ACCEPTED and world.services.admissions.get(world.services.account).account_trouble
         world.provider.submit_faults = []
         assert world.until_closed(third.id).phase is Phase.SUCCEEDED
-        assert world.relay.gates.get(world.relay.account).suspects == ""
+        assert world.services.admissions.get(world.services.account).suspects == ""
 
     def test_an_address_that_has_moved_is_the_operators_error_at_once(self, world: World) -> None:
         world.provider.submit_faults = ["moved"]
@@ -356,7 +356,7 @@ class TestRefusals:
             status, answer = world.post()
             assert (status, answer["code"]) == (500, 5000)
             assert "HTTP 308" in answer["message"] and "KlingBaseUrl" in answer["message"]
-        assert len(world.provider.posts) == 1 and world.relay.gates.get(world.relay.account).account_trouble
+        assert len(world.provider.posts) == 1 and world.services.admissions.get(world.services.account).account_trouble
         world.sweep()
         assert world.measured["AccountTrouble"] == 1
 
@@ -370,7 +370,7 @@ class TestRefusals:
     @pytest.mark.slow
     def test_ten_minutes_of_maintenance_lose_nothing(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         real, ends = world.provider._submit, world.clock.now + 600_000
-        down = NoRoom("HTTP 503, code 5001", maintenance=True)
+        down = Throttled("HTTP 503, code 5001", maintenance=True)
         monkeypatch.setattr(world.provider, "_submit", lambda body: down if world.clock.now < ends else real(body))
         tasks = []
         for _ in range(50):
@@ -444,7 +444,7 @@ class TestEvidence:
     def test_a_proved_look_up_allows_it_after_two_denials(self, world: World) -> None:
         assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
         task = lost(world, "dropped")
-        assert world.until_closed(task.id, most=900).phase is Phase.SUCCEEDED and world.provider.billed(task.id) == 1
+        assert world.until_closed(task.id, maximum=900).phase is Phase.SUCCEEDED and world.provider.billed(task.id) == 1
 
     def test_an_old_proof_is_asked_for_once_more(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         first = world.until_closed(world.create().id)
@@ -454,7 +454,7 @@ class TestEvidence:
         denies = [True]
 
         def query(kind: str, asked: str) -> Any:
-            return Unknown() if denies[0] and asked == first.id else real(kind, asked)
+            return NotFound() if denies[0] and asked == first.id else real(kind, asked)
 
         monkeypatch.setattr(world.provider, "query", query)
         world.run(1800)
@@ -490,7 +490,7 @@ class TestEvidence:
         def query(kind: str, asked: str) -> Any:
             answer = real(kind, asked)
             if len(asked) == 32 and isinstance(answer, Found):
-                return Found(replace(answer.snapshot, upstream_id="up-77", ids=()))
+                return Found(replace(answer.provider_task, upstream_id="up-77", ids=()))
             return answer
 
         monkeypatch.setattr(world.provider, "query", query)
@@ -506,7 +506,7 @@ def test_an_error_that_names_a_task_is_billed_once(world: World, monkeypatch: py
 
     def submit(body: dict[str, Any]) -> Any:
         outcome = real(body)
-        return Unsure("HTTP 429, code 1303, with the id of a task: full") if first and first.pop() else outcome
+        return Unknown("HTTP 429, code 1303, with the id of a task: full") if first and first.pop() else outcome
 
     monkeypatch.setattr(world.provider, "_submit", submit)
     task = world.create()

@@ -26,7 +26,7 @@ DONE = (200, '{"code":0,"message":"SUCCEED","request_id":""}')
 def store(world: World, text: str) -> list[int]:
     """Store the provider's secret; returns what grows by one with every read of it."""
     reads: list[int] = []
-    world.relay._provider_key = Cached(lambda: (reads.append(1), text)[1], now=lambda: world.clock.now / 1000)
+    world.services._provider_key = Cached(lambda: (reads.append(1), text)[1], now=lambda: world.clock.now / 1000)
     return reads
 
 
@@ -43,7 +43,7 @@ def signed(world: World, secret: str, body: bytes, *, late: float = 0) -> dict[s
 def ring(world: World, task: Task | str, body: str | bytes, headers: Any = None) -> tuple[int, str]:
     """A POST of `body` to the callback address; bytes come as the gateway encodes what is binary."""
     task_id = task if isinstance(task, str) else task.id
-    token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, task_id).rpartition("/")[2]
+    token = callback_tokens.callback_url(BASE_URL, world.services.keyring, task_id).rpartition("/")[2]
     event = {"pathParameters": {"task_id": task_id, "token": token}, "headers": headers, "body": body}
     if isinstance(body, bytes):
         event |= {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
@@ -89,7 +89,7 @@ def test_a_wrong_signature_is_the_constant_404_and_causes_nothing(
     row = world.row(f"task#{task.id}")
     capsys.readouterr()
     if wrong == "base64":
-        token = callback_tokens.callback_url(BASE_URL, world.relay.keyring, task.id).rpartition("/")[2]
+        token = callback_tokens.callback_url(BASE_URL, world.services.keyring, task.id).rpartition("/")[2]
         event = {"pathParameters": {"task_id": task.id, "token": token}, "headers": headers, "body": "a"}
         answer = world.call("kling_callback", {**event, "isBase64Encoded": True})
         assert (answer["statusCode"], answer["body"]) == NOT_FOUND
@@ -137,7 +137,7 @@ def test_required_and_none_stored_is_closed(cloud: Cloud) -> None:
 
 def test_a_rotated_secret_is_read_at_the_first_signature_that_does_not_fit(world: World) -> None:
     held = [holding(OTHER)]
-    world.relay._provider_key = Cached(lambda: held[0], now=lambda: world.clock.now / 1000)
+    world.services._provider_key = Cached(lambda: held[0], now=lambda: world.clock.now / 1000)
     task = rendered(world)
     assert ring(world, PROBE, "", signed(world, OTHER, b"")) == DONE
     held[0] = holding(SECRET)
@@ -158,7 +158,7 @@ def test_a_secret_that_cannot_be_read_is_no_error(world: World, capsys: pytest.C
     def away() -> str:
         raise ConnectionError("secrets manager is away")
 
-    world.relay._provider_key = Cached(away)
+    world.services._provider_key = Cached(away)
     task = rendered(world)
     assert ring(world, task, NOTICE, signed(world, SECRET, NOTICE.encode())) == DONE
     assert phase(world, task) is Phase.SUBMITTED, "not used: the poll finds out as well"
@@ -176,7 +176,7 @@ def test_the_probe_answers_and_does_nothing(world: World, body: Any, capsys: pyt
 
 def test_the_probes_path_comes_from_the_operators_function(world: World) -> None:
     path = world.call("operate_tasks", {"action": "probe_path"})["path"]
-    assert path == callback_tokens.callback_url("", world.relay.keyring, PROBE)
+    assert path == callback_tokens.callback_url("", world.services.keyring, PROBE)
     assert path.startswith("/hooks/kling/probe/"), "stands in consoles of providers"
     place = dict(zip(("task_id", "token"), path.split("/")[3:], strict=True))
     assert world.call("kling_callback", {"pathParameters": place, "body": "{}"})["statusCode"] == 200

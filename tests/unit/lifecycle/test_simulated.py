@@ -5,7 +5,7 @@ import time
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.step import Facts
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.tasks.task import Phase, Task
 
 from local.simulator import Simulator
@@ -20,14 +20,14 @@ BODY = {"image": b64((ROOT / "local" / "stack" / "sample.jpg").read_bytes()), "m
 @pytest.fixture(params=["kling", "cometapi"], autouse=True)
 def real(sim: Simulator, world: World, request: pytest.FixtureRequest) -> None:
     """The relay's own provider client and copier."""
-    world.relay.provider = made(sim.url, name=request.param)
+    world.services.provider = made(sim.url, name=request.param)
     world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
 
 
 def finished(world: World, sim: Simulator, task: Task) -> Task:
     while (task := world.task(task.id)).phase is not Phase.SUCCEEDED:
         world.clock.tick(31)
-        if advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next == "archive":
+        if advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000)).next == "archive":
             world.archive(task)
         time.sleep(0.1)
     return task

@@ -3,8 +3,8 @@
 import pytest
 from kling_relay.lifecycle import polling
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.step import Facts
-from kling_relay.provider.admission import Gate
+from kling_relay.lifecycle.step import AdvanceInput
+from kling_relay.provider.admission import Admission
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase, Task
@@ -24,7 +24,7 @@ def lost(world: World, fault: str = "dropped") -> Task:
 
 
 def go(world: World, task: Task, left_ms: int = 60_000) -> Task:
-    advance(world.relay, task.id, Facts(must_end_by=world.clock.now + left_ms))
+    advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + left_ms))
     return world.task(task.id)
 
 
@@ -38,7 +38,7 @@ def test_the_post_carries_our_reference_and_not_the_clients(world: World) -> Non
 
 
 def test_a_laptop_before_the_real_provider_names_no_address_that_it_cannot_reach(world: World) -> None:
-    world.relay._base_url = Cached(lambda: "http://127.0.0.1:8080")
+    world.services._base_url = Cached(lambda: "http://127.0.0.1:8080")
     world.create()
     (sent,) = world.provider.posts
     assert world.provider.profile.base_url.startswith("https://") and "callback_url" not in sent
@@ -220,7 +220,7 @@ def test_while_a_lease_runs_nobody_looks_and_after_it_nobody_posts(world: World)
     (task,) = world.tasks()
     assert task.phase is Phase.SUBMITTING and task.lease_until == START + 30_000
     world.clock.tick(29)
-    step = advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000))
+    step = advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000))
     assert (step.next, step.wait_seconds) == ("wait", 1) and world.provider.queries == []
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
 
@@ -254,7 +254,7 @@ def test_two_claimers_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     def meanwhile(refresh: bool) -> None:
         monkeypatch.setattr(world.provider, "prepare", real)
         (task,) = world.tasks()
-        inner.append(advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next)
+        inner.append(advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000)).next)
 
     monkeypatch.setattr(world.provider, "prepare", meanwhile)
     task = world.create()
@@ -288,15 +288,17 @@ def test_who_comes_new_joins_those_who_wait(world: World) -> None:
     world.sweep()
     world.states.run()
     assert {world.task(task.id).phase for task in (first, second)} == {Phase.SUBMITTED}
-    assert world.create().phase is Phase.SUBMITTED and world.relay.gates.get(world.relay.account).crowded == 0
+    assert (
+        world.create().phase is Phase.SUBMITTED and world.services.admissions.get(world.services.account).crowded == 0
+    )
 
 
 def test_no_room_makes_no_pause_longer(world: World) -> None:
     world.provider.submit_faults = ["no_room"] * 4
     world.create()
     for _ in range(3):
-        assert world.relay.gates.get(world.relay.account).failures == 0
-        assert world.relay.gates.get(world.relay.account).not_before - world.clock.now == 30_000
+        assert world.services.admissions.get(world.services.account).failures == 0
+        assert world.services.admissions.get(world.services.account).not_before - world.clock.now == 30_000
         world.clock.tick(60)
         assert world.sweep()["waiting"] == 1
         world.states.run()
@@ -331,7 +333,7 @@ def test_arrears_for_an_hour(world: World) -> None:
     world.provider.submit_faults.clear()
     for task in tasks:
         assert world.until_closed(task.id).phase is Phase.SUCCEEDED
-    assert world.relay.gates.get(world.relay.account).failures == 0
+    assert world.services.admissions.get(world.services.account).failures == 0
 
 
 def test_without_a_provider_key_tasks_wait(world: World) -> None:
@@ -351,9 +353,11 @@ def test_room_that_never_comes_ends_at_the_deadline(cloud: Cloud) -> None:
 
 
 def test_an_accepted_task_resets_the_gates_memory(world: World) -> None:
-    world.relay.gates.close(world.relay.account, Gate(failures=3), not_before=START - 1, reason="poor", cause="account")
+    world.services.admissions.close(
+        world.services.account, Admission(failures=3), not_before=START - 1, reason="poor", cause="account"
+    )
     world.create()
-    assert world.relay.gates.get(world.relay.account).failures == 0
+    assert world.services.admissions.get(world.services.account).failures == 0
 
 
 def test_trouble_again_and_again_pauses_longer(world: World) -> None:
@@ -363,10 +367,10 @@ def test_trouble_again_and_again_pauses_longer(world: World) -> None:
         if failures == 1:
             world.create()
         world.states.run()
-        gate = world.relay.gates.get(world.relay.account)
-        assert gate.failures == failures
-        pauses.append(gate.not_before - world.clock.now)
-        world.clock.now = gate.not_before
+        admission = world.services.admissions.get(world.services.account)
+        assert admission.failures == failures
+        pauses.append(admission.not_before - world.clock.now)
+        world.clock.now = admission.not_before
         world.sweep()
     for pause, longest in zip(pauses, [60_000, 120_000, 240_000, 480_000, 600_000, 600_000], strict=True):
         assert longest / 2 <= pause <= longest

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import queue, step_functions
-from kling_relay.provider.admission import Gate
+from kling_relay.provider.admission import Admission
 from kling_relay.tasks.task import Failure, Phase, Task
 from kling_relay.tasks.task_row import new_item
 
@@ -74,26 +74,26 @@ def test_a_healthy_task_is_left_alone(world: World) -> None:
     task = world.create()
     world.states.run()
     assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
-    assert queue.restart(world.relay, task.id) is False, "the index may be behind; the row decides"
-    assert queue.restart(world.relay, "none") is False
+    assert queue.restart(world.services, task.id) is False, "the index may be behind; the row decides"
+    assert queue.restart(world.services, "none") is False
 
 
 def test_two_sweeps_at_once_start_one_workflow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     task = world.create()
     world.clock.tick(3600)
     stale = world.task(task.id)
-    assert step_functions.replace(world.relay, stale)
-    assert not step_functions.replace(world.relay, stale)
+    assert step_functions.replace(world.services, stale)
+    assert not step_functions.replace(world.services, stale)
     assert [name for name in world.states.executions if "-r" in name] == [f"{task.id}-r1"]
 
 
 def test_in_turn() -> None:
     waiting = [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("b2", "b")]
-    assert queue.in_turn(waiting) == ["a1", "b1", "c1", "a2", "b2", "a3"]
-    assert queue.in_turn(waiting, "a") == ["b1", "c1", "a1", "b2", "a2", "a3"]
-    assert queue.in_turn(waiting, "b") == ["c1", "a1", "b1", "a2", "b2", "a3"]
-    assert queue.in_turn(waiting, "c") == queue.in_turn(waiting, "zoo") == queue.in_turn(waiting)
-    assert queue.in_turn([]) == []
+    assert queue.fair_order(waiting) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert queue.fair_order(waiting, "a") == ["b1", "c1", "a1", "b2", "a2", "a3"]
+    assert queue.fair_order(waiting, "b") == ["c1", "a1", "b1", "a2", "b2", "a3"]
+    assert queue.fair_order(waiting, "c") == queue.fair_order(waiting, "zoo") == queue.fair_order(waiting)
+    assert queue.fair_order([]) == []
 
 
 def test_who_sent_first_does_not_go_first_for_ever(world: World) -> None:
@@ -153,9 +153,9 @@ def test_a_task_that_somebody_else_started_costs_no_place(world: World, monkeypa
     tasks = waiting_tasks(world, "acme", "acme", "acme")
     world.clock.tick(60)
     stale = world.table.waiting(10)
-    assert queue.start_waiting(world.relay, 1) == 1
+    assert queue.start_waiting(world.services, 1) == 1
     monkeypatch.setattr(queue, "_candidates", lambda *_: stale)
-    assert queue.start_waiting(world.relay, 1) == 1
+    assert queue.start_waiting(world.services, 1) == 1
     assert set(world.states.executions) == {f"{task.id}-r1" for task in tasks[:2]}
 
 
@@ -172,7 +172,7 @@ def test_room_opens_no_gate_that_the_account_has_closed(world: World) -> None:
     running = world.create()
     world.provider.submit_faults = ["arrears"]
     waiting = world.create()
-    gate = world.relay.gates.get(world.relay.account)
+    admission = world.services.admissions.get(world.services.account)
     world.clock.tick(29)
     world.provider.end = "failed"
     world.provider.sold[0].seconds = 1
@@ -180,7 +180,7 @@ def test_room_opens_no_gate_that_the_account_has_closed(world: World) -> None:
     world.states.run()
     assert world.task(running.id).phase is not Phase.SUBMITTED
     assert (
-        replace(world.relay.gates.get(world.relay.account), calls_back=0) == gate
+        replace(world.services.admissions.get(world.services.account), calls_back=0) == admission
         and world.task(waiting.id).attempt == 1
     )
 
@@ -220,7 +220,9 @@ def test_tasks_past_their_deadline_go_even_without_room(cloud: Cloud) -> None:
     world = World(cloud, deadline_seconds=900)
     (task,) = waiting_tasks(world, "acme")
     world.clock.tick(901)
-    world.relay.gates.close(world.relay.account, Gate(), not_before=world.clock.now + 10**6, reason="full")
+    world.services.admissions.close(
+        world.services.account, Admission(), not_before=world.clock.now + 10**6, reason="full"
+    )
     assert world.sweep()["late"] == 1
     failed = world.task(task.id)
     assert (failed.phase, failed.failure) == (Phase.FAILED, Failure.EXPIRED)
@@ -272,7 +274,7 @@ def test_a_late_task_that_somebody_else_moves_or_that_is_in_trouble_stops_nobody
 
     def move(task: Task, *given: Any, **changes: Any) -> Task:
         if task.id == late[1]:
-            raise LostRace
+            raise ConflictError
         if task.id == late[2]:
             raise client_error("ThrottlingException")
         return real(task, *given, **changes)
@@ -347,7 +349,7 @@ def test_turns_go_by_age_as_long_as_the_index_is_not_there(
     assert {world.task(task.id).phase for task in tasks} == {Phase.SUBMITTED}
     code = "ThrottlingException"
     with pytest.raises(ClientError, match="Throttling"):
-        queue.start_waiting(world.relay, 1)
+        queue.start_waiting(world.services, 1)
 
 
 @pytest.mark.parametrize("code", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
@@ -360,17 +362,17 @@ def test_nobody_to_wake_is_no_error(world: World, code: str, monkeypatch: pytest
     monkeypatch.setattr(world.states, "send_task_success", gone)
     from kling_relay.lifecycle.step import Step
 
-    step_functions.wake(world.relay, Step(world.task(task.id), "archive"))
-    monkeypatch.setattr(world.states, "send_task_success", lambda **_: (_ for _ in ()).throw(client_error("Throttled")))
-    with pytest.raises(Exception, match="Throttled"):
-        step_functions.wake(world.relay, Step(world.task(task.id), "archive"))
+    step_functions.wake(world.services, Step(world.task(task.id), "archive"))
+    monkeypatch.setattr(world.states, "send_task_success", lambda **_: (_ for _ in ()).throw(client_error("NoRoom")))
+    with pytest.raises(Exception, match="NoRoom"):
+        step_functions.wake(world.services, Step(world.task(task.id), "archive"))
 
 
 def test_a_workflow_that_exists_is_no_error(world: World) -> None:
     from kling_relay.lifecycle.step import Step
 
     task = world.create()
-    step_functions.start(world.relay, Step(task, "wait"))
+    step_functions.start(world.services, Step(task, "wait"))
     world.states.fail_starts = 1
     with pytest.raises(Exception, match="Throttling"):
-        step_functions.start(world.relay, Step(task, "wait"))
+        step_functions.start(world.services, Step(task, "wait"))

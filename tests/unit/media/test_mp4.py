@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kling_relay.media.mp4 import BadVideo, BoxWalk
+from kling_relay.media.mp4 import BoxWalk, InvalidVideoError
 
 from tests.support.loopback_servers import box, edges, mp4
 
@@ -53,23 +53,23 @@ def test_shapes_that_renderers_write(name: str, piece: int) -> None:
 def test_zeros_after_the_last_box_are_padding(zeros: int, piece: int) -> None:
     walk(VIDEO + bytes(zeros), piece=piece)
     for unfinished in (FTYP + MOOV, FTYP + box(b"mdat", b"x")):
-        with pytest.raises(BadVideo):
+        with pytest.raises(InvalidVideoError):
             walk(unfinished + bytes(zeros + 1), piece=piece)
     for junk in (b"x", bytes(zeros) + b"x", bytes(zeros) + box(b"free", b"x")):
-        with pytest.raises(BadVideo):
+        with pytest.raises(InvalidVideoError):
             walk(VIDEO + bytes(zeros) + junk, piece=piece)
 
 
 @pytest.mark.parametrize("length_is_right", [True, False])
 def test_no_beginning_of_a_file_passes(length_is_right: bool) -> None:
     for cut in range(len(VIDEO)):
-        with pytest.raises(BadVideo):
+        with pytest.raises(InvalidVideoError):
             walk(VIDEO[:cut], length=cut if length_is_right else len(VIDEO), piece=64)
 
 
 def test_a_cut_at_a_box_edge_is_called_truncated() -> None:
     for cut in edges(VIDEO)[1:-1]:
-        with pytest.raises(BadVideo, match="truncated"):
+        with pytest.raises(InvalidVideoError, match="truncated"):
             walk(VIDEO[:cut])
 
 
@@ -105,7 +105,7 @@ def test_a_cut_at_a_box_edge_is_called_truncated() -> None:
     ],
 )
 def test_other_files_are_not_a_video(data: bytes) -> None:
-    with pytest.raises(BadVideo, match="not_a_video"):
+    with pytest.raises(InvalidVideoError, match="not_a_video"):
         walk(data)
 
 
@@ -121,23 +121,23 @@ def test_other_files_are_not_a_video(data: bytes) -> None:
     ],
 )
 def test_files_whose_boxes_do_not_add_up_are_truncated(data: bytes) -> None:
-    with pytest.raises(BadVideo, match="truncated"):
+    with pytest.raises(InvalidVideoError, match="truncated"):
         walk(data)
 
 
 def test_an_error_page_fails_on_its_first_bytes() -> None:
-    with pytest.raises(BadVideo, match="not_a_video"):
+    with pytest.raises(InvalidVideoError, match="not_a_video"):
         BoxWalk(1 << 40).feed(b"<html><h")
 
 
 def test_more_bytes_than_announced_fail() -> None:
-    with pytest.raises(BadVideo, match="not_a_video"):
+    with pytest.raises(InvalidVideoError, match="not_a_video"):
         walk(VIDEO + b"x", length=len(VIDEO))
 
 
 def test_a_box_to_the_end_proves_nothing_without_a_known_end() -> None:
     data = FTYP + MOOV + box(b"mdat", b"pictures", to_end=True)
-    with pytest.raises(BadVideo, match="truncated"):
+    with pytest.raises(InvalidVideoError, match="truncated"):
         walk(data, open_end=False)
 
 
@@ -158,7 +158,7 @@ def test_an_index_or_pictures_that_hold_nothing_are_missing(index: bytes, pictur
     if index is MOOV and pictures == box(b"mdat", b"x"):
         walk(FTYP + index + pictures, piece=piece)
         return
-    with pytest.raises(BadVideo, match="truncated"):
+    with pytest.raises(InvalidVideoError, match="truncated"):
         walk(FTYP + index + pictures, piece=piece)
 
 
@@ -228,7 +228,7 @@ def test_any_boxes_in_any_pieces(parts: list[tuple[bytes, bytes, bool]], piece: 
     if {b"moov", b"mdat"} <= {kind for kind, payload, _ in parts if payload}:
         walk(video, piece=piece)
     else:
-        with pytest.raises(BadVideo, match="truncated"):
+        with pytest.raises(InvalidVideoError, match="truncated"):
             walk(video, piece=piece)
 
 
@@ -236,5 +236,5 @@ def test_any_boxes_in_any_pieces(parts: list[tuple[bytes, bytes, bool]], piece: 
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_arbitrary_bytes_never_pass_and_never_crash(junk: bytes, piece: int) -> None:
     for data in (junk, FTYP + junk):
-        with pytest.raises(BadVideo):
+        with pytest.raises(InvalidVideoError):
             walk(data, piece=piece)

@@ -59,7 +59,7 @@ def finished(world: World, **more: Any) -> Task:
 
 
 def secret(world: World, tenant: str = "acme") -> str:
-    answer: str = actions.signing_secret(world.relay, {"tenant": tenant})["secret"]
+    answer: str = actions.signing_secret(world.services, {"tenant": tenant})["secret"]
     return answer
 
 
@@ -127,7 +127,7 @@ def _time(ms: int) -> Any:
 
 def test_a_changed_secret_signs_beside_the_old_one_for_a_week(world: World, receiver: Receiver) -> None:
     old = secret(world)
-    new = actions.signing_secret(world.relay, {"tenant": "acme", "change": True})["secret"]
+    new = actions.signing_secret(world.services, {"tenant": "acme", "change": True})["secret"]
     assert new != old and new.startswith("whsec_")
     finished(world)
     at, headers, body = receiver.got[0]
@@ -180,7 +180,7 @@ def test_whatever_is_no_success_comes_again(world: World, receiver: Receiver, an
     task = world.create({**BODY, "callback_url": HOOK})
     world.tell()
     (notice,) = world.task(task.id).notices
-    asked = min(answer[1], notification.MOST_RETRY_AFTER) if isinstance(answer, tuple) else 0
+    asked = min(answer[1], notification.MAX_RETRY_AFTER) if isinstance(answer, tuple) else 0
     assert (notice.webhook, notice.tries) == ("due", 1)
     assert notice.next_at - world.clock.now >= max(4, asked) * 1000
     assert notice.answer == str(answer[0] if isinstance(answer, tuple) else answer)
@@ -202,7 +202,7 @@ def test_a_bus_that_refuses_keeps_no_webhook_back(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure"}]}
-    monkeypatch.setattr(world.relay.events, "put_events", lambda **_: refused)
+    monkeypatch.setattr(world.services.events, "put_events", lambda **_: refused)
     task = finished(world)
     assert len(receiver.got) == 3 and all(one.event for one in task.notices)
     monkeypatch.undo()
@@ -236,7 +236,7 @@ def test_slow_receivers_of_one_tenant_take_three_functions_and_no_webhook_of_ano
 ) -> None:
     """24 tarpits. Whatever notify_client is invoked for while a webhook is under way runs at the same time."""
     under_way: list[str] = []
-    most, told = list[int](), list[str]()
+    maximum, told = list[int](), list[str]()
     slow = True
 
     def post(url: str, body: bytes, headers: dict[str, str], **_: Any) -> Receipt:
@@ -244,7 +244,7 @@ def test_slow_receivers_of_one_tenant_take_three_functions_and_no_webhook_of_ano
             told.append(json.loads(body)["task_id"])
             return Receipt(204, None)
         under_way.append(url)
-        most.append(len(under_way))
+        maximum.append(len(under_way))
         while world.handed_over:
             world.call("notify_client", {"task_id": world.handed_over.pop(0)}, left_ms=90_000)
         under_way.remove(url)
@@ -257,14 +257,14 @@ def test_slow_receivers_of_one_tenant_take_three_functions_and_no_webhook_of_ano
     other = world.create({**BODY, "callback_url": HOOK}, tenant="acme")
     assert len(world.handed_over) == 25
     world.tell()
-    assert max(most) == len(most) == 3, "three are tried, and the others end at once"
+    assert max(maximum) == len(maximum) == 3, "three are tried, and the others end at once"
     assert told == [other.id], "although three are under way"
     firsts = [world.task(task.id).notices[0] for task in tasks]
     assert sorted(one.tries for one in firsts) == [0] * 21 + [1] * 3
     assert all(one.webhook == "due" and one.next_at > world.clock.now for one in firsts)
     slow = False
     world.run(3 * 3600)
-    assert max(most) == 3
+    assert max(maximum) == 3
     firsts = [world.task(task.id).notices[0] for task in tasks]
     assert all(one.webhook == "delivered" and one.tries in (1, 2) for one in firsts), "nothing is lost"
 
@@ -277,7 +277,7 @@ def test_a_webhook_that_cannot_be_noted_gives_its_permit_back(
     world.tell()
     monkeypatch.setattr(fetch, "post", receiver)
     for _ in range(3):
-        assert world.relay.permits.take("webhooks#acme", 3, world.clock.now, world.clock.now + 1) is not None
+        assert world.services.permits.take("webhooks#acme", 3, world.clock.now, world.clock.now + 1) is not None
     assert world.task(task.id).notices[0].tries == 1
 
 

@@ -95,7 +95,7 @@ def test_delete_leaves_the_dropped_file_and_a_result_without_a_video(world: Worl
     queue.put(dropped)
     queue.run()
     task = world.until_closed(task_of(world, dropped).id)
-    results_module.write(world.relay, task)
+    results_module.write(world.services, task)
     status, _ = world.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=world.key("inbox"))
     assert status == 200
     told = result(world, "inbox/a.jpg")
@@ -114,7 +114,7 @@ def test_results_never_go_back(world: World, queue: Queue) -> None:
     early = task_of(world, dropped)
     late = world.until_closed(early.id)
     for task in (late, early, late):
-        results_module.write(world.relay, task)
+        results_module.write(world.services, task)
         assert result(world, "inbox/a.jpg")["task_status"] == "succeed"
 
 

@@ -19,8 +19,8 @@ def listed(world: World) -> list[tuple[Any, ...]]:
 
 def test_each_account_with_its_open_tasks(cloud: Cloud) -> None:
     world = World(cloud, profile={"ask_by_reference": False}, on_unconfirmed="park")
-    first = world.relay.account
-    world.relay._provider_key = Cached(lambda: json.dumps({first: "sk-one"}))
+    first = world.services.account
+    world.services._provider_key = Cached(lambda: json.dumps({first: "sk-one"}))
     assert listed(world) == [(first, True, True, 0, 0, 0)]
     world.create()
     world.provider.submit_faults = ["dropped"]
@@ -31,11 +31,11 @@ def test_each_account_with_its_open_tasks(cloud: Cloud) -> None:
     world.run(600)
     assert world.task(doubtful.id).parked_at is not None
     assert listed(world) == [(first, True, True, 1, 1, 1)]
-    world.relay.settings = replace(world.relay.settings, provider_account="2")
-    second = world.relay.account
+    world.services.settings = replace(world.services.settings, provider_account="2")
+    second = world.services.account
     assert listed(world) == [(first, False, True, 1, 1, 1), (second, True, False, 0, 0, 0)]
 
 
 def test_a_key_that_names_no_account_is_everybodys(world: World) -> None:
-    world.relay._provider_key = Cached(lambda: "sk-one")
-    assert listed(world) == [(world.relay.account, True, True, 0, 0, 0)]
+    world.services._provider_key = Cached(lambda: "sk-one")
+    assert listed(world) == [(world.services.account, True, True, 0, 0, 0)]

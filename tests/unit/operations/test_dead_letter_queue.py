@@ -21,18 +21,18 @@ def posted(cloud: Cloud) -> World:
 
 
 def in_queue(world: World, url: str) -> list[str]:
-    found = world.relay.queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    found = world.services.queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
     return [one["Body"] for one in found.get("Messages", [])]
 
 
 def test_dead_letters_are_shown_and_stay_where_they_are_until_they_are_redriven(posted: World) -> None:
-    dead, inbox = posted.relay.settings.intake_dead_letters_url, posted.relay.settings.intake_queue_url
+    dead, inbox = posted.services.settings.intake_dead_letters_url, posted.services.settings.intake_queue_url
     assert "empty" in drawn(posted, "dead_letters").text and payloads(drawn(posted, "dead_letters"), OPERATE) == []
     event = {"detail": {"bucket": {"name": "inputs"}, "object": {"key": "inbox/<b>cat</b>.png", "version-id": "v"}}}
     line = {"source": {"bucket": "inputs", "key": "inbox/list.tasks.jsonl", "version": "v", "line": 7}, "at": [0, 9]}
     bodies = [json.dumps(event), json.dumps(line), "no JSON", "[]", '"text"']
     for body in bodies:
-        posted.relay.queues.send_message(QueueUrl=dead, MessageBody=body)
+        posted.services.queues.send_message(QueueUrl=dead, MessageBody=body)
     widget = drawn(posted, "dead_letters")
     assert "5 messages" in widget.text and "inbox/<b>cat</b>.png" in widget.text
     assert "inbox/list.tasks.jsonl, line 7" in widget.text and "no JSON" in widget.text
@@ -76,15 +76,15 @@ class Queue:
 
 
 def test_a_redrive_that_dies_loses_nothing(world: World) -> None:
-    world.relay.queues = Queue(deaths=1)
+    world.services.queues = Queue(deaths=1)
     with pytest.raises(ConnectionError):
         operate(world, "redrive", queue="IntakeDeadLetters")
     assert operate(world, "redrive", queue="IntakeDeadLetters") == {"queue": "IntakeDeadLetters", "moved": 3, "left": 0}
-    assert world.relay.queues.sent == ["a", "a", "b", "c"]
+    assert world.services.queues.sent == ["a", "a", "b", "c"]
 
 
 def test_a_redrive_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.relay.queues = Queue(endless=True)
+    world.services.queues = Queue(endless=True)
     monkeypatch.setattr(dead_letter_queue, "_MOST", 20)
     assert operate(world, "redrive", queue="IntakeDeadLetters") == {
         "queue": "IntakeDeadLetters",

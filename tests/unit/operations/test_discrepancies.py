@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from kling_relay.operations.discrepancies import (
+    FindingType,
     Row,
-    What,
     alone,
     answered,
     compare,
@@ -18,7 +18,7 @@ from kling_relay.operations.discrepancies import (
     unowned,
     urgency,
 )
-from kling_relay.provider.responses import Snapshot, Status
+from kling_relay.provider.responses import ProviderTask, Status
 from kling_relay.tasks.task import CLOSED, Phase, Task
 
 NOW, SETTLE, DAY = 1_790_000_000_000, 120_000, 86_400_000
@@ -45,7 +45,7 @@ rows = st.builds(
 )
 references = st.sampled_from([None, ID, OTHER, "order-1"])
 snaps = st.builds(
-    Snapshot,
+    ProviderTask,
     upstream_id=st.sampled_from(["a", "b"]),
     status=st.sampled_from(STATUSES),
     reference=references,
@@ -69,11 +69,11 @@ def test_a_row_has_the_names_and_no_more_of_a_task() -> None:
 @pytest.mark.parametrize("phase", Phase)
 def test_ends_that_contradict(phase: Phase, status: Status | None) -> None:
     wrong: dict[Any, Any] = {
-        (Phase.FAILED, "succeed"): [What.NOT_KEPT],
-        (Phase.EXPIRED, "succeed"): [What.NOT_KEPT],
-        (Phase.SUCCEEDED, "failed"): [What.END_DIFFERS],
+        (Phase.FAILED, "succeed"): [FindingType.NOT_KEPT],
+        (Phase.EXPIRED, "succeed"): [FindingType.NOT_KEPT],
+        (Phase.SUCCEEDED, "failed"): [FindingType.END_DIFFERS],
     }
-    assert compare(row(phase), Snapshot("a", status)) == wrong.get((phase, status), [])
+    assert compare(row(phase), ProviderTask("a", status)) == wrong.get((phase, status), [])
 
 
 @pytest.mark.parametrize(
@@ -81,31 +81,31 @@ def test_ends_that_contradict(phase: Phase, status: Status | None) -> None:
     [("1.5", "1.50", True), ("1.5", "1", False), (None, "1", True), ("1", None, True), ("free", "1", False)],
 )
 def test_amounts(ours: str | None, theirs: str | None, same: bool) -> None:
-    found = compare(row(Phase.SUCCEEDED, units=ours), Snapshot("a", "succeed", units=theirs))
-    assert found == ([] if same else [What.UNITS_DIFFER])
+    found = compare(row(Phase.SUCCEEDED, units=ours), ProviderTask("a", "succeed", units=theirs))
+    assert found == ([] if same else [FindingType.UNITS_DIFFER])
 
 
 @given(rows, snaps)
-def test_what_is_on_its_way_or_deleted_contradicts_nothing(one: Row, snap: Snapshot) -> None:
-    found = compare(one, snap)
+def test_what_is_on_its_way_or_deleted_contradicts_nothing(one: Row, provider_task: ProviderTask) -> None:
+    found = compare(one, provider_task)
     if one.phase not in CLOSED or one.deleted_at is not None:
-        assert found in ([], [What.WRONG_TASK])
-    assert (What.WRONG_TASK in found) == (snap.reference not in (None, ID))
+        assert found in ([], [FindingType.WRONG_TASK])
+    assert (FindingType.WRONG_TASK in found) == (provider_task.reference not in (None, ID))
 
 
 @given(rows, snaps)
-def test_equal_ends_and_equal_amounts_are_sound(one: Row, snap: Snapshot) -> None:
+def test_equal_ends_and_equal_amounts_are_sound(one: Row, provider_task: ProviderTask) -> None:
     status: Any = {Phase.SUCCEEDED: "succeed", Phase.FAILED: "failed", Phase.EXPIRED: "failed"}.get(one.phase)
-    agreed = dataclasses.replace(snap, status=status, units=one.units, reference=ID)
+    agreed = dataclasses.replace(provider_task, status=status, units=one.units, reference=ID)
     assert compare(one, agreed) == []
 
 
 @given(rows, snaps)
-def test_no_row_in_flight_is_named(one: Row, snap: Snapshot) -> None:
+def test_no_row_in_flight_is_named(one: Row, provider_task: ProviderTask) -> None:
     assume(in_flight(one, NOW, SETTLE))
     assert alone(one, NOW, SETTLE) == [] and question(one, NOW, SETTLE) is None
     if one.upstream_id is None:
-        assert unowned(one, snap, NOW, SETTLE) == []
+        assert unowned(one, provider_task, NOW, SETTLE) == []
 
 
 @given(rows)
@@ -116,25 +116,25 @@ def test_nothing_younger_than_the_settle_window_is_out_of_flight(one: Row) -> No
 
 
 @given(rows, snaps)
-def test_a_task_without_an_owner_is_always_named_but_in_flight(one: Row, snap: Snapshot) -> None:
-    assert unowned(None, snap, NOW, SETTLE) == [What.NO_ROW]
+def test_a_task_without_an_owner_is_always_named_but_in_flight(one: Row, provider_task: ProviderTask) -> None:
+    assert unowned(None, provider_task, NOW, SETTLE) == [FindingType.NO_ROW]
     if one.upstream_id is not None:
-        assert unowned(one, snap, NOW, SETTLE) == [What.BILLED_TWICE]
+        assert unowned(one, provider_task, NOW, SETTLE) == [FindingType.BILLED_TWICE]
     elif not in_flight(one, NOW, SETTLE):
-        expected = What.UNCONFIRMED if one.phase in BEGUN else What.NOT_ADOPTED
-        assert unowned(one, snap, NOW, SETTLE) == [expected]
+        expected = FindingType.UNCONFIRMED if one.phase in BEGUN else FindingType.NOT_ADOPTED
+        assert unowned(one, provider_task, NOW, SETTLE) == [expected]
 
 
 @given(rows)
 def test_a_parked_row_is_always_named(one: Row) -> None:
     parked = one.upstream_id is None and one.phase in BEGUN and not in_flight(one, NOW, SETTLE)
-    assert alone(one, NOW, SETTLE) == ([What.UNCONFIRMED] if parked else [])
+    assert alone(one, NOW, SETTLE) == ([FindingType.UNCONFIRMED] if parked else [])
 
 
 @given(rows, st.none() | snaps, st.none() | st.sampled_from([ID, OTHER]))
-def test_answers(one: Row, answer: Snapshot | None, owner: str | None) -> None:
+def test_answers(one: Row, answer: ProviderTask | None, owner: str | None) -> None:
     denied = answered(one, None, True, None, NOW)
-    assert denied in ([], [What.DENIED])
+    assert denied in ([], [FindingType.DENIED])
     if denied:
         assert one.upstream_id is not None and one.deleted_at is None and one.created_at > NOW - 29 * DAY
     found = answered(one, answer, False, owner, NOW)
@@ -143,14 +143,18 @@ def test_answers(one: Row, answer: Snapshot | None, owner: str | None) -> None:
     elif one.upstream_id is not None:
         assert found == (compare(one, answer) if answer is not None else []), "no answer proves nothing"
     elif answer is not None and answer.reference in (None, ID) and owner != OTHER:
-        assert found == [What.NOT_ADOPTED]
+        assert found == [FindingType.NOT_ADOPTED]
     else:
-        assert found == ([What.UNCONFIRMED] if one.phase is Phase.FAILED else [])
+        assert found == ([FindingType.UNCONFIRMED] if one.phase is Phase.FAILED else [])
 
 
 def test_what_is_found_by_our_reference_but_owned_by_another_is_not_ours() -> None:
-    doubted, found = row(Phase.FAILED, upstream_id=None, unsure_since=1), Snapshot("b", "succeed")
-    for owner, what in ((None, What.NOT_ADOPTED), (ID, What.NOT_ADOPTED), (OTHER, What.UNCONFIRMED)):
+    doubted, found = row(Phase.FAILED, upstream_id=None, unsure_since=1), ProviderTask("b", "succeed")
+    for owner, what in (
+        (None, FindingType.NOT_ADOPTED),
+        (ID, FindingType.NOT_ADOPTED),
+        (OTHER, FindingType.UNCONFIRMED),
+    ):
         assert answered(doubted, found, False, owner, NOW) == [what]
 
 
@@ -172,9 +176,9 @@ def test_the_riskiest_are_asked_first_and_then_the_newest() -> None:
     assert sorted(asked[::-1], key=urgency, reverse=True) == asked
 
 
-@given(st.sampled_from(What), st.none() | rows, snaps, st.text())
-def test_names_are_fit_for_a_log(what: What, one: Row | None, snap: Snapshot, text: str) -> None:
-    strange = dataclasses.replace(snap, upstream_id=text, reference=text)
+@given(st.sampled_from(FindingType), st.none() | rows, snaps, st.text())
+def test_names_are_fit_for_a_log(what: FindingType, one: Row | None, provider_task: ProviderTask, text: str) -> None:
+    strange = dataclasses.replace(provider_task, upstream_id=text, reference=text)
     named = finding(what, one, strange, "image2video")
     for shown in (named.task_id, named.upstream_id):
         assert len(shown) <= 64 and (shown.isprintable() or shown == "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from kling_relay.operations import reconcile
-from kling_relay.operations.discrepancies import What
+from kling_relay.operations.discrepancies import FindingType
 from kling_relay.provider.client import Provider
 from kling_relay.provider.profiles import profile
 from kling_relay.tasks.task import Phase
@@ -27,7 +27,7 @@ def planted(
     name, dialect = who  # fmt: skip
     # What was planted lies about two minutes of settling; every profile has a host.
     world = World(cloud, provider=name, kling_base_url=sim.url, settle_seconds=120)
-    world.relay.provider = Provider(profile(name, sim.url), lambda refresh: SIMULATOR_KEY)  # type: ignore[assignment]
+    world.services.provider = Provider(profile(name, sim.url), lambda refresh: SIMULATOR_KEY)  # type: ignore[assignment]
     monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
     if dialect != "official":
         sim.account.set(kling_path=dialect)
@@ -79,7 +79,7 @@ def test_a_window_leaves_the_rest_out(listed: Garden) -> None:
     listed.broken(45)
     listed.open_for_business()
     whole, since = reported(listed), listed.world.clock.now - 10 * DAY
-    assert whole["counts"] == dict.fromkeys(What, 5)
+    assert whole["counts"] == dict.fromkeys(FindingType, 5)
     expected = [one for one in whole["findings"] if one["created_at"] >= since]
     assert 10 < len(expected) < 45
     assert reported(listed, days=10)["findings"] == expected
@@ -103,7 +103,11 @@ def test_without_a_list_what_questions_can_find(unlisted: Garden) -> None:
     unlisted.sound(280)
     unlisted.broken(100)
     unlisted.open_for_business()
-    unseen = {What.NO_ROW, What.BILLED_TWICE, What.UNITS_DIFFER}  # CometAPI's answers state no units
+    unseen = {
+        FindingType.NO_ROW,
+        FindingType.BILLED_TWICE,
+        FindingType.UNITS_DIFFER,
+    }  # CometAPI's answers state no units
     expected = {one for one in unlisted.expected if one[0] not in unseen}
     report = reported(unlisted)
     assert named(report) == expected and len(expected) == 66
@@ -126,7 +130,7 @@ def test_a_provider_that_cannot_be_asked_by_reference(
 def test_with_many_rows_the_newest_and_the_riskiest_are_asked(
     unlisted: Garden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "_MOST_QUESTIONS", 10)
+    monkeypatch.setattr(reconcile, "_MAX_QUESTIONS", 10)
     now = unlisted.world.clock.now
     for age in range(1, 30):
         unlisted.theirs(
@@ -179,7 +183,7 @@ def test_a_row_that_moved_on_meanwhile_is_sound(listed: Garden, monkeypatch: pyt
     task = listed.row(Phase.EXPIRED, upstream_id=listed.number())
     listed.theirs(task, "succeed")
     listed.open_for_business()
-    real = listed.world.relay.provider.query
+    real = listed.world.services.provider.query
 
     def query(kind: str, upstream_id: str) -> Any:
         answer = real(kind, upstream_id)
@@ -191,7 +195,7 @@ def test_a_row_that_moved_on_meanwhile_is_sound(listed: Garden, monkeypatch: pyt
         )
         return answer
 
-    monkeypatch.setattr(listed.world.relay.provider, "query", query)
+    monkeypatch.setattr(listed.world.services.provider, "query", query)
     listed.sim.faults.set(query_5xx={"value": 503, "times": 8})
     report = reported(listed)
     assert report["checked"]["asked"] == 1 and report["findings"] == []
@@ -220,7 +224,7 @@ def test_it_writes_nothing(listed: Garden) -> None:
 def test_what_is_logged(listed: Garden, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     listed.broken(30)
     listed.open_for_business()
-    monkeypatch.setattr(reconcile, "_MOST_LOGGED", 10)
+    monkeypatch.setattr(reconcile, "_MAX_LOGGED", 10)
     report = reported(listed)
     lines = [line.__dict__ for line in caplog.records]
     findings = [line for line in lines if line["message"] == "reconcile_finding"]
@@ -233,7 +237,7 @@ def test_what_is_logged(listed: Garden, caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_more_than_can_be_named_is_counted(listed: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "_MOST_NAMED", 7)
+    monkeypatch.setattr(reconcile, "_MAX_NAMED", 7)
     listed.broken(20)
     listed.open_for_business()
     report = reported(listed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from kling_relay.kinds.fields import KINDS
-from kling_relay.operations.discrepancies import What
+from kling_relay.operations.discrepancies import FindingType
 from kling_relay.provider.client import Provider
 from kling_relay.provider.profiles import profile
 from kling_relay.tasks.task import Phase, new_task_id
@@ -141,7 +141,7 @@ def test_without_a_usable_key_our_side_is_still_told(garden: Garden, key: str) -
     tasks = known(garden, 2)
     parked = garden.row(Phase.UNCONFIRMED, unsure_since=tasks[0].created_at)
     with before(garden, lambda *_: EMPTY) as script:
-        garden.world.relay.provider._key = lambda refresh: key
+        garden.world.services.provider._key = lambda refresh: key
         made = report(garden)
     assert script.pages == [] and made["unchecked"] == {"not_asked": 2}
     assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("unconfirmed", parked.id)]
@@ -160,7 +160,7 @@ def test_a_rotated_key_is_fetched_in_the_middle(garden: Garden) -> None:
                 respond(connection, b'{"code":1002,"message":"api key not found"}', status=401)
 
     with serve(Picky(lambda *_: EMPTY, lambda _: NOT_FOUND)) as port:
-        garden.world.relay.provider = Provider(profile("kling", f"http://127.0.0.1:{port}"), keys)
+        garden.world.services.provider = Provider(profile("kling", f"http://127.0.0.1:{port}"), keys)
         assert report(garden)["sound"] and keys.refreshes == 1
 
 
@@ -206,4 +206,4 @@ def test_rows_that_are_none_stop_nobody(garden: Garden) -> None:
     with before(garden, lists):
         made = report(garden)
     assert made["unchecked"] == {"unreadable_rows": 4}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [(What.UNCONFIRMED, parked.id)]
+    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [(FindingType.UNCONFIRMED, parked.id)]

@@ -34,7 +34,7 @@ def test_pages_that_repeat_for_ever(garden: Garden, size: int) -> None:
 
 
 def test_pages_that_never_end(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "_MOST_PAGES", 30)
+    monkeypatch.setattr(reconcile, "_MAX_PAGES", 30)
     now = garden.world.clock.now
 
     def lists(kind: str, page: int) -> Answer:
@@ -124,7 +124,7 @@ def test_out_of_time_says_where(garden: Garden, monkeypatch: pytest.MonkeyPatch)
 
 def test_out_of_time_among_our_rows(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
     known(garden, 3)
-    real = reconcile.Books.born_since
+    real = reconcile.TaskRows.created_since
 
     def slow(*args: Any) -> Iterator[list[str]]:
         for ids in real(*args):
@@ -132,7 +132,7 @@ def test_out_of_time_among_our_rows(garden: Garden, monkeypatch: pytest.MonkeyPa
                 yield [one]
                 garden.world.clock.tick(reconcile.SECONDS / 2)
 
-    monkeypatch.setattr(reconcile.Books, "born_since", slow)
+    monkeypatch.setattr(reconcile.TaskRows, "created_since", slow)
     with before(garden, lambda *_: EMPTY):
         made = report(garden)
     assert made["trouble"][0] == "our rows: out of time after 2 of them"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kling_relay.operations import safe_html, widget_parts
 from kling_relay.operations.failure_advice import ADVICE, Kind, kind_of
 from kling_relay.operations.safe_html import Html, payload, style_sheet, tag, together
-from kling_relay.operations.widget_parts import Asked
+from kling_relay.operations.widget_parts import WidgetRequest
 from kling_relay.operations.widget_task import moments, story
 from kling_relay.tasks import notification
 from kling_relay.tasks.task import Failure, Phase, Task
@@ -48,9 +48,9 @@ odd = st.recursive(
 )
 
 
-def asked(**given: Any) -> Asked:
+def asked(**given: Any) -> WidgetRequest:
     known = {"show": "task", "now": NOW, "since": 0, "until": NOW, "here": HERE, "operate": OPERATE}
-    return Asked(**{**known, **given})
+    return WidgetRequest(**{**known, **given})
 
 
 def task(**fields: Any) -> Task:
@@ -103,30 +103,30 @@ def test_nothing_of_a_row_gets_out_of_its_place(text: str, phase: str) -> None:
 
 @given(odd)
 def test_no_event_is_too_odd(event: Any) -> None:
-    view = Asked.read(
+    view = WidgetRequest.read(
         {"widgetContext": event, **(event if isinstance(event, dict) else {})}, now=NOW, here=HERE, operate=""
     )
     assert 0 <= view.since < view.until
-    assert 1 <= view.number("limit", default=20, most=50) <= 50
+    assert 1 <= view.number("limit", default=20, maximum=50) <= 50
     looked_at(widget_parts.page(view, view.text("task"), view.show))
 
 
 def test_what_was_clicked_goes_before_what_was_typed_and_that_before_the_widgets_own() -> None:
     context = {"params": {"task": "own", "tenant": "own"}, "forms": {"all": {"task": " typed ", "tenant": " "}}}
-    view = Asked.read({"widgetContext": context}, now=NOW, here=HERE, operate=OPERATE)
+    view = WidgetRequest.read({"widgetContext": context}, now=NOW, here=HERE, operate=OPERATE)
     assert (view.text("task"), view.text("tenant")) == ("typed", "own")
-    view = Asked.read({"widgetContext": context, "task": "clicked"}, now=NOW, here=HERE, operate=OPERATE)
+    view = WidgetRequest.read({"widgetContext": context, "task": "clicked"}, now=NOW, here=HERE, operate=OPERATE)
     assert view.text("task") == "clicked"
 
 
 def test_the_zoomed_part_of_the_range_is_meant() -> None:
     window = {"start": 100, "end": 900, "zoom": {"start": 200, "end": 300}}
-    view = Asked.read(
+    view = WidgetRequest.read(
         {"widgetContext": {"timeRange": window, "theme": "dark", "width": 300}}, now=NOW, here="", operate=""
     )
     assert (view.since, view.until, view.dark, view.narrow) == (200, 300, True, True)
     del window["zoom"]
-    view = Asked.read({"widgetContext": {"timeRange": window}}, now=NOW, here="", operate="")
+    view = WidgetRequest.read({"widgetContext": {"timeRange": window}}, now=NOW, here="", operate="")
     assert (view.since, view.until, view.dark, view.narrow) == (100, 900, False, False)
 
 

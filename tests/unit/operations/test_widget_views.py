@@ -49,7 +49,7 @@ def test_it_describes_itself_without_reading_anything(world: World) -> None:
 def test_open_tasks_stand_in_the_order_of_their_age_with_what_they_wait_for(world: World) -> None:
     old = world.create()
     world.clock.tick(12 * 3600)
-    world.relay.gates.stop(world.clock.now, "the bill")
+    world.services.admissions.stop(world.clock.now, "the bill")
     waiting = world.create({**BODY, "prompt": "another"})
     widget = drawn(world, "open_tasks")
     assert [values["task"] for values in payloads(widget, HERE)] == [old.id, waiting.id]
@@ -196,7 +196,7 @@ def test_spending_is_told_by_tenant_dearest_first(world: World) -> None:
     world.until_closed(world.create().id)
     for number in range(2):
         world.until_closed(world.create({**BODY, "prompt": str(number)}, tenant="umbrella").id)
-    spent = world.relay.ended.spent(0, world.clock.now + 1)
+    spent = world.services.ended.spent(0, world.clock.now + 1)
     assert (spent.units, spent.tasks, spent.whole) == (
         {"acme": 1500, "umbrella": 3000},
         {"acme": 1, "umbrella": 2},
@@ -208,24 +208,24 @@ def test_spending_is_told_by_tenant_dearest_first(world: World) -> None:
 
 
 def test_what_is_too_much_for_one_look_is_said_to_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = world.relay.ended._query
-    monkeypatch.setattr(ended_module, "_MOST_PAGES", 2)
-    monkeypatch.setattr(world.relay.ended, "_query", lambda *args, **more: real(*args, **{**more, "Limit": 1}))
+    real = world.services.ended._query
+    monkeypatch.setattr(ended_module, "_MAX_PAGES", 2)
+    monkeypatch.setattr(world.services.ended, "_query", lambda *args, **more: real(*args, **{**more, "Limit": 1}))
     for number in range(3):
         world.until_closed(world.create({**BODY, "prompt": str(number)}).id)
-    spent = world.relay.ended.spent(0, world.clock.now + 1)
+    spent = world.services.ended.spent(0, world.clock.now + 1)
     assert (spent.tasks, spent.whole) == ({"acme": 2}, False)
     assert "at least so high" in drawn(world, "account").text
-    assert world.relay.ended.count("succeed", 0, world.clock.now + 1) == (1, False)
+    assert world.services.ended.count("succeed", 0, world.clock.now + 1) == (1, False)
     assert "1succeed (at least)" in drawn(world, "failures").text
 
 
 def test_a_window_begins_with_its_first_moment_and_ends_before_its_last(world: World) -> None:
     task = world.until_closed(world.create().id)
     at = world.row(f"task#{task.id}")["ended"]["S"].partition("#")[0]
-    assert world.relay.ended.newest("succeed", int(at), int(at) + 1, 5) == [task.id]
-    assert world.relay.ended.newest("succeed", int(at) + 1, int(at) + 9, 5) == []
-    assert world.relay.ended.newest("succeed", 0, int(at), 5) == []
+    assert world.services.ended.newest("succeed", int(at), int(at) + 1, 5) == [task.id]
+    assert world.services.ended.newest("succeed", int(at) + 1, int(at) + 9, 5) == []
+    assert world.services.ended.newest("succeed", 0, int(at), 5) == []
 
 
 def test_a_view_reads_keys_and_its_own_rows_and_writes_nothing(world: World) -> None:
@@ -269,9 +269,9 @@ def test_no_view_lets_anything_out_of_its_place(world: World) -> None:
             kept = {name: given for name, given in item.items() if end or name not in ("end", "ended")}
             world.dynamodb.put_item(TableName=world.table.rows.name, Item=kept)
     hostile = "".join(ATTACKS)[:200].encode(errors="replace").decode()
-    world.relay.gates.close(
-        world.relay.account,
-        world.relay.gates.get(world.relay.account),
+    world.services.admissions.close(
+        world.services.account,
+        world.services.admissions.get(world.services.account),
         not_before=world.clock.now + 60_000,
         reason=hostile,
     )
@@ -281,5 +281,5 @@ def test_no_view_lets_anything_out_of_its_place(world: World) -> None:
         assert set(call["endpoint"] for call, _ in widget.calls) <= {HERE, OPERATE}
         assert "<script>alert(1)</script>" in widget.text or show == "videos"
         assert all("javascript:" not in link.partition("?")[0][:12] for link in widget.links)
-    world.relay.gates.stop(world.clock.now, hostile)
+    world.services.admissions.stop(world.clock.now, hostile)
     assert "<script>alert(1)</script>" in drawn(world, "account").text

@@ -11,12 +11,12 @@ from kling_relay.provider.outcomes import (
     Accepted,
     Exists,
     Misconfigured,
-    NoRoom,
+    NotFound,
     Outcome,
+    QueryFailed,
     Refused,
-    Trouble,
+    Throttled,
     Unknown,
-    Unsure,
     classify_query,
     classify_submit,
 )
@@ -58,13 +58,13 @@ def outcome(status: int, payload: Any, name: str = OFFICIAL) -> Outcome:
     ],
 )
 def test_an_error_that_names_a_task_is_in_doubt(status: int, payload: Any, name: str) -> None:
-    assert isinstance(outcome(status, payload, name), Unsure)
+    assert isinstance(outcome(status, payload, name), Unknown)
 
 
 @pytest.mark.parametrize("given", [0, True, None, "", "0", "null", "None", "undefined", [], {}])
 def test_what_a_program_writes_for_no_id_names_none(given: Any) -> None:
-    assert isinstance(outcome(429, {"code": 1303, "message": "full", "data": {"task_id": given}}), NoRoom)
-    assert isinstance(outcome(200, {"code": 0, "data": {"task_id": given}}), Unsure)
+    assert isinstance(outcome(429, {"code": 1303, "message": "full", "data": {"task_id": given}}), Throttled)
+    assert isinstance(outcome(200, {"code": 0, "data": {"task_id": given}}), Unknown)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_an_error_that_is_null_is_none() -> None:
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_a_server_error_with_a_code_proves_nothing(status: int, code: int) -> None:
     for name in (OFFICIAL, RELAY):
-        assert isinstance(outcome(status, {"code": code, "message": "?"}, name), Unsure)
+        assert isinstance(outcome(status, {"code": code, "message": "?"}, name), Unknown)
 
 
 def test_maintenance_of_the_official_host_is_a_refusal_and_a_relays_is_doubt() -> None:
     said = {"code": 5001, "message": "Service temporarily unavailable", "request_id": "r"}
     official = outcome(503, said)
-    assert isinstance(official, NoRoom) and official.maintenance
-    assert isinstance(outcome(503, said, RELAY), Unsure)
-    assert isinstance(outcome(500, said), Unsure) and isinstance(outcome(503, None), Unsure)
-    assert isinstance(outcome(503, {"code": 5002, "message": "?"}), Unsure)
+    assert isinstance(official, Throttled) and official.maintenance
+    assert isinstance(outcome(503, said, RELAY), Unknown)
+    assert isinstance(outcome(500, said), Unknown) and isinstance(outcome(503, None), Unknown)
+    assert isinstance(outcome(503, {"code": 5002, "message": "?"}), Unknown)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_maintenance_of_the_official_host_is_a_refusal_and_a_relays_is_doubt() -
     [
         (f"External_task_id {OURS} already exists", "kling", Exists),
         (f"External_task_id {OURS} already exists", "kling-aksk", Exists),
-        (f"External_task_id {OURS} already exists", RELAY, Unsure),  # its word may be another account's
+        (f"External_task_id {OURS} already exists", RELAY, Unknown),  # its word may be another account's
         ("External_task_id another already exists", "kling", Refused),
-        (f"external_task_id: {OURS} is too long", "kling", Unsure),  # ours, and no word of a task: a look tells
+        (f"external_task_id: {OURS} is too long", "kling", Unknown),  # ours, and no word of a task: a look tells
         ("prompt is too long", "kling", Refused),
     ],
 )
@@ -122,10 +122,10 @@ def test_an_address_that_has_moved_took_nothing(status: int) -> None:
 
 @pytest.mark.parametrize("status", [300, 303, 304])
 def test_other_redirects_are_doubt(status: int) -> None:
-    assert isinstance(outcome(status, None), Unsure)
+    assert isinstance(outcome(status, None), Unknown)
 
 
 def test_an_unknown_id_of_the_official_host() -> None:
     answer = {"code": 1201, "message": f"Task not found by id/external id: {OURS}", "request_id": "r"}
-    assert classify_query(400, answer) == Unknown()
-    assert isinstance(classify_query(400, {"code": 1201, "message": "pageNum: too large"}), Trouble)
+    assert classify_query(400, answer) == NotFound()
+    assert isinstance(classify_query(400, {"code": 1201, "message": "pageNum: too large"}), QueryFailed)

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from kling_relay.provider.outcomes import (
     Accepted,
-    AccountTrouble,
+    AccountBlocked,
     Found,
     Listed,
-    NoRoom,
+    NotFound,
     NotSent,
+    QueryFailed,
     Refused,
-    Trouble,
+    Throttled,
     Unknown,
-    Unsure,
 )
 from kling_relay.provider.profiles import profile
 from kling_relay.settings import SettingsError
@@ -33,16 +33,16 @@ def test_a_task_is_accepted_and_found_again(sim: Simulator, dialect: str) -> Non
     provider = made(sim.url, name=dialect)
     outcome = post(provider)
     assert isinstance(outcome, Accepted)
-    assert outcome.snapshot.status == "submitted"
+    assert outcome.provider_task.status == "submitted"
     [entry] = sim.ledger.shown()["tasks"]
-    assert (entry["external_task_id"], entry["task_id"]) == ("ours", outcome.snapshot.upstream_id)
+    assert (entry["external_task_id"], entry["task_id"]) == ("ours", outcome.provider_task.upstream_id)
     for wrapped in (None, True):
         sim.faults.set(wrapped=wrapped)
-        for reference in (outcome.snapshot.upstream_id, "ours"):
+        for reference in (outcome.provider_task.upstream_id, "ours"):
             answer = provider.query("image2video", reference)
             assert isinstance(answer, Found)
-            assert answer.snapshot.upstream_id == outcome.snapshot.upstream_id
-            assert answer.snapshot.reference == "ours"
+            assert answer.provider_task.upstream_id == outcome.provider_task.upstream_id
+            assert answer.provider_task.reference == "ours"
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -50,9 +50,11 @@ def test_a_video_arrives(sim: Simulator, wrapped: bool) -> None:
     sim.faults.set(wrapped=wrapped)
     provider = made(sim.url)
     outcome = post(provider)
-    while (answer := provider.query("image2video", outcome.snapshot.upstream_id)).snapshot.status != "succeed":
+    while (
+        answer := provider.query("image2video", outcome.provider_task.upstream_id)
+    ).provider_task.status != "succeed":
         time.sleep(0.05)
-    [video] = answer.snapshot.videos
+    [video] = answer.provider_task.videos
     assert video["url"].startswith(sim.url)
 
 
@@ -60,19 +62,19 @@ def test_a_video_arrives(sim: Simulator, wrapped: bool) -> None:
     ("fault", "kind", "accepted"),
     [
         ({}, Accepted, 1),
-        ({"drop_before": 1}, Unsure, 0),
-        ({"drop_after": 1}, Unsure, 1),
-        ({"garbage_answer": "html"}, Unsure, 1),
-        ({"garbage_answer": "truncated"}, Unsure, 1),
-        ({"slow_submit": 1.5}, Unsure, 1),
-        ({"submit_5xx": 500}, Unsure, 0),
-        ({"submit_5xx": 503}, NoRoom, 0),  # maintenance, in the envelope of the official host
-        ({"submit_5xx": 504}, Unsure, 0),
-        ({"late_accept": 60}, Unsure, 0),
-        ({"no_room": 1}, NoRoom, 0),
-        ({"too_fast": 1}, NoRoom, 0),
-        ({"arrears": 1}, AccountTrouble, 0),
-        ({"auth_error": True}, AccountTrouble, 0),
+        ({"drop_before": 1}, Unknown, 0),
+        ({"drop_after": 1}, Unknown, 1),
+        ({"garbage_answer": "html"}, Unknown, 1),
+        ({"garbage_answer": "truncated"}, Unknown, 1),
+        ({"slow_submit": 1.5}, Unknown, 1),
+        ({"submit_5xx": 500}, Unknown, 0),
+        ({"submit_5xx": 503}, Throttled, 0),  # maintenance, in the envelope of the official host
+        ({"submit_5xx": 504}, Unknown, 0),
+        ({"late_accept": 60}, Unknown, 0),
+        ({"no_room": 1}, Throttled, 0),
+        ({"too_fast": 1}, Throttled, 0),
+        ({"arrears": 1}, AccountBlocked, 0),
+        ({"auth_error": True}, AccountBlocked, 0),
     ],
 )
 def test_each_class_of_outcome(sim: Simulator, fault: dict[str, Any], kind: type, accepted: int) -> None:
@@ -93,13 +95,13 @@ def test_a_refusal_has_the_providers_own_words(sim: Simulator) -> None:
 @pytest.mark.parametrize(
     ("fault", "answer"),
     [
-        ({}, Unknown()),
-        ({"unknown_id": "200/null"}, Unknown()),
-        ({"unknown_id": "400/1201"}, Unknown()),  # the official host: captures of 2026
-        ({"unknown_id": "404/1203"}, Unknown()),  # a relay
-        ({"query_5xx": 503}, Trouble("HTTP 503, code 5001")),
-        ({"query_garbage": "html"}, Trouble("HTTP 200 without a readable body")),
-        ({"auth_error": True}, Trouble("HTTP 401, code 1002")),
+        ({}, NotFound()),
+        ({"unknown_id": "200/null"}, NotFound()),
+        ({"unknown_id": "400/1201"}, NotFound()),  # the official host: captures of 2026
+        ({"unknown_id": "404/1203"}, NotFound()),  # a relay
+        ({"query_5xx": 503}, QueryFailed("HTTP 503, code 5001")),
+        ({"query_garbage": "html"}, QueryFailed("HTTP 200 without a readable body")),
+        ({"auth_error": True}, QueryFailed("HTTP 401, code 1002")),
     ],
 )
 @pytest.mark.parametrize("reference", ["123", "a/../b?c#d", "ü\ud800", "%2e%2e"])
@@ -113,7 +115,7 @@ def test_odd_words_are_no_end(sim: Simulator) -> None:
     post(provider)
     sim.faults.set(query_unknown_status="reviewing")
     answer = provider.query("image2video", "ours")
-    assert (answer.snapshot.status, answer.snapshot.word) == (None, "reviewing")
+    assert (answer.provider_task.status, answer.provider_task.word) == (None, "reviewing")
 
 
 def test_pages_of_the_list(sim: Simulator) -> None:
@@ -127,11 +129,11 @@ def test_pages_of_the_list(sim: Simulator) -> None:
     listed = [[one.reference for one in page.snapshots] for page in pages if isinstance(page, Listed)]
     assert listed == [references[:2:-1], references[2:0:-1], references[:1], []]
     assert provider.list_page("text2video", 1, 2) == Listed([])
-    assert provider.list_page("image2video", 1001, 2) == Trouble("HTTP 400, code 1201")
+    assert provider.list_page("image2video", 1001, 2) == QueryFailed("HTTP 400, code 1201")
     sim.faults.set(auth_error=1)
-    assert provider.list_page("image2video", 1, 2) == Trouble("HTTP 401, code 1002")
+    assert provider.list_page("image2video", 1, 2) == QueryFailed("HTTP 401, code 1002")
     sim.faults.set(query_garbage="truncated")
-    assert provider.list_page("image2video", 1, 2) == Trouble("HTTP 200 without a readable body")
+    assert provider.list_page("image2video", 1, 2) == QueryFailed("HTTP 200 without a readable body")
 
 
 # -- the key
@@ -150,7 +152,7 @@ def test_a_rotated_key_is_fetched_once(sim: Simulator) -> None:
 def test_a_key_that_stays_wrong_ends_it(sim: Simulator, keys: Keys) -> None:
     posts = min(2, len(keys.values))
     outcome = post(made(sim.url, keys))
-    assert isinstance(outcome, AccountTrouble)
+    assert isinstance(outcome, AccountBlocked)
     assert outcome.authentication
     assert (len(sim.ledger.posts), keys.refreshes) == (posts, 1)
 
@@ -168,8 +170,8 @@ def test_a_store_that_fails_after_the_refusal_changes_nothing(sim: Simulator) ->
             raise ConnectionError("the secret cannot be read")
         return "old"
 
-    assert isinstance(post(made(sim.url, keys)), AccountTrouble)
-    assert made(sim.url, keys).query("image2video", "1") == Trouble("HTTP 401, code 1002")
+    assert isinstance(post(made(sim.url, keys)), AccountBlocked)
+    assert made(sim.url, keys).query("image2video", "1") == QueryFailed("HTTP 401, code 1002")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a\nb", "a\r\nX-Evil: 1", "schlüssel", "\0"])

@@ -13,14 +13,14 @@ from kling_relay.provider import client as module
 from kling_relay.provider import http
 from kling_relay.provider.outcomes import (
     Accepted,
-    AccountTrouble,
+    AccountBlocked,
     Found,
     Misconfigured,
-    NoRoom,
     NotSent,
+    QueryFailed,
     Refused,
-    Trouble,
-    Unsure,
+    Throttled,
+    Unknown,
 )
 from kling_relay.transfer import pinned_connection
 
@@ -42,49 +42,53 @@ FULL = {"code": 1303, "message": "parallel task over resource pack limit", "requ
         (200, ACCEPTED, Accepted),
         (201, ACCEPTED, Accepted),
         (200, {"id": "task_1", "object": "video", "status": "queued"}, Accepted),
-        (200, {"code": 0, "data": None}, Unsure),
-        (200, {"code": 0, "data": {"task_id": ""}}, Unsure),
-        (200, [], Unsure),
-        (200, b"", Unsure),
-        (200, b"\xff\xfe{}", Unsure),
-        (200, b"[" * 100_000, Unsure),
-        (200, {"code": 1303, "message": "full"}, NoRoom),
+        (200, {"code": 0, "data": None}, Unknown),
+        (200, {"code": 0, "data": {"task_id": ""}}, Unknown),
+        (200, [], Unknown),
+        (200, b"", Unknown),
+        (200, b"\xff\xfe{}", Unknown),
+        (200, b"[" * 100_000, Unknown),
+        (200, {"code": 1303, "message": "full"}, Throttled),
         (200, {"code": 1301, "message": "policy"}, Refused),
-        (200, {"code": 1102, "message": "used up"}, AccountTrouble),
-        (500, {"code": 1201, "message": "bad"}, Unsure),  # a relay may have tried another account before
-        (503, {"code": 1303, "message": "full"}, Unsure),
-        (503, {"code": 5001, "message": "maintenance"}, NoRoom),  # of the official host alone: test_provider_answers.py
-        (200, {"id": "req_1", "error": {"message": "timed out"}}, Unsure),
-        (400, {"error": {"message": "bad"}, "request": {"deep": [{"task_id": "1"}]}}, Unsure),
-        (429, {"code": 1303, "message": "full", "data": {"task_id": "1"}}, Unsure),
-        (200, {"code": 0, "data": {"task_id": 0}}, Unsure),
-        (200, {"code": 0, "data": {"id": "null"}}, Unsure),
-        (400, {"code": 5000, "message": "inside"}, Unsure),
+        (200, {"code": 1102, "message": "used up"}, AccountBlocked),
+        (500, {"code": 1201, "message": "bad"}, Unknown),  # a relay may have tried another account before
+        (503, {"code": 1303, "message": "full"}, Unknown),
+        (
+            503,
+            {"code": 5001, "message": "maintenance"},
+            Throttled,
+        ),  # of the official host alone: test_provider_answers.py
+        (200, {"id": "req_1", "error": {"message": "timed out"}}, Unknown),
+        (400, {"error": {"message": "bad"}, "request": {"deep": [{"task_id": "1"}]}}, Unknown),
+        (429, {"code": 1303, "message": "full", "data": {"task_id": "1"}}, Unknown),
+        (200, {"code": 0, "data": {"task_id": 0}}, Unknown),
+        (200, {"code": 0, "data": {"id": "null"}}, Unknown),
+        (400, {"code": 5000, "message": "inside"}, Unknown),
         (400, {"code": "invalid_request", "message": "bad"}, Refused),
         (400, {"error": {"message": "bad", "type": "invalid_request_error"}}, Refused),
         (400, {"code": 400, "message": "bad"}, Refused),
-        (500, {"code": "do_request_failed", "message": "bad"}, Unsure),
+        (500, {"code": "do_request_failed", "message": "bad"}, Unknown),
         # Relays that flatten Kling's 1303: surely refused, so it can only be worth waiting.
-        (400, {"code": "task_failed", "message": "parallel task over resource pack limit"}, NoRoom),
-        (400, {"code": "fail_to_fetch_task", "message": f"upstream: {json.dumps(FULL)}"}, NoRoom),
-        (400, {"error": {"message": "Parallel task over resource pack limit.", "type": "new_api_error"}}, NoRoom),
+        (400, {"code": "task_failed", "message": "parallel task over resource pack limit"}, Throttled),
+        (400, {"code": "fail_to_fetch_task", "message": f"upstream: {json.dumps(FULL)}"}, Throttled),
+        (400, {"error": {"message": "Parallel task over resource pack limit.", "type": "new_api_error"}}, Throttled),
         (400, {"code": "task_failed", "message": "resource pack exhausted"}, Refused),
         (400, {"code": 1201, "message": "prompt: parallel task over resource pack limit"}, Refused),
-        (409, {"code": "task_failed", "message": "parallel task over resource pack limit"}, Unsure),
-        (500, {"code": "fail_to_fetch_task", "message": "parallel task over resource pack limit"}, Unsure),
-        (429, {"code": 1100, "message": "account"}, AccountTrouble),
-        (429, {"code": 1304, "message": "address"}, AccountTrouble),
-        (429, b"slow down", NoRoom),
-        (401, b"", AccountTrouble),
-        (402, {}, AccountTrouble),
+        (409, {"code": "task_failed", "message": "parallel task over resource pack limit"}, Unknown),
+        (500, {"code": "fail_to_fetch_task", "message": "parallel task over resource pack limit"}, Unknown),
+        (429, {"code": 1100, "message": "account"}, AccountBlocked),
+        (429, {"code": 1304, "message": "address"}, AccountBlocked),
+        (429, b"slow down", Throttled),
+        (401, b"", AccountBlocked),
+        (402, {}, AccountBlocked),
         (403, b"<html>", Refused),
         (404, b"<html>", Refused),
-        (408, b"", Unsure),
-        (409, {}, Unsure),
+        (408, b"", Unknown),
+        (409, {}, Unknown),
         (413, b"", Refused),
-        (425, b"", Unsure),
-        (502, b"<html>", Unsure),
-        (524, ACCEPTED, Unsure),
+        (425, b"", Unknown),
+        (502, b"<html>", Unknown),
+        (524, ACCEPTED, Unknown),
     ],
 )
 def test_what_an_answer_means(status: int, body: Any, kind: type) -> None:
@@ -102,7 +106,7 @@ def test_haste_is_told_from_want_of_room(body: Any, too_fast: bool) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     with answering(lambda connection, *_: respond(connection, raw, status=429)) as (provider, _):
         outcome = post(provider)
-    assert isinstance(outcome, NoRoom) and outcome.too_fast is too_fast
+    assert isinstance(outcome, Throttled) and outcome.too_fast is too_fast
 
 
 def test_the_words_of_a_refusal_are_bounded_and_can_be_stored() -> None:
@@ -118,15 +122,15 @@ def test_the_words_of_a_refusal_are_bounded_and_can_be_stored() -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int, location: str) -> None:
     with answering(lambda connection, *_: respond(connection, status=status, Location=location)) as (provider, seen):
-        assert isinstance(post(provider), Unsure if status == 303 else Misconfigured)  # 303: it was carried out
-        assert isinstance(provider.query("image2video", "1"), Trouble)
+        assert isinstance(post(provider), Unknown if status == 303 else Misconfigured)  # 303: it was carried out
+        assert isinstance(provider.query("image2video", "1"), QueryFailed)
     assert len(seen) == 2
 
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     with answering(lambda connection, *_: respond(connection, bomb, Content_Encoding="gzip")) as (provider, _):
-        assert isinstance(post(provider), Unsure)
+        assert isinstance(post(provider), Unknown)
 
 
 @pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {}])
@@ -138,9 +142,9 @@ def test_a_packed_answer_is_read(pack: Any, headers: dict[str, str]) -> None:
         assert isinstance(post(provider), Accepted) and isinstance(provider.query("image2video", "7"), Found)
     assert len(requests) == 2
     with answering(lambda c, p, h: respond(c, packed[:-5], **headers)) as (provider, _):
-        assert post(provider) == Unsure("HTTP 200 without a readable body")
+        assert post(provider) == Unknown("HTTP 200 without a readable body")
     with answering(lambda c, p, h: respond(c, pack(json.dumps(FULL).encode()), status=429)) as (provider, _):
-        assert isinstance(post(provider), NoRoom)
+        assert isinstance(post(provider), Throttled)
 
 
 def test_a_huge_answer_is_read_in_part() -> None:
@@ -153,7 +157,7 @@ def test_a_huge_answer_is_read_in_part() -> None:
             sent += connection.send(b" " * 65536)
 
     with answering(flood) as (provider, _):
-        assert isinstance(post(provider, seconds=10), Unsure)
+        assert isinstance(post(provider, seconds=10), Unknown)
     assert sent < http.MAX_ANSWER_BYTES * 8  # what was read, and the buffers of two sockets
 
 
@@ -197,8 +201,8 @@ def test_a_server_that_takes_its_time(
     slow = Lasting(lambda: deadlines.let_pass(-2))
     context = authority.server_context("127.0.0.1") if tls else None
     with answering(slow.handler(lambda path: pieces), context) as (provider, seen):
-        assert isinstance(post(provider, 100), Unsure) and slow.was_left()
-        assert isinstance(provider.query("image2video", "1"), Trouble) and slow.was_left()
+        assert isinstance(post(provider, 100), Unknown) and slow.was_left()
+        assert isinstance(provider.query("image2video", "1"), QueryFailed) and slow.was_left()
     assert len(seen) == 2
     assert deadlines.asked == [400, 300, 500, 300]
     assert deadlines.passed == [True, False, True, False]
@@ -212,8 +216,8 @@ def test_a_server_that_says_nothing(
     authority = trusted(tmp_path, monkeypatch)
     monkeypatch.setattr(module, "QUERY_SECONDS", 0.2)
     with answering(says_nothing, authority.server_context("127.0.0.1") if tls else None) as (provider, _):
-        assert isinstance(post(provider, 0.2), Unsure)
-        assert isinstance(provider.query("image2video", "1"), Trouble)
+        assert isinstance(post(provider, 0.2), Unknown)
+        assert isinstance(provider.query("image2video", "1"), QueryFailed)
     assert deadlines.passed == [False] * 4
 
 
@@ -230,7 +234,7 @@ def test_a_server_that_says_nothing(
 )
 def test_what_is_no_http(raw: bytes) -> None:
     with answering(lambda connection, *_: connection.sendall(raw)) as (provider, seen):
-        assert isinstance(post(provider), Unsure)
+        assert isinstance(post(provider), Unknown)
     assert len(seen) == 1
 
 
@@ -246,7 +250,7 @@ def closed_port() -> int:
 def test_a_connection_that_is_refused_was_not_sent() -> None:
     provider = made(f"http://127.0.0.1:{closed_port()}")
     assert isinstance(post(provider), NotSent)
-    assert isinstance(provider.query("image2video", "1"), Trouble)
+    assert isinstance(provider.query("image2video", "1"), QueryFailed)
 
 
 def test_a_name_that_does_not_resolve_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

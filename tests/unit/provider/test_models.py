@@ -302,31 +302,31 @@ class Parameters:
 
 @pytest.mark.parametrize("reported", [True, False])
 def test_the_relay_reads_it_once_in_a_while(reported: bool, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from kling_relay.services import Relay
+    from kling_relay.services import Services
     from kling_relay.settings import Settings
 
     parameters = Parameters("{broken" if reported else '{"models": {"kling-v9": {"kinds": []}}}')
-    relay = Relay(Settings(models_parameter="/s/models"))
-    monkeypatch.setattr(relay, "client", lambda service, config: parameters)
+    services = Services(Settings(models_parameter="/s/models"))
+    monkeypatch.setattr(services, "client", lambda service, config: parameters)
     with caplog.at_level(logging.ERROR, logger="kling-relay"):
-        known = relay.catalogue
-    assert relay.catalogue is known and parameters.calls == 1
+        known = services.catalogue
+    assert services.catalogue is known and parameters.calls == 1
     assert (known is shipped()) == reported == ("models_overlay_ignored" in caplog.text)
     assert reported or "kling-v9" in known.models
-    relay._catalogue._seconds = -1
-    assert relay.catalogue == known and parameters.calls == 2
+    services._catalogue._seconds = -1
+    assert services.catalogue == known and parameters.calls == 2
 
 
 def test_without_a_parameter_nobody_is_asked_and_trouble_takes_nothing_down(
     monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     from botocore.exceptions import ConnectTimeoutError
-    from kling_relay.services import Relay
+    from kling_relay.services import Services
     from kling_relay.settings import Settings
 
     from tests.support.stack_in_memory import client_error
 
-    assert Relay(Settings()).catalogue is shipped()
+    assert Services(Settings()).catalogue is shipped()
     for trouble, is_reported in (
         (client_error("ParameterNotFound"), False),
         (client_error("AccessDeniedException"), True),
@@ -334,8 +334,8 @@ def test_without_a_parameter_nobody_is_asked_and_trouble_takes_nothing_down(
         (ConnectTimeoutError(endpoint_url="https://ssm"), True),
     ):
         caplog.clear()
-        relay = Relay(Settings(models_parameter="/s/models"))
+        services = Services(Settings(models_parameter="/s/models"))
         parameters = Parameters(trouble)
-        monkeypatch.setattr(relay, "client", lambda service, config, found=parameters: found)
-        assert relay.catalogue is shipped()
+        monkeypatch.setattr(services, "client", lambda service, config, found=parameters: found)
+        assert services.catalogue is shipped()
         assert ("models_overlay_ignored" in caplog.text) == is_reported

@@ -8,7 +8,7 @@ from kling_relay.provider.client import Provider
 from kling_relay.provider.outcomes import Accepted
 from kling_relay.provider.profiles import profile
 from kling_relay.security.stored_secrets import Cached
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.settings import Settings, SettingsError
 
 from local.simulator import Simulator
@@ -72,10 +72,10 @@ def test_a_key_that_was_changed_meanwhile_is_one_call(sim: Simulator) -> None:
 
 
 def test_the_relay_publishes_them(sim: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
-    relay = Relay(Settings(provider="kling", kling_base_url=sim.url))
-    relay._provider_key = Cached(lambda: KEY)
-    relay.provider.query("image2video", "not-known")
+    services = Services(Settings(provider="kling", kling_base_url=sim.url))
+    services._provider_key = Cached(lambda: KEY)
+    services.provider.query("image2video", "not-known")
     sim.faults.set(query_5xx=500)
-    relay.provider.query("image2video", "not-known")
+    services.provider.query("image2video", "not-known")
     assert printed(capsys) == {"ProviderCalls/ok": [1], "ProviderCalls/failed": [1]}
     assert REASONS[Metric.PROVIDER_CALLS][0] == "outcome"

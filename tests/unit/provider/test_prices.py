@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kling_relay.provider.models import OverlayError, estimate, overlaid, shipped
-from kling_relay.tasks.spend_cap import MOST_UNITS, in_units, milli_units, month_of
+from kling_relay.tasks.spend_cap import MAX_UNITS, in_units, milli_units, month_of
 
 from local.simulator.rules import units_of
 from tests.support.stack_in_memory import START
@@ -137,7 +137,7 @@ def test_amounts(text: str, milli: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "-1", "-0.001", "NaN", "sNaN", "Infinity", "1e999999999", "3,5", "many", "1/3", str(MOST_UNITS + 1)],
+    [None, "", "-1", "-0.001", "NaN", "sNaN", "Infinity", "1e999999999", "3,5", "many", "1/3", str(MAX_UNITS + 1)],
 )
 def test_what_is_no_amount_settles_nothing(text: str | None) -> None:
     assert milli_units(text) is None
@@ -146,7 +146,7 @@ def test_what_is_no_amount_settles_nothing(text: str | None) -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_an_amount_or_none(text: str) -> None:
     found = milli_units(text)
-    assert found is None or 0 <= found <= MOST_UNITS * 1000
+    assert found is None or 0 <= found <= MAX_UNITS * 1000
 
 
 @given(st.integers(0, 10**9))

@@ -13,11 +13,11 @@ import jwt
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.step import Facts
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.provider import profiles
 from kling_relay.provider.client import Provider
 from kling_relay.provider.credentials import TokenSigner
-from kling_relay.provider.outcomes import Accepted, AccountTrouble, Found
+from kling_relay.provider.outcomes import Accepted, AccountBlocked, Found
 from kling_relay.provider.profiles import Profile, in_dialect, profile
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
@@ -187,9 +187,9 @@ def start(cloud: Cloud, sim: Simulator) -> Start:
         sim.account.set(**SIMULATED.get(name, {}))
         world = World(cloud, provider=name, kling_base_url=sim.url)
         world.clock.now = int(time.time() * 1000)
-        world.relay._providers.clear()
-        world.relay._provider_key = Cached(lambda: simulated_key(name))
-        world.relay.provider.profile = replace(world.relay.provider.profile, **changes)
+        world.services._providers.clear()
+        world.services._provider_key = Cached(lambda: simulated_key(name))
+        world.services.provider.profile = replace(world.services.provider.profile, **changes)
         cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
         return world
 
@@ -199,7 +199,7 @@ def start(cloud: Cloud, sim: Simulator) -> Start:
 def drive(world: World, task: Task, until: Callable[[Task], bool]) -> Task:
     while not until(task := world.task(task.id)):
         world.clock.tick(31)
-        if advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000)).next == "archive":
+        if advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000)).next == "archive":
             world.archive(task)
         time.sleep(0.05)
     return task
@@ -297,7 +297,7 @@ def test_a_lost_answer_is_found_or_parked_and_never_repeated(start: Start, sim: 
     else:
         for _ in range(10):
             world.clock.tick(61)
-            advance(world.relay, task.id, Facts(must_end_by=world.clock.now + 60_000))
+            advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000))
         assert world.task(task.id).phase is Phase.UNCONFIRMED
     assert len(sim.ledger.posts) == len(sim.ledger.entries) == 1
 
@@ -338,11 +338,11 @@ def test_a_pair_that_is_wrong_ends_it(sim: Simulator) -> None:
     times = iter(range(int(time.time()), int(time.time()) + 10))
     provider = signing(sim, Keys(f"{AK}:{SK[::-1]}"), lambda: next(times))
     outcome = post(provider)
-    assert isinstance(outcome, AccountTrouble) and outcome.authentication
+    assert isinstance(outcome, AccountBlocked) and outcome.authentication
     assert len(sim.ledger.posts) == 2
 
 
 def test_a_bad_key_at_a_relay_is_the_accounts_trouble(sim: Simulator) -> None:
     sim.account.set(kling_path="relay")
     outcome = post(Provider(profile("relay", sim.url), Keys("wrong")))
-    assert isinstance(outcome, AccountTrouble) and outcome.authentication
+    assert isinstance(outcome, AccountBlocked) and outcome.authentication

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kling_relay.provider import responses
-from kling_relay.provider.responses import Snapshot
+from kling_relay.provider.responses import ProviderTask
 from kling_relay.transfer import ssrf_rules
 
 CAPTURES = json.loads((Path(__file__).parents[2] / "fixtures" / "provider_answers.json").read_text())
 KLING = "https://v16-kling-fdl.klingai.com/bs2/x/x.mp4?cacheKey=c&x-kcdn-pid=112781&ksSecret=s&ksTime=694fa816"
 
 
-def usable(found: Snapshot | None) -> bool:
+def usable(found: ProviderTask | None) -> bool:
     """What the relay takes for the end of a render."""
     return found is not None and found.status == "succeed" and bool(found.videos)
 
@@ -201,7 +201,7 @@ def test_what_is_kept_is_bounded_and_can_be_stored() -> None:
         )
     )
     assert found is not None
-    assert len(json.dumps([getattr(found, name) for name in Snapshot.__slots__]).encode()) < 20_000
+    assert len(json.dumps([getattr(found, name) for name in ProviderTask.__slots__]).encode()) < 20_000
     assert all(isinstance(text.encode(), bytes) for text in (found.upstream_id, found.message, found.word))
 
 

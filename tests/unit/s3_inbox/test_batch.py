@@ -40,7 +40,7 @@ def counts(world: World, key: str = KEY) -> dict[str, int]:
 
 def finish(world: World) -> None:
     for task in world.tasks():
-        results_module.write(world.relay, world.until_closed(task.id))
+        results_module.write(world.services, world.until_closed(task.id))
 
 
 def test_every_kind_in_one_file(world: World, queue: Queue) -> None:
@@ -130,7 +130,7 @@ def test_counts_under_redelivery_in_any_order(world: World, queue: Queue, seed: 
     tasks = [world.until_closed(task.id) for task in world.tasks()] * 2
     dice.shuffle(tasks)
     for task in tasks:
-        results_module.write(world.relay, task)
+        results_module.write(world.services, task)
     assert counts(world) == dict(lines=15, accepted=13, rejected=2, succeeded=13, failed=0, finished=True)
     newest, older = (one["detail"]["object"]["version-id"] for one in reversed(dropped))
     assert result(world, KEY)["source"]["version"] == newest
@@ -142,7 +142,7 @@ def test_a_failed_task_counts_as_failed_until_it_succeeds_after_all(world: World
     queue.put(dropped)
     queue.run()
     one, two = (task_of(world, dropped, line) for line in (1, 2))
-    results_module.write(world.relay, world.table.move(one, Phase.FAILED, reason="no", updated_at=world.clock.now))
+    results_module.write(world.services, world.table.move(one, Phase.FAILED, reason="no", updated_at=world.clock.now))
     expired = world.table.move(
         two,
         Phase.EXPIRED,
@@ -151,14 +151,14 @@ def test_a_failed_task_counts_as_failed_until_it_succeeds_after_all(world: World
         due_at=world.clock.now,
         updated_at=world.clock.now,
     )
-    results_module.write(world.relay, expired)
+    results_module.write(world.services, expired)
     assert counts(world) == dict(lines=2, accepted=2, rejected=0, succeeded=0, failed=2, finished=True)
     world.clock.tick(3)
     world.run(7 * 3600)
     late = world.task(two.id)
     assert late.phase is Phase.SUCCEEDED
-    results_module.write(world.relay, late)
-    results_module.write(world.relay, expired)
+    results_module.write(world.services, late)
+    results_module.write(world.services, expired)
     assert counts(world) == dict(lines=2, accepted=2, rejected=0, succeeded=1, failed=1, finished=True)
     assert result(world, KEY, 2)["task_status"] == "succeed"
 
@@ -168,7 +168,7 @@ def test_a_long_list_is_handed_out_by_several_calls(
 ) -> None:
     dropped = drop(world, KEY, listed(*[{**TEXT, "prompt": str(n)} for n in range(35)]))
     left = iter([20_000, 20_000, 20_000, 10_000] * 100)
-    lines_module.hand_out(world.relay, source(dropped), 1, lambda: next(left))
+    lines_module.hand_out(world.services, source(dropped), 1, lambda: next(left))
     bodies = [json.loads(one["body"]) for one in queue.messages]
     assert len(bodies) == 31 and bodies[-1]["from_line"] == 31
     queue.run()
@@ -190,7 +190,7 @@ def test_limits(world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
     queue.put(drop(world, KEY, b"{}\n" * 10_001))
     queue.run()
     assert "10000 lines" in result(world, KEY)["task_status_msg"] and world.tasks() == []
-    monkeypatch.setattr(lines_module, "MOST_BYTES", 100)
+    monkeypatch.setattr(lines_module, "MAX_BYTES", 100)
     queue.put(drop(world, KEY, b"{}\n" * 100))
     queue.run()
     assert "100 bytes" in result(world, KEY)["task_status_msg"]
@@ -203,25 +203,25 @@ def test_limits(world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_a_line_costs_does_not_grow_with_the_list(world: World) -> None:
     """Reads and writes of the counting: rows stay small, reasons are bounded."""
-    tallies = world.relay.tallies
-    assert tallies.begin("t", lines=5000, last=5000, expires_at=1) is False
+    batch_counts = world.services.batch_counts
+    assert batch_counts.begin("t", lines=5000, last=5000, expires_at=1) is False
     for line in range(1, 501):
-        tallies.tell("t", line, "rejected", "x" * 1000)
-    told = tallies.read("t")
+        batch_counts.tell("t", line, "rejected", "x" * 1000)
+    told = batch_counts.read("t")
     assert told is not None and (told.rejected, len(told.reasons)) == (500, 20)
     row = world.row("lines#t#0")
     assert len(json.dumps(row)) < 20_000
-    assert tallies.read("other") is None
+    assert batch_counts.read("other") is None
 
 
 def test_tellers_at_once(cloud: Cloud) -> None:
-    tallies = World(Cloud()).relay.tallies  # all in moto: the table in memory is for one at a time
-    tallies.begin("t", lines=200, last=200, expires_at=1)
+    batch_counts = World(Cloud()).services.batch_counts  # all in moto: the table in memory is for one at a time
+    batch_counts.begin("t", lines=200, last=200, expires_at=1)
     told = [(line, word) for line in range(1, 201) for word in ("accepted", "succeeded")] * 2
     random.Random(1).shuffle(told)
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda one: tallies.tell("t", *one), told))
-    tally = tallies.read("t")
+        list(threads.map(lambda one: batch_counts.tell("t", *one), told))
+    tally = batch_counts.read("t")
     assert tally is not None and (tally.accepted, tally.succeeded, tally.finished) == (200, 200, True)
 
 

@@ -80,7 +80,7 @@ def test_one_task_a_version_however_often_and_in_whatever_order(world: World, qu
     queue.put(*(dropped * 5))
     queue.run(random.Random(seed))
     assert len(world.tasks()) == 8 == len(world.provider.posts) and queue.dead == []
-    assert {task.id for task in world.tasks()} == {source(one).task_id(world.relay.keyring) for one in dropped}
+    assert {task.id for task in world.tasks()} == {source(one).task_id(world.services.keyring) for one in dropped}
     for one in dropped[4:]:
         assert result(world, one["detail"]["object"]["key"])["task_id"] == task_of(world, one).id, (
             "the newest version's"
@@ -147,7 +147,7 @@ def test_a_required_sidecar_in_every_order(world: World, queue: Queue, order: st
         queue.put(dropped)
     queue.run()
     (task,) = world.tasks()
-    assert task.id == source(dropped).task_id(world.relay.keyring) and task.request["prompt"] == "sidecar"
+    assert task.id == source(dropped).task_id(world.services.keyring) and task.request["prompt"] == "sidecar"
     assert result(world, "inbox/s/cat.v2.JPG")["task_status"] == "submitted"
     assert "settings of cat.v2.jpg" in result(world, "inbox/s/cat.v2.json")["task_status_msg"]
     assert queue.dead == []
@@ -386,13 +386,13 @@ def test_a_task_without_room_waits(world: World, queue: Queue, fault: str) -> No
 
 
 def test_the_cap_and_the_kill_switch_hold_here_too(world: World, queue: Queue) -> None:
-    world.relay.spending.set_cap("inbox", 1)
+    world.services.spending.set_cap("inbox", 1)
     queue.put(drop(world, "inbox/a.jpg", jpeg()))
     queue.run()
     told = result(world, "inbox/a.jpg")
     assert told["code"] == 1102 and "monthly cap" in told["task_status_msg"] and world.tasks() == []
-    world.relay.spending.set_cap("inbox", 0)
-    world.relay.gates.stop(world.clock.now, "tests")
+    world.services.spending.set_cap("inbox", 0)
+    world.services.admissions.stop(world.clock.now, "tests")
     dropped = drop(world, "inbox/b.jpg", jpeg())
     queue.put(dropped)
     queue.run()

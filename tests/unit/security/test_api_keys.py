@@ -57,7 +57,7 @@ def test_revoking_twice_keeps_the_first_time(world: World) -> None:
     operate(world, "revoke_key", key_id=issued["key_id"])
     world.clock.tick(100)
     assert operate(world, "revoke_key", key_id=issued["key_id"]) == {"revoked": True}
-    key = world.relay.keys.get(issued["key_id"])
+    key = world.services.keys.get(issued["key_id"])
     assert key is not None and key.revoked_at == START
     assert operate(world, "revoke_key", key_id="none") == {"revoked": False}
     assert world.row("key#none") == {}, "no row comes into being"
@@ -134,7 +134,7 @@ def test_a_list_shows_everything_but_what_is_secret(world: World) -> None:
     ]
     said = json.dumps(listed)
     for issued in (first, second, third):
-        key = world.relay.keys.get(issued["key_id"])
+        key = world.services.keys.get(issued["key_id"])
         assert key is not None
         for secret in (key.hash, issued["api_key"].split("_")[2], issued["secret_key"]):
             assert secret not in said

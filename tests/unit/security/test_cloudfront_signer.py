@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kling_relay.client_view import task_object
 from kling_relay.security.cloudfront_signer import LIFE_SECONDS, DeliveryKey
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase
 
@@ -113,9 +113,9 @@ def delivering(cloud: Cloud) -> World:
 
 
 def put(world: World, text: str) -> None:
-    secret = world.relay.settings.delivery_key_secret_id
+    secret = world.services.settings.delivery_key_secret_id
     world.cloud.session.create_client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
-    world.relay.__dict__.pop("_delivery_key", None)  # five minutes later
+    world.services.__dict__.pop("_delivery_key", None)  # five minutes later
 
 
 def address(world: World, task_id: str) -> str:
@@ -141,7 +141,7 @@ def test_every_video_of_a_result_has_one_the_watermarked_one_too(delivering: Wor
         {"id": "a", "duration": "5", "key": names[0], "watermark_key": names[1]},
         {"id": "b", "duration": "5", "key": names[2]},
     ]
-    shown = task_object(delivering.relay, replace(task, videos=videos))["task_result"]["videos"]
+    shown = task_object(delivering.services, replace(task, videos=videos))["task_result"]["videos"]
     urls = [shown[0]["url"], shown[0]["watermark_url"], shown[1]["url"]]
     assert [url.partition("?")[0] for url in urls] == [f"{URL}/{name}" for name in names]
     assert len({parse_qs(urlsplit(url).query)["Signature"][0] for url in urls}) == 3
@@ -162,5 +162,5 @@ def test_a_task_without_a_video_asks_for_no_key(delivering: World) -> None:
 
 def test_a_stack_without_a_distribution_asks_nobody(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(cloud)
-    monkeypatch.setattr(Relay, "client", lambda *_, **__: pytest.fail("asked"))
-    assert world.relay.delivery_key is None
+    monkeypatch.setattr(Services, "client", lambda *_, **__: pytest.fail("asked"))
+    assert world.services.delivery_key is None

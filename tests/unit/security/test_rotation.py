@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from kling_relay.security import auth, callback_tokens
 from kling_relay.security.stored_secrets import Cached
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.stack_in_memory import BASE_URL, BODY, World
@@ -28,26 +28,26 @@ class Vault:
         self.reads += 1
         return json.dumps(self.keys)
 
-    def relay(self) -> Relay:
+    def services(self) -> Services:
         """A Lambda of its own: the same table, provider and workflow."""
         world = self.world
-        relay = Relay(world.relay.settings, world.clock, world.cloud.session)
+        services = Services(world.services.settings, world.clock, world.cloud.session)
         for name in ("table", "s3", "workflows", "provider", "_base_url"):
-            setattr(relay, name, getattr(world.relay, name))
-        relay._relay_secret = Cached(self.read, seconds=10**9, now=lambda: world.clock.now / 1000)
-        return relay
+            setattr(services, name, getattr(world.services, name))
+        services._relay_secret = Cached(self.read, seconds=10**9, now=lambda: world.clock.now / 1000)
+        return services
 
 
 @pytest.fixture
 def vault(world: World) -> Vault:
     vault = Vault(world)
     for name in FUNCTIONS:
-        world.cloud.apps[name].current = _always(vault.relay())
+        world.cloud.apps[name].get_services = _always(vault.services())
     return vault
 
 
-def _always(relay: Relay) -> Callable[[], Relay]:
-    return lambda: relay
+def _always(services: Services) -> Callable[[], Services]:
+    return lambda: services
 
 
 def life(vault: Vault) -> Iterator[str]:
@@ -84,7 +84,7 @@ def life(vault: Vault) -> Iterator[str]:
 def warm(vault: Vault, *functions: str) -> None:
     """Let these have cached the secret as it is."""
     for name in functions:
-        assert vault.world.cloud.apps[name].current().keyring.versions
+        assert vault.world.cloud.apps[name].get_services().keyring.versions
 
 
 @pytest.mark.parametrize("warmed", [(), ("kling_callback",), ("task_api",), ("operate_tasks",), tuple(FUNCTIONS)])
@@ -111,7 +111,7 @@ def test_a_new_key_works_where_only_the_old_ring_is_known(vault: Vault) -> None:
     world = vault.world
     warm(vault, *FUNCTIONS)
     vault.keys["k2"] = "canary-two"
-    newer = vault.relay()
+    newer = vault.services()
     issued = auth.issue(newer.keys, newer.keyring, "acme", world.clock.now)
     status, _ = world.http("GET", "/account/costs", authorization=f"Bearer {issued.api_key}")
     assert status == 200
@@ -123,7 +123,7 @@ def test_a_new_key_works_where_only_the_old_ring_is_known(vault: Vault) -> None:
 
 def test_a_key_that_is_off_the_ring_is_refused_everywhere(vault: Vault) -> None:
     world = vault.world
-    old = callback_tokens.callback_url("", vault.relay().keyring, "f" * 32).rpartition("/")[2]
+    old = callback_tokens.callback_url("", vault.services().keyring, "f" * 32).rpartition("/")[2]
     vault.keys = {"k2": "canary-two"}
     event = {"pathParameters": {"task_id": "f" * 32, "token": old}, "body": "{}"}
     assert world.call("kling_callback", event)["statusCode"] == 404
@@ -157,9 +157,9 @@ def test_forged_api_keys_read_nothing_anew(vault: Vault) -> None:
 def test_a_ring_that_cannot_be_read_anew_stays_as_it_is(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     world = vault.world
     warm(vault, "kling_callback")
-    relay = world.cloud.apps["kling_callback"].current()
-    monkeypatch.setattr(relay._relay_secret, "_fetch", lambda: (_ for _ in ()).throw(ConnectionError("away")))
-    good = callback_tokens.callback_url("", relay.keyring, "f" * 32).rpartition("/")[2]
+    services = world.cloud.apps["kling_callback"].get_services()
+    monkeypatch.setattr(services._relay_secret, "_fetch", lambda: (_ for _ in ()).throw(ConnectionError("away")))
+    good = callback_tokens.callback_url("", services.keyring, "f" * 32).rpartition("/")[2]
     for token, status in ((f"k9.{'A' * 32}", 404), (good, 200)):
         event = {"pathParameters": {"task_id": "f" * 32, "token": token}, "body": "{}"}
         assert world.call("kling_callback", event)["statusCode"] == status

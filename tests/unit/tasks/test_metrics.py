@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kling_relay.errors import KlingError, Refusal
+from kling_relay.errors import KlingError, ProviderRejectedError
 from kling_relay.observability import REASONS, Metric
 from kling_relay.tasks import metrics
 from kling_relay.tasks.task import CLOSED, ENDED, MOVES, Failure, Phase, Task
@@ -131,4 +131,4 @@ def test_every_error_code_of_ours_has_its_reason(code: int, reason: str) -> None
     assert metrics.rejection("POST", path, KlingError(code)) == reason and reason in REASONS[Metric.REJECTED][1]
     assert metrics.rejection("GET", path, KlingError(code)) is None
     assert metrics.rejection("POST", "/kling/v1/uploads", KlingError(code)) is None
-    assert metrics.rejection("POST", path, Refusal(code)) is None, "there is a task"
+    assert metrics.rejection("POST", path, ProviderRejectedError(code)) is None, "there is a task"

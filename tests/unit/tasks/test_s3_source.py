@@ -45,7 +45,7 @@ def odd_keys(count: int, seed: int) -> list[str]:
 def test_300_nasty_keys_make_a_round_trip(cloud: Cloud, part: int) -> None:
     world = World(cloud, default_model_image2video="kling-v1-6")
     empty(world)
-    world.relay.gates.stop(world.clock.now, "the provider is no part of this")
+    world.services.admissions.stop(world.clock.now, "the provider is no part of this")
     queue = Queue(world)
     keys = odd_keys(300, seed=7)[part::3]
     dropped = {}

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from kling_relay.dynamodb import LostRace, Rows
+from kling_relay.dynamodb import ConflictError, Rows
 from kling_relay.tasks.semaphore import Permits
 
 from tests.reliability.interleaving import Actor, Stage
@@ -49,7 +49,7 @@ def test_an_answer_that_was_lost_costs_no_permit(world: World, permits: Permits)
 def test_takers_at_once_never_hold_more(world: World, seed: int) -> None:
     """Five functions take and give back, one dies with its permit, in any order of their writes."""
     permits, dice = Permits(world.table.rows), random.Random(seed)
-    pk, held, most = f"row-{seed}", list[str](), list[int]()
+    pk, held, maximum = f"row-{seed}", list[str](), list[int]()
 
     def work(number: int) -> None:
         for _ in range(3):
@@ -57,7 +57,7 @@ def test_takers_at_once_never_hold_more(world: World, seed: int) -> None:
             if permit is None:
                 continue
             held.append(permit.name)
-            most.append(len(held))
+            maximum.append(len(held))
             assert len(set(held)) == len(held)
             if number == 4:
                 raise Crash("with its permit")
@@ -66,7 +66,7 @@ def test_takers_at_once_never_hold_more(world: World, seed: int) -> None:
             permits.release(permit)
 
     Stage(world.effects, [Actor(lambda number=number: work(number)) for number in range(5)]).play(dice)  # type: ignore[misc]
-    assert max(most) <= 2
+    assert max(maximum) <= 2
     assert None not in [permits.take(pk, 2, START + 10, START + 20) for _ in range(2)]
 
 
@@ -76,7 +76,7 @@ def test_a_race_that_is_lost_tries_the_next(world: World, permits: Permits, monk
     def update(rows: Rows, expression: dict[str, object]) -> dict[str, object]:
         if not lost:
             lost.append(True)
-            raise LostRace
+            raise ConflictError
         return real(rows, expression)
 
     monkeypatch.setattr(Rows, "update", update)

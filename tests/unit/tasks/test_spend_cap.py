@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from kling_relay import dynamodb
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.errors import KlingError
 from kling_relay.provider import responses
 from kling_relay.provider.outcomes import Found
@@ -261,7 +261,7 @@ def test_two_who_learn_the_price_settle_once(capped: World) -> None:
     world = capped
     world.table.move(task, Phase.RENDERED, units="1.2", outputs=[], updated_at=START)
     expired = world.table.move(world.task(task.id), Phase.EXPIRED, updated_at=START)
-    with pytest.raises(LostRace):  # its phase would allow it: rendered follows expired
+    with pytest.raises(ConflictError):  # its phase would allow it: rendered follows expired
         world.table.move(task, Phase.RENDERED, units="1.2", outputs=[], updated_at=START)
     assert balanced(world) == {("acme", MONTH): 1200}
     again = world.table.move(expired, Phase.RENDERED, units="1.4", outputs=[], updated_at=START)
@@ -362,8 +362,13 @@ def test_no_units_beside_a_charge_in_cash_leave_the_reservation(
 
     def query(kind: str, upstream_id: str) -> Any:
         found = real(kind, upstream_id)
-        videos = {"task_result": {"videos": list(found.snapshot.videos)}}
-        data = {"task_id": found.snapshot.upstream_id, "task_status": found.snapshot.status, **videos, **charged}
+        videos = {"task_result": {"videos": list(found.provider_task.videos)}}
+        data = {
+            "task_id": found.provider_task.upstream_id,
+            "task_status": found.provider_task.status,
+            **videos,
+            **charged,
+        }
         return Found(responses.read({"code": 0, "message": "SUCCEED", "data": data}))
 
     monkeypatch.setattr(capped.provider, "query", query)

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kling_relay.api import delete
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import poll
 from kling_relay.tasks import idempotency
 from kling_relay.tasks.task import MOVES, Phase, Task
@@ -56,9 +56,9 @@ def world_of(cloud: Any, name: str) -> World:
     units, real = options.get("units", "1.3"), provider._snapshot
 
     def priced(sold: Any, fault: str) -> Any:
-        snap = real(sold, fault)
-        price = {"succeed": units, "failed": units and "0"}.get(snap.status or "")
-        return replace(snap, units=price)
+        provider_task = real(sold, fault)
+        price = {"succeed": units, "failed": units and "0"}.get(provider_task.status or "")
+        return replace(provider_task, units=price)
 
     provider._snapshot = priced  # type: ignore[method-assign]
     return world
@@ -103,7 +103,7 @@ def test_a_deleted_expired_task_keeps_what_may_have_been_paid(cloud: Cloud) -> N
     world.provider.seconds = 40_000
     task = world.until_closed(world.create().id)
     assert task.phase is Phase.EXPIRED
-    assert delete.remove(world.relay, task).phase is Phase.FAILED
+    assert delete.remove(world.services, task).phase is Phase.FAILED
     assert balanced(world) == {MONTH: 1500}
     done = world.until_closed(world.create().id)
     assert balanced(world) == {MONTH: 1500 + done.committed}
@@ -168,7 +168,7 @@ def test_ends_in_any_order_with_old_knowledge(cloud: Cloud) -> None:
     def play(acts: list[Act]) -> None:
         world = World(cloud)
         known: list[list[Task]] = []
-        budget = world.relay.spending
+        budget = world.services.spending
         budget.set_cap("acme", 100_000)
         for _ in range(3):
             task = fresh(reserved=1500, spend_month="2026-09")
@@ -179,7 +179,7 @@ def test_ends_in_any_order_with_old_knowledge(cloud: Cloud) -> None:
             changes: dict[str, Any] = {} if units is None else {"units": units}
             if to is Phase.UNCONFIRMED:
                 changes["unsure_since"] = START
-            with suppress(LostRace, ValueError):  # the widest condition that any move may have
+            with suppress(ConflictError, ValueError):  # the widest condition that any move may have
                 known[which].append(
                     world.table.move(task, to, also=() if to is None else MOVES[to], updated_at=START, **changes)
                 )
@@ -195,7 +195,7 @@ def test_every_move_that_the_table_knows_can_settle(cloud: Cloud) -> None:
         for at in sorted(froms):
             fields = {"reserved": 1500, "spend_month": "2026-09", "phase": at, "unsure_since": 1}
             task = idempotency.record(
-                world.table, fresh(**fields), body_hash="h", budget=world.relay.spending.budget("acme", START)
+                world.table, fresh(**fields), body_hash="h", budget=world.services.spending.budget("acme", START)
             )
             assert world.table.move(task, to, units="0.7", updated_at=START).settled == 700
     balanced(world)

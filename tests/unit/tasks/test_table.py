@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kling_relay import dynamodb
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.security.api_keys import KeyRow, Keys
 from kling_relay.tasks import idempotency
 from kling_relay.tasks.table import TaskTable
@@ -45,7 +45,7 @@ def test_a_claimer_of_an_earlier_attempt_writes_nothing(table: TaskTable) -> Non
         lambda: table.move(claimed, None, denials=9, updated_at=START),
         lambda: table.adopt(claimed, Phase.SUBMITTED, "kling", "up-1", updated_at=START),
     ):
-        with pytest.raises(LostRace):
+        with pytest.raises(ConflictError):
             late()
     assert table.get(second.id) == second
     assert table.owner("kling", "up-1") is None
@@ -64,7 +64,7 @@ def test_a_stale_reader_does_not_tell_over_what_was_told_meanwhile(table: TaskTa
     """Its move is an allowed one, and its attempt the last: only the place of its notice is taken."""
     stale = in_phase(table, Phase.SUBMITTED)
     table.move(stale, Phase.PROCESSING, updated_at=START)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         table.move(stale, Phase.FAILED, updated_at=START)
     after = table.get(stale.id)
     assert after is not None and after.notices[-1].status == "processing"
@@ -109,15 +109,15 @@ def test_nobody_comes_back_to_a_task_that_is_not_due_any_more(table: TaskTable) 
 
 def test_a_copy_that_is_hurried_need_not_wait_and_wakes_who_sleeps(table: TaskTable) -> None:
     task = recorded(table, phase=Phase.RENDERED, retry_at=START + 9, wake_seq=3)
-    assert table.hurry_copy(task) == table.get(task.id) == replace(task, retry_at=None, wake_seq=4)
-    with pytest.raises(LostRace):
-        table.hurry_copy(recorded(table, phase=Phase.EXPIRED))
+    assert table.retry_copy_now(task) == table.get(task.id) == replace(task, retry_at=None, wake_seq=4)
+    with pytest.raises(ConflictError):
+        table.retry_copy_now(recorded(table, phase=Phase.EXPIRED))
 
 
 def test_two_claimers_one_claim(table: TaskTable) -> None:
     task = recorded(table)
     table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
 
 
@@ -142,7 +142,7 @@ def test_the_lost_answer_to_our_own_adoption_is_success(table: TaskTable, lose_a
 
 
 def test_the_lost_answer_to_a_new_key_is_success(world: World, lose_answers: Callable[[str], None]) -> None:
-    keys, key = world.relay.keys, KeyRow("k", "acme", "hash", "k1", START)
+    keys, key = world.services.keys, KeyRow("k", "acme", "hash", "k1", START)
     lose_answers("TransactWriteItems")
     keys.put(key)
     assert keys.get("k") == key and keys.of("acme") == [key]
@@ -212,7 +212,7 @@ def test_an_adoption_that_was_repeated_is_ours_and_one_that_failed_is_no_lost_ra
 def test_an_upstream_task_has_one_owner(table: TaskTable) -> None:
     first, second = in_phase(table, Phase.SUBMITTING), in_phase(table, Phase.SUBMITTING)
     table.adopt(first, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         table.adopt(second, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
     assert table.get(second.id) == second
     assert table.owner("kling", "up-1") == first.id
@@ -220,31 +220,31 @@ def test_an_upstream_task_has_one_owner(table: TaskTable) -> None:
 
 def test_callbacks_pass_once_in_a_gap_and_the_rest_brings_due_at_forward(table: TaskTable) -> None:
     task = recorded(table, due_at=START + 60_000)
-    assert table.pass_callback(task, START, 5000)
-    assert not table.pass_callback(task, START + 4999, 5000)
+    assert table.claim_callback_slot(task, START, 5000)
+    assert not table.claim_callback_slot(task, START + 4999, 5000)
     after = table.get(task.id)
     assert after is not None and after.due_at == START + 9999 and after.wake_seq == 1
-    assert not table.pass_callback(task, START + 4999, 5000)
+    assert not table.claim_callback_slot(task, START + 4999, 5000)
     assert table.get(task.id) == after, "it comes nearer once, not at every callback"
-    assert table.pass_callback(task, START + 5000, 5000)
+    assert table.claim_callback_slot(task, START + 5000, 5000)
 
 
 def test_a_callback_right_after_another_costs_no_write(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
     task = recorded(table)
     for at in (START, START + 5000):
-        assert table.pass_callback(task, at, 5000)
+        assert table.claim_callback_slot(task, at, 5000)
         task = table.get(task.id) or task
     monkeypatch.setattr(table.rows, "update_if", lambda *_, **__: pytest.fail("a write"))
-    assert not table.pass_callback(task, START + 9999, 5000, urgent=False)
+    assert not table.claim_callback_slot(task, START + 9999, 5000, urgent=False)
 
 
 def test_a_callback_revives_no_ended_and_makes_no_new_row(table: TaskTable) -> None:
     task = table.move(recorded(table), Phase.FAILED, updated_at=START)
-    table.pass_callback(task, START, 5000)
-    assert not table.pass_callback(task, START, 5000)
+    table.claim_callback_slot(task, START, 5000)
+    assert not table.claim_callback_slot(task, START, 5000)
     ended = table.get(task.id)
     assert ended is not None and ended.due_at is None
-    assert not table.pass_callback(fresh(), START, 5000)
+    assert not table.claim_callback_slot(fresh(), START, 5000)
     assert len(table.rows.client.scan(TableName=table.rows.name)["Items"]) == 1
 
 
@@ -252,10 +252,10 @@ def test_take_over_needs_an_open_row_and_the_execution_that_was_read(table: Task
     task = recorded(table)
     taken = table.take_over(task, f"{task.id}-r1", START + 9)
     assert (taken.execution, taken.due_at) == (f"{task.id}-r1", START + 9)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         table.take_over(task, f"{task.id}-r1b", START + 9)
     ended = table.move(taken, Phase.FAILED, updated_at=START)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         table.take_over(ended, f"{task.id}-r2", START + 9)
 
 
@@ -263,7 +263,7 @@ def test_take_over_needs_an_open_row_and_the_execution_that_was_read(table: Task
 def test_a_deleted_task_has_ended_and_is_watched_no_more(table: TaskTable, at: Phase) -> None:
     task = recorded(table, phase=at)
     for since in (replace(task, attempt=1), replace(task, phase=Phase.RENDERED)):
-        with pytest.raises(LostRace):
+        with pytest.raises(ConflictError):
             table.mark_deleted(since, START + 7)
     deleted = table.mark_deleted(task, START + 7)
     end = Phase.FAILED if at is Phase.EXPIRED else at
@@ -282,7 +282,7 @@ def test_a_deleted_task_may_stay_due_for_what_is_left_of_it(table: TaskTable) ->
 def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:
     said = {"outputs": [{"id": "1"}], "callback_url": "https://client.example", "waits_for": "its copy"}
     task = recorded(table, phase=Phase.SUCCEEDED, reason="why", videos=[{"id": "1"}], task_token="token", **said)
-    with pytest.raises(LostRace):
+    with pytest.raises(ConflictError):
         table.scrub(task)
     deleted = table.mark_deleted(task, START + 7)
     gone = {"request": {}, "outputs": [], "videos": [], "callback_url": None, "task_token": None, "waits_for": ""}
@@ -290,7 +290,7 @@ def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:
 
 
 def test_what_points_to_a_task_is_kept_for_its_longest_life_and_its_retention(table: TaskTable) -> None:
-    assert table.outliving(START + 999) == {"expires_at": {"N": str(START // 1000 + (31 + 400) * 86_400)}}
+    assert table.ttl_after(START + 999) == {"expires_at": {"N": str(START // 1000 + (31 + 400) * 86_400)}}
 
 
 def test_odd_texts_can_be_stored(table: TaskTable) -> None:
@@ -304,7 +304,7 @@ def test_other_errors_of_aws_pass_through(cloud: Cloud) -> None:
         lambda: idempotency.record(table, fresh(), body_hash="h"),
         lambda: table.move(fresh(), None, updated_at=START),
         lambda: table.adopt(fresh(phase=Phase.SUBMITTING), Phase.SUBMITTED, "kling", "u", updated_at=START),
-        lambda: table.pass_callback(fresh(), START, 1),
+        lambda: table.claim_callback_slot(fresh(), START, 1),
         lambda: Keys(table.rows).put(KeyRow("k", "acme", "hash", "k1", START)),
     ):
         with pytest.raises(Exception, match="ResourceNotFound"):

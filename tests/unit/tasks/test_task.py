@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from kling_relay.errors import Refusal
+from kling_relay.errors import ProviderRejectedError
 from kling_relay.lifecycle.step import Step
 from kling_relay.tasks import notification
 from kling_relay.tasks.notification import Notice
@@ -83,12 +83,12 @@ def test_risk_control_is_known_by_its_code_and_its_words(
 def test_a_refusal_is_told_by_its_code() -> None:
     assert task(reason="why").refusal is None
     refusal = task(reason="why", refusal_code=1201).refusal
-    assert isinstance(refusal, Refusal) and str(refusal) == "1201 why"
+    assert isinstance(refusal, ProviderRejectedError) and str(refusal) == "1201 why"
 
 
 def test_a_row_outlives_its_time_to_the_second() -> None:
-    assert not task().outlived(10**15)
-    assert [task(expires_at=5).outlived(now) for now in (4_999, 5_000, 5_001)] == [False, True, True]
+    assert not task().is_expired(10**15)
+    assert [task(expires_at=5).is_expired(now) for now in (4_999, 5_000, 5_001)] == [False, True, True]
 
 
 def test_what_a_task_takes_of_its_month() -> None:

@@ -40,7 +40,7 @@ def check(world: World, host: str) -> list[Any]:
     logged: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archive.logger, "warning", lambda *said, **more: logged.append((said, more)))
-        archive._check_host(world.relay, world.provider.profile, host)
+        archive._check_host(world.services, world.provider.profile, host)
     return logged
 
 
@@ -69,7 +69,7 @@ def test_a_denied_copy_says_so_in_the_row_and_connects_nowhere(cloud: Cloud) -> 
     task = Task("t", "acme", "image2video", Phase.RENDERED, {}, 0, 0)
     task.outputs.append({"id": "a", "url": "https://cdn.example/v.mp4", "duration": "5"})
     with pytest.raises(ArchiveError, match="refused_host"):
-        archive.copy_outputs(world.relay, task, seconds=5)
+        archive.copy_outputs(world.services, task, seconds=5)
 
 
 @pytest.mark.enable_socket

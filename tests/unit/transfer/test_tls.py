@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import SSLError
 from kling_relay import services
 from kling_relay.provider.http import NotConnectedError, Wire
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.settings import Settings
 from kling_relay.transfer import fetch, pinned_connection, ssrf_rules
 from kling_relay.transfer.fetch import open_url
@@ -40,7 +40,7 @@ def fetched(url: str) -> None:
 def aws_call(url: str) -> None:
     session = botocore.session.get_session()
     config = Config(retries={"total_max_attempts": 1}, region_name="us-east-1")
-    client = Relay(Settings(), session=session).client("s3", config)
+    client = Services(Settings(), session=session).client("s3", config)
     client.meta.events.register("before-sign", lambda request, **_: setattr(request, "url", url))
     client.list_buckets()
 

@@ -13,11 +13,11 @@ from kling_relay.lifecycle import step_functions
 from kling_relay.lifecycle.advance import advance
 from kling_relay.lifecycle.polling import GRACE_SECONDS
 from kling_relay.lifecycle.provider_request import resolve_model
-from kling_relay.lifecycle.step import Facts
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.media import images
 from kling_relay.observability import logger
 from kling_relay.provider import models
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks import idempotency, notification
 from kling_relay.tasks.s3_source import Source
 from kling_relay.tasks.task import Phase, Task, new_task_id
@@ -26,7 +26,7 @@ from kling_relay.transfer.ssrf_rules import AddressError
 
 
 def record(
-    relay: Relay, tenant: str, request: Request, idempotency_key: str | None = None, source: Source | None = None
+    services: Services, tenant: str, request: Request, idempotency_key: str | None = None, source: Source | None = None
 ) -> Task:
     """Record a task, or find the one that the same request, or the same `source`, made before. Nothing is paid here.
 
@@ -34,34 +34,34 @@ def record(
     wrong, and where the same external id or Idempotency-Key came with another body.
     """
     body_hash = _hash(request)
-    earlier = idempotency.earlier(relay.table, tenant, request.external_task_id, idempotency_key, body_hash)
+    earlier = idempotency.earlier(services.table, tenant, request.external_task_id, idempotency_key, body_hash)
     if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
         return earlier
-    _check_callback(relay, request.callback_url)
-    _check_addresses(relay, request.body)
-    model = resolve_model(relay, request.kind, request.body)
-    profile = relay.provider.profile
+    _check_callback(services, request.callback_url)
+    _check_addresses(services, request.body)
+    model = resolve_model(services, request.kind, request.body)
+    profile = services.provider.profile
     if profile.refuses_retired and model not in profile.models:  # what is mapped goes out under another name
-        models.check_retired(relay.catalogue, model, request.kind, named="model_name" in request.body)
-    dropped, notes = models.check(relay.catalogue, model, request.kind, request.body)
+        models.check_retired(services.catalogue, model, request.kind, named="model_name" in request.body)
+    dropped, notes = models.check(services.catalogue, model, request.kind, request.body)
     request.notes += notes
     for name in dropped:
         del request.body[name]
     request.body["model_name"] = model  # what it was checked and priced as is what is sent, whatever defaults become
-    estimate = models.estimate(relay.catalogue, model, request.kind, request.body)
-    budget = relay.spending.budget(tenant, relay.clock.now_ms())
+    estimate = models.estimate(services.catalogue, model, request.kind, request.body)
+    budget = services.spending.budget(tenant, services.clock.now_ms())
     if budget is not None:  # before anything is fetched or stored; what decides is the transaction below
         budget.check(estimate)
-    uploaded = _uploaded(relay, tenant, request)
+    uploaded = _uploaded(services, tenant, request)
     preflight.check(request, {name: upload.header for name, upload in uploaded.items()})
-    now = relay.clock.now_ms()
-    task_id = new_task_id() if source is None else source.task_id(relay.keyring)
+    now = services.clock.now_ms()
+    task_id = new_task_id() if source is None else source.task_id(services.keyring)
     for name, holder, key in image_places(request.body):
         place = f"inputs/{tenant}/{task_id}/{name}"
         if name in uploaded:
-            holder[key] = uploads.keep(relay, name, uploaded[name], place)
+            holder[key] = uploads.keep(services, name, uploaded[name], place)
         elif isinstance(holder[key], dict):
-            holder[key] = {"s3": _store(relay, place, request.images[name])}
+            holder[key] = {"s3": _store(services, place, request.images[name])}
     new = Task(
         id=task_id,
         tenant=tenant,
@@ -81,17 +81,17 @@ def record(
         spend_month=None if budget is None else budget.month,
     )
     return idempotency.record(
-        relay.table, new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget, clock=relay.clock
+        services.table, new, body_hash=body_hash, idempotency_key=idempotency_key, budget=budget, clock=services.clock
     )
 
 
-def _check_callback(relay: Relay, url: str | None) -> None:
+def _check_callback(services: Services, url: str | None) -> None:
     """An address that no webhook could ever go to is refused now, while somebody is listening."""
     if url is None:
         return
     try:
         parsed = ssrf_rules.parse(url)
-        if not (relay.settings.allow_local_webhooks == "1" and ssrf_rules.origin(parsed)[1] in ssrf_rules.LOOPBACK):
+        if not (services.settings.allow_local_webhooks == "1" and ssrf_rules.origin(parsed)[1] in ssrf_rules.LOOPBACK):
             ssrf_rules.check_form(parsed)
             ssrf_rules.check_reachable(url)
     except AddressError:
@@ -100,12 +100,12 @@ def _check_callback(relay: Relay, url: str | None) -> None:
         raise bad_parameter("callback_url", problem) from None
 
 
-def _check_addresses(relay: Relay, body: dict[str, Any]) -> None:
+def _check_addresses(services: Services, body: dict[str, Any]) -> None:
     """Raise KlingError for an image or a video on a host that the provider cannot reach: it would be paid for nothing.
 
     A provider on this very network (the simulator on a laptop) can reach such hosts.
     """
-    if ssrf_rules.is_internal(ssrf_rules.parse(relay.provider.profile.base_url).host or ""):
+    if ssrf_rules.is_internal(ssrf_rules.parse(services.provider.profile.base_url).host or ""):
         return
     places = [(name, holder[key]) for name, holder, key in image_places(body)]
     videos = enumerate(body.get("video_list", []))
@@ -119,18 +119,18 @@ def _check_addresses(relay: Relay, body: dict[str, Any]) -> None:
                 raise bad_parameter(name, f"{problem}; sent: a URL of {len(url)} characters") from None
 
 
-def _uploaded(relay: Relay, tenant: str, request: Request) -> dict[str, uploads.Upload]:
+def _uploaded(services: Services, tenant: str, request: Request) -> dict[str, uploads.Upload]:
     """The uploads that the request names, all of them checked before anything is stored."""
     places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
     references = {name: image for name, image in places if isinstance(image, dict) and "ref" in image}
-    return {name: uploads.check(relay, tenant, name, image) for name, image in references.items()}
+    return {name: uploads.check(services, tenant, name, image) for name, image in references.items()}
 
 
-def _store(relay: Relay, prefix: str, data: bytes) -> str:
+def _store(services: Services, prefix: str, data: bytes) -> str:
     header = images.read_header(data)
     key = f"{prefix}.{header.extension}"
-    relay.s3.put_object(
-        Bucket=relay.settings.need("input_bucket"), Key=key, Body=data, ContentType=f"image/{header.format}"
+    services.s3.put_object(
+        Bucket=services.settings.need("input_bucket"), Key=key, Body=data, ContentType=f"image/{header.format}"
     )
     return key
 
@@ -143,7 +143,7 @@ def _hash(request: Request) -> str:
 
 
 def create(
-    relay: Relay,
+    services: Services,
     tenant: str,
     asked: Request,
     idempotency_key: str | None,
@@ -151,25 +151,25 @@ def create(
     source: Source | None = None,
 ) -> Task:
     """The recorded and, if all goes well, submitted task. Raises KlingError where it is refused."""
-    must_end_by = relay.clock.now_ms() + left_ms
-    task = intake.record(relay, tenant, asked, idempotency_key, source)
+    must_end_by = services.clock.now_ms() + left_ms
+    task = intake.record(services, tenant, asked, idempotency_key, source)
     logger.append_keys(task_id=task.id)
     if asked.notes:
         logger.warning("request_noted", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
-        task = _submit(relay, task, Facts(must_end_by=must_end_by, fresh=True, images=asked.images))
+        task = _submit(services, task, AdvanceInput(must_end_by=must_end_by, fresh=True, images=asked.images))
     if task.refusal is not None:  # now, or when the same request came before
         raise task.refusal
     return task
 
 
-def _submit(relay: Relay, task: Task, facts: Facts) -> Task:
+def _submit(services: Services, task: Task, inputs: AdvanceInput) -> Task:
     """From here on the task is on record: whatever goes wrong now, the sweeper carries on with it, so the client gets
     its id and never an error that makes it pay twice."""
     try:
-        step = advance(relay, task.id, facts, known=task)
+        step = advance(services, task.id, inputs, known=task)
         if step.next != "done":
-            step_functions.start(relay, step)
+            step_functions.start(services, step)
     except Exception as exc:
         logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
         return task

@@ -8,48 +8,48 @@ back (`remove_late_copies`).
 
 from collections.abc import Iterator
 
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.errors import KlingError
 from kling_relay.kinds.image_places import image_places
 from kling_relay.lifecycle.late_copies import copiers_gone, remove_all, remove_videos
 from kling_relay.notifications import deliver, result_file
 from kling_relay.observability import logger
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import CLOSED, Phase, Task
 
 _CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing was charged"
 
 
-def remove(relay: Relay, task: Task) -> Task:
+def remove(services: Services, task: Task) -> Task:
     """End and remove `task`: its objects in every version, then what its row tells. What was dropped below inbox/ is
     its owner's and stays; its result names no video any more. Every step can be repeated, and a repeated DELETE does,
     so that a crash in between leaves nothing behind. Raises KlingError (409) for a running task."""
     if task.deleted_at is None:
-        task = _end(relay, task)
-        deliver.hand_over(relay, task)
+        task = _end(services, task)
+        deliver.invoke_notifier(services, task)
         logger.info("task_deleted", extra={"task_id": task.id, "phase": task.phase})
-    remove_videos(relay, task)
-    inputs = relay.settings.need("input_bucket")
-    remove_all(relay, inputs, f"inputs/{task.tenant}/{task.id}/")
+    remove_videos(services, task)
+    inputs = services.settings.need("input_bucket")
+    remove_all(services, inputs, f"inputs/{task.tenant}/{task.id}/")
     for key in _uploads(task):
-        remove_all(relay, inputs, key)
-    scrubbed = relay.table.scrub(task)
-    result_file.write(relay, scrubbed)
+        remove_all(services, inputs, key)
+    scrubbed = services.table.scrub(task)
+    result_file.write(services, scrubbed)
     return scrubbed
 
 
-def _end(relay: Relay, task: Task) -> Task:
+def _end(services: Services, task: Task) -> Task:
     """Mark the row in one conditional write: from here on nothing can move the task any more."""
-    now = relay.clock.now_ms()
+    now = services.clock.now_ms()
     try:
         if task.phase is Phase.ACCEPTED and task.unsure_since is None:  # neither at the provider nor possibly there
-            return relay.table.move(task, Phase.FAILED, reason=_CANCELLED, deleted_at=now, updated_at=now)
+            return services.table.move(task, Phase.FAILED, reason=_CANCELLED, deleted_at=now, updated_at=now)
         if task.phase in CLOSED:
-            return relay.table.mark_deleted(task, now, None if task.rendered_at is None else copiers_gone(now))
-    except LostRace:
-        moved = relay.table.get(task.id)
+            return services.table.mark_deleted(task, now, None if task.rendered_at is None else copiers_gone(now))
+    except ConflictError:
+        moved = services.table.get(task.id)
         if moved is not None:  # claimed, ended, or deleted by another DELETE
-            return moved if moved.deleted_at is not None else _end(relay, moved)
+            return moved if moved.deleted_at is not None else _end(services, moved)
     raise KlingError(
         1201, "the task is running and may have been charged: it can be deleted once it has ended", http=409
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.kinds.fields import KINDS
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import Task
 
 COSTS: dict[str, Any] = {
@@ -15,22 +15,22 @@ COSTS: dict[str, Any] = {
 }  # packs are the provider's affair
 
 
-def find(relay: Relay, tenant: str, kind: str, reference: str) -> Task:
+def find(services: Services, tenant: str, kind: str, reference: str) -> Task:
     """The tenant's task by either id, whatever the kind in the path: some clients always ask under the same one."""
     _known(kind)
-    task = relay.table.find(tenant, reference)
-    if task is None or task.outlived(relay.clock.now_ms()):
+    task = services.table.find(tenant, reference)
+    if task is None or task.is_expired(services.clock.now_ms()):
         raise KlingError(1203, "task not found")
     return task
 
 
-def page(relay: Relay, tenant: str, kind: str, asked: Mapping[str, str]) -> list[Task]:
+def page(services: Services, tenant: str, kind: str, asked: Mapping[str, str]) -> list[Task]:
     """The tasks of one kind on the page that the query string `asked` names, newest first."""
     _known(kind)
-    number = _whole(asked, "pageNum", default=1, most=1000)
-    size = _whole(asked, "pageSize", default=30, most=500)
-    tasks = relay.table.page(tenant, kind, skip=(number - 1) * size, size=size)
-    return [task for task in tasks if not task.outlived(relay.clock.now_ms())]
+    number = _whole(asked, "pageNum", default=1, maximum=1000)
+    size = _whole(asked, "pageSize", default=30, maximum=500)
+    tasks = services.table.page(tenant, kind, skip=(number - 1) * size, size=size)
+    return [task for task in tasks if not task.is_expired(services.clock.now_ms())]
 
 
 def _known(kind: str) -> None:
@@ -38,10 +38,10 @@ def _known(kind: str) -> None:
         raise KlingError(1202, f"no such kind of task: {kind[:64]!r}")
 
 
-def _whole(asked: Mapping[str, str], name: str, *, default: int, most: int) -> int:
+def _whole(asked: Mapping[str, str], name: str, *, default: int, maximum: int) -> int:
     text = (asked.get(name) or "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= most):
-        raise bad_parameter(name, f"a whole number from 1 to {most} is expected; sent: {text[:32]!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= maximum):
+        raise bad_parameter(name, f"a whole number from 1 to {maximum} is expected; sent: {text[:32]!r}")
     return int(text)

@@ -15,7 +15,7 @@ from kling_relay.api import create, delete, json_body, query, request, uploads
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import Metric, logger
 from kling_relay.security import auth
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks import metrics
 from kling_relay.tasks.task import Task
 
@@ -38,11 +38,11 @@ class ClientApi:
         app.exception_handler(KlingError)(self._refuse)
         app.exception_handler(Exception)(self._trouble)
 
-    def answer(self, relay: Relay, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    def answer(self, services: Services, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Return API Gateway's response to the request in `event`. Raises nothing: an error becomes an envelope."""
-        self._relay = relay
+        self._relay = services
         answer = self._app.resolve({**_NOWHERE, **event}, context)
-        answer["multiValueHeaders"]["Access-Control-Allow-Origin"] = [relay.settings.allowed_origins]
+        answer["multiValueHeaders"]["Access-Control-Allow-Origin"] = [services.settings.allowed_origins]
         answer["multiValueHeaders"]["Access-Control-Expose-Headers"] = ["Retry-After"]  # others a page cannot read
         return answer
 
@@ -76,9 +76,9 @@ class ClientApi:
 
     def _caller(self) -> str:
         """The caller's tenant. Raises KlingError if the caller's key lacks the scope of the method."""
-        relay, event = self._relay, self._app.current_event
+        services, event = self._relay, self._app.current_event
         header = event.headers.get("authorization") or event.headers.get("x-api-key")
-        caller = auth.authenticate(header, relay.keys, relay.keyring, relay.clock.now_ms())
+        caller = auth.authenticate(header, services.keys, services.keyring, services.clock.now_ms())
         caller.need("read" if event.http_method == "GET" else "submit")
         return caller.tenant
 

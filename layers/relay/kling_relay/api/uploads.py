@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from kling_relay.api import json_body
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.media import images
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.s3_source import spellings
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
@@ -41,12 +41,12 @@ class Upload:
     dropped: bool = False
 
 
-def offer(relay: Relay, tenant: str, body: bytes) -> dict[str, Any]:
+def offer(services: Services, tenant: str, body: bytes) -> dict[str, Any]:
     """Where and how to upload one image, and what to write into a request afterwards."""
     content_type, size = _wanted(body)
-    bucket = relay.settings.need("input_bucket")
+    bucket = services.settings.need("input_bucket")
     key = f"uploads/{tenant}/{secrets.token_hex(16)}.{_EXTENSIONS[content_type]}"
-    form = relay.s3.generate_presigned_post(
+    form = services.s3.generate_presigned_post(
         bucket,
         key,
         Fields={"Content-Type": content_type},
@@ -56,15 +56,15 @@ def offer(relay: Relay, tenant: str, body: bytes) -> dict[str, Any]:
         ],
         ExpiresIn=_URL_SECONDS,
     )
-    expires_at = relay.clock.now_ms() + _URL_SECONDS * 1000
+    expires_at = services.clock.now_ms() + _URL_SECONDS * 1000
     upload = {"url": form["url"], "fields": form["fields"]}
     return {"upload": upload, "image": f"s3://{bucket}/{key}", "expires_at": expires_at}
 
 
-def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Upload:
+def check(services: Services, tenant: str, field: str, image: Mapping[str, str]) -> Upload:
     """The image behind a request's {"ref": ...}, checked as an inline one is. Raises KlingError that names `field`; for
     uploads in the same words whether it is missing, somebody else's, or none of ours."""
-    bucket, dropped, version = relay.settings.need("input_bucket"), False, image.get("version")
+    bucket, dropped, version = services.settings.need("input_bucket"), False, image.get("version")
     if not image["ref"][:5].lower().startswith("s3://"):  # only request.check makes these, for files of the inbox
         keys, dropped = [image["ref"]] if version else spellings(image["ref"]), True
     else:
@@ -72,7 +72,7 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
         if (match := re.fullmatch(form, image["ref"])) is None:
             raise _unknown(field, dropped)
         keys = [match[1]]
-    key, answer = _open(relay, field, keys, version, dropped)
+    key, answer = _open(services, field, keys, version, dropped)
     size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
     try:
         with answer["Body"] as stream:
@@ -84,14 +84,14 @@ def check(relay: Relay, tenant: str, field: str, image: Mapping[str, str]) -> Up
     return Upload(key, answer["ETag"], header, version, dropped)
 
 
-def _open(relay: Relay, field: str, keys: list[str], version: str | None, dropped: bool) -> tuple[str, Any]:
+def _open(services: Services, field: str, keys: list[str], version: str | None, dropped: bool) -> tuple[str, Any]:
     """The first of `keys` that is there, and its object, no longer than an image may be. Raises KlingError."""
     refusal = _unknown(field, dropped)
     for key in keys:
-        wanted = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
+        wanted = {"Bucket": services.settings.need("input_bucket"), "Key": key}
         wanted |= {"VersionId": version} if version else {}
         try:
-            return key, relay.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
+            return key, services.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
         except ClientError as exc:
             if (absent := _absent(exc, field, dropped)) is None:
                 raise
@@ -99,12 +99,12 @@ def _open(relay: Relay, field: str, keys: list[str], version: str | None, droppe
     raise refusal
 
 
-def keep(relay: Relay, field: str, upload: Upload, prefix: str) -> dict[str, str]:
+def keep(services: Services, field: str, upload: Upload, prefix: str) -> dict[str, str]:
     """Copy a checked image to where the inline images of its task are. What a task's row says of it."""
-    bucket, key = relay.settings.need("input_bucket"), f"{prefix}.{upload.header.extension}"
+    bucket, key = services.settings.need("input_bucket"), f"{prefix}.{upload.header.extension}"
     source = {"Bucket": bucket, "Key": upload.key} | ({"VersionId": upload.version} if upload.version else {})
     try:
-        relay.s3.copy_object(
+        services.s3.copy_object(
             Bucket=bucket,
             Key=key,
             CopySource=source,

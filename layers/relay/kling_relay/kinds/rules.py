@@ -8,9 +8,9 @@ from msgspec import Struct
 from kling_relay.errors import bad_parameter
 from kling_relay.kinds.fields import CameraControl, FreeCameraControl, Image2Video, OmniVideo, Text2Video
 
-_MOST_REFERENCES = 7  # images and elements of an omni-video
-_MOST_BESIDE_A_VIDEO = 4
-_MOST_ELEMENTS_AFTER_A_FRAME = 3
+_MAX_REFERENCES = 7  # images and elements of an omni-video
+_MAX_BESIDE_A_VIDEO = 4
+_MAX_ELEMENTS_AFTER_A_FRAME = 3
 
 
 def check(body: Struct) -> None:
@@ -81,16 +81,16 @@ def _check_shots(body: Image2Video | Text2Video | OmniVideo) -> None:
 def _check_references(body: OmniVideo) -> None:
     pictures, elements, videos = body.image_list or [], body.element_list or [], body.video_list or []
     frames = {picture.type for picture in pictures}
-    most = _MOST_BESIDE_A_VIDEO if videos else _MOST_REFERENCES
+    maximum = _MAX_BESIDE_A_VIDEO if videos else _MAX_REFERENCES
     count = len(pictures) + len(elements)
-    if count > most:
+    if count > maximum:
         beside = " beside a video" if videos else ""
-        raise bad_parameter("image_list/element_list", f"at most {most} together are allowed{beside}; sent: {count}")
+        raise bad_parameter("image_list/element_list", f"at most {maximum} together are allowed{beside}; sent: {count}")
     if "end_frame" in frames and "first_frame" not in frames:
         raise bad_parameter("image_list", "an end_frame needs a first_frame, none was sent")
-    if "first_frame" in frames and len(elements) > _MOST_ELEMENTS_AFTER_A_FRAME:
-        most = _MOST_ELEMENTS_AFTER_A_FRAME
-        raise bad_parameter("element_list", f"at most {most} are allowed with a first_frame; sent: {len(elements)}")
+    if "first_frame" in frames and len(elements) > _MAX_ELEMENTS_AFTER_A_FRAME:
+        maximum = _MAX_ELEMENTS_AFTER_A_FRAME
+        raise bad_parameter("element_list", f"at most {maximum} are allowed with a first_frame; sent: {len(elements)}")
     if videos and body.sound == "on":
         raise bad_parameter("sound", 'must be "off" with video_list; sent: "on"')
     edits = any(video.refer_type != "feature" for video in videos)

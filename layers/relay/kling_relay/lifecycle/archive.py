@@ -5,11 +5,11 @@ from typing import Any
 
 from kling_relay.lifecycle import polling
 from kling_relay.lifecycle.poll import expire_watched, query
-from kling_relay.lifecycle.step import Facts, Step, wait
+from kling_relay.lifecycle.step import AdvanceInput, Step, wait
 from kling_relay.observability import Metric, logger
 from kling_relay.provider.client import Provider
 from kling_relay.provider.profiles import Profile
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks import output_names
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer import s3_copy, ssrf_rules
@@ -18,24 +18,24 @@ from kling_relay.transfer.ssrf_rules import AddressError
 MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, where one of unknown length goes first
 
 
-def copy_outputs(relay: Relay, task: Task, *, seconds: float) -> list[dict[str, Any]]:
+def copy_outputs(services: Services, task: Task, *, seconds: float) -> list[dict[str, Any]]:
     """Copy every output of `task` within `seconds`, the watermarked ones too if the client asked for them. Raises
     archive.ArchiveError.
 
     A second try finds what the first one finished, because a key follows its video. Older versions numbered their keys
     by place (`0.mp4`). What lies there is left alone: nothing proves which video it is, so it is copied once more.
     """
-    provider = relay.provider_of(task)
+    provider = services.provider_of(task)
     wants_watermark = task.request.get("watermark_info", {}).get("enabled") is True
     ends_at = time.monotonic() + seconds
     copied = []
     for output, name in zip(task.outputs, output_names.names(task.outputs), strict=True):
-        stored = _copy(relay, provider, output["url"], key(task, name), ends_at)
+        stored = _copy(services, provider, output["url"], key(task, name), ends_at)
         video: dict[str, Any] = {"id": output["id"], "duration": output["duration"], "key": stored.key}
         video |= {"size": stored.size, "md5": stored.md5}
         if wants_watermark and "watermark_url" in output:
             twin = key(task, f"{name}-watermark")
-            video["watermark_key"] = _copy(relay, provider, output["watermark_url"], twin, ends_at).key
+            video["watermark_key"] = _copy(services, provider, output["watermark_url"], twin, ends_at).key
         copied.append(video)
     return copied
 
@@ -45,17 +45,17 @@ def key(task: Task, name: str) -> str:
     return f"videos/{task.tenant}/{task.id}/{name}.mp4"
 
 
-def _copy(relay: Relay, provider: Provider, url: str, key: str, ends_at: float) -> s3_copy.StoredVideo:
+def _copy(services: Services, provider: Provider, url: str, key: str, ends_at: float) -> s3_copy.StoredVideo:
     profile = provider.profile
     stored = s3_copy.archive(
-        relay.archive_s3,
-        bucket=relay.settings.need("video_bucket"),
+        services.archive_s3,
+        bucket=services.settings.need("video_bucket"),
         key=key,
         url=url,
         max_bytes=MAX_VIDEO_BYTES,
         deadline_seconds=max(1.0, ends_at - time.monotonic()),
         trusted_origin=profile.base_url,
-        check_host=lambda host: _check_host(relay, profile, host),
+        check_host=lambda host: _check_host(services, profile, host),
         authorization=provider.authorization,
     )
     if not stored.has_video_track:
@@ -63,67 +63,70 @@ def _copy(relay: Relay, provider: Provider, url: str, key: str, ends_at: float) 
     return stored
 
 
-def _check_host(relay: Relay, profile: Profile, host: str) -> None:
+def _check_host(services: Services, profile: Profile, host: str) -> None:
     """Raises AddressError for a host off the provider's list where the operator wants no such copies. By default it is
     only reported, since no provider promises where its videos lie."""
     own = ssrf_rules.origin(ssrf_rules.parse(profile.base_url))[1]
     if ssrf_rules.is_below(host, [own, *profile.result_hosts]):
         return
-    denied = relay.settings.result_hosts == "deny"
+    denied = services.settings.result_hosts == "deny"
     logger.warning("result_host_not_listed", extra={"host": host, "denied": denied})
-    relay.measure({Metric.RESULT_HOST_NOT_LISTED: 1})
+    services.measure({Metric.RESULT_HOST_NOT_LISTED: 1})
     if denied:
         raise AddressError("refused_host")
 
 
-def on_rendered(relay: Relay, task: Task, facts: Facts) -> Task | Step:
+def on_rendered(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
     """Rendered: the video has to be copied. After a copy that failed the provider is asked again, since its URL may
     have run out; that never makes a new generation."""
-    now = relay.clock.now_ms()
-    if facts.copied:
+    now = services.clock.now_ms()
+    if inputs.copied:
         over: dict[str, Any] = {"outputs": None, "reason": "", "failure": None}
-        return relay.table.move(task, Phase.SUCCEEDED, videos=facts.copied, updated_at=now, **over)
-    if facts.copy_failed is not None:
-        task = relay.table.move(
+        return services.table.move(task, Phase.SUCCEEDED, videos=inputs.copied, updated_at=now, **over)
+    if inputs.copy_failed is not None:
+        task = services.table.move(
             task,
             None,
-            waits_for=f"its copy to S3 ({facts.copy_failed})",
-            retry_at=_next_copy(relay, task, task.copies),
+            waits_for=f"its copy to S3 ({inputs.copy_failed})",
+            retry_at=_next_copy(services, task, task.copies),
         )
-    if now >= _copied_by(relay, task):
+    if now >= _copied_by(services, task):
         return expire_watched(
-            relay, task, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed"
+            services, task, f"rendered, but {task.waits_for.replace('its copy', 'the copy')} did not succeed"
         )
     if task.retry_at is not None and task.retry_at > now:
-        return wait(relay, task, (task.retry_at - now) / 1000, scaled=False)
+        return wait(services, task, (task.retry_at - now) / 1000, scaled=False)
     if task.copies:
-        snap = query(relay, task)
-        if snap is not None and snap.status == "succeed" and snap.videos:
-            units = snap.units or task.units
-            outputs = output_names.named(snap.videos, task.outputs)
-            task = relay.table.move(task, None, outputs=outputs, units=units, updated_at=now)
+        provider_task = query(services, task)
+        if provider_task is not None and provider_task.status == "succeed" and provider_task.videos:
+            units = provider_task.units or task.units
+            outputs = output_names.named(provider_task.videos, task.outputs)
+            task = services.table.move(task, None, outputs=outputs, units=units, updated_at=now)
     return Step(task, "archive")
 
 
-def _copied_by(relay: Relay, task: Task) -> int:
+def _copied_by(services: Services, task: Task) -> int:
     """When the task expires for want of a copy (ms). After the one late move only the end of the watch is left."""
     if task.expired_at is not None:
         return task.created_at + int(polling.WATCH_UNTIL_SECONDS * 1000)
-    return (task.rendered_at or task.created_at) + relay.settings.deadline_seconds * 1000
+    return (task.rendered_at or task.created_at) + services.settings.deadline_seconds * 1000
 
 
-def _next_copy(relay: Relay, task: Task, copies: int) -> int:
+def _next_copy(services: Services, task: Task, copies: int) -> int:
     """When a copy may begin after `copies` that failed (ms): each time later, and more so where nobody waits."""
-    most = 1800 if task.expired_at is None else polling.WATCH_SECONDS
-    return relay.clock.now_ms() + relay.settings.scaled_ms(polling.backoff(copies, first=5, most=most))
+    maximum = 1800 if task.expired_at is None else polling.WATCH_SECONDS
+    return services.clock.now_ms() + services.settings.scaled_ms(polling.backoff(copies, first=5, maximum=maximum))
 
 
-def begin_copy(relay: Relay, task: Task, must_end_by: int) -> Task:
-    """Note that a copy begins, so that one that never reports back is tried again, each time later. Raises LostRace."""
-    return relay.table.move(
+def start_copy_attempt(services: Services, task: Task, must_end_by: int) -> Task:
+    """Write that a copy begins, so that one that never reports back is tried again, each time later.
+
+    Raises ConflictError.
+    """
+    return services.table.move(
         task,
         None,
         copies=task.copies + 1,
-        retry_at=_next_copy(relay, task, task.copies + 1),
+        retry_at=_next_copy(services, task, task.copies + 1),
         due_at=must_end_by + int(polling.GRACE_SECONDS * 1000),
     )

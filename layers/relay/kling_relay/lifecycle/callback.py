@@ -11,13 +11,13 @@ from typing import Literal
 from kling_relay.lifecycle import polling, step_functions
 from kling_relay.lifecycle.adopt import note_second_id
 from kling_relay.lifecycle.advance import advance
-from kling_relay.lifecycle.step import Facts
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.observability import Metric, logger
 from kling_relay.provider.outcomes import Found
-from kling_relay.provider.responses import Snapshot, read
+from kling_relay.provider.responses import ProviderTask, read
 from kling_relay.security.callback_tokens import PROBE, is_callback_token
 from kling_relay.security.standard_webhooks import SIGNATURE_HEADERS, is_signed
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import AT_THE_PROVIDER, ENDED, TASK_STATUS, Phase, Task
 
 _MAX_BODY_BYTES = 65_536
@@ -26,24 +26,24 @@ RequestReader = Callable[[], tuple[dict[str, str], bytes | None]]
 """Returns the headers and the bytes as they were sent; None if the gateway's encoding of the bytes is broken."""
 
 
-class HintNotKept(Exception):
+class HintNotStoredError(Exception):
     """A callback's id of the provider's task, perhaps the only copy, could not be written: it has to come again."""
 
 
-def receive(relay: Relay, task_id: str, token: str, read_request: RequestReader) -> int:
+def receive(services: Services, task_id: str, token: str, read_request: RequestReader) -> int:
     """Return the HTTP status for a callback: 200, 404 if it proves nothing, 503 if it has to come again.
 
     The request is read only after the token has proved to be valid.
     """
-    if not is_callback_token(relay.keyring, task_id, token):
-        return _rejected(relay, "token")
+    if not is_callback_token(services.keyring, task_id, token):
+        return _rejected(services, "token")
     try:
         headers, body = read_request()
-        if not _may_pass(relay, headers, body):
-            return _rejected(relay, "signature")
+        if not _may_pass(services, headers, body):
+            return _rejected(services, "signature")
         if task_id != PROBE:
-            on_callback(relay, task_id, _claim(body))
-    except HintNotKept:
+            on_callback(services, task_id, _claim(body))
+    except HintNotStoredError:
         logger.exception("callback_not_kept")
         return 503
     except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
@@ -51,27 +51,27 @@ def receive(relay: Relay, task_id: str, token: str, read_request: RequestReader)
     return 200
 
 
-def _rejected(relay: Relay, why: str) -> int:
+def _rejected(services: Services, why: str) -> int:
     logger.warning("callback_rejected", extra={"reason": why})
-    relay.measure({Metric.CALLBACKS_REJECTED: 1})
+    services.measure({Metric.CALLBACKS_REJECTED: 1})
     return 404
 
 
-def _may_pass(relay: Relay, headers: dict[str, str], body: bytes | None) -> bool:
+def _may_pass(services: Services, headers: dict[str, str], body: bytes | None) -> bool:
     """Whether the signature is right, or there need be none."""
     given = {name.lower(): text for name, text in headers.items()}
-    required = relay.settings.require_webhook_signature == "on"
+    required = services.settings.require_webhook_signature == "on"
     if not required and not given.keys() & set(SIGNATURE_HEADERS):
         return True
-    secrets, now = relay.webhook_secrets(), relay.clock.now_ms() / 1000
+    secrets, now = services.webhook_secrets(), services.clock.now_ms() / 1000
     if not secrets and not required:
         return True  # signed with the secret of a relay in between, which we cannot know
     if body is None:
         return False
-    return is_signed(secrets, given, body, now) or is_signed(relay.webhook_secrets(refresh=True), given, body, now)
+    return is_signed(secrets, given, body, now) or is_signed(services.webhook_secrets(refresh=True), given, body, now)
 
 
-def _claim(body: bytes | None) -> Snapshot | None:
+def _claim(body: bytes | None) -> ProviderTask | None:
     """The body's claim about the task, in any dialect, or None if it holds none that can be read."""
     try:
         return read(json.loads(body)) if body is not None and len(body) <= _MAX_BODY_BYTES else None
@@ -79,28 +79,28 @@ def _claim(body: bytes | None) -> Snapshot | None:
         return None
 
 
-def on_callback(relay: Relay, task_id: str, claim: Snapshot | None) -> None:
+def on_callback(services: Services, task_id: str, claim: ProviderTask | None) -> None:
     """A callback with a valid token came: ask the provider, and wake the workflow where the task has ended there.
 
     `claim` is what the body says. It is never believed, only used to save questions: at most one query per task in a
     few seconds, whoever has the URL, and none for a claim that tells less than the row knows. A claim of an end that
     comes sooner brings `due_at` forward; one of mere progress is not worth that.
     """
-    task = relay.table.get(task_id)
+    task = services.table.get(task_id)
     if task is not None and claim is not None:
-        _keep_claim(relay, task, claim)
-    use = _use(relay, task, claim)
+        _keep_claim(services, task, claim)
+    use = _use(services, task, claim)
     logger.info("callback_received", extra={"task_id": task_id, "use": use})
-    relay.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
+    services.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
     if use != "ask":
         return
-    step = advance(relay, task_id, Facts(hint=None if claim is None else claim.upstream_id))
+    step = advance(services, task_id, AdvanceInput(hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
-        step_functions.wake(relay, step)
-        relay.gates.note_end(relay.account_of(step.task), called_back=True)
+        step_functions.wake(services, step)
+        services.admissions.record_completion(services.account_of(step.task), called_back=True)
 
 
-def _keep_claim(relay: Relay, task: Task, claim: Snapshot) -> None:
+def _keep_claim(services: Services, task: Task, claim: ProviderTask) -> None:
     """A callback may hold the only copy of the provider's id: it is kept for the next look-up, and no more.
 
     An id beside the one that is known may be a second purchase. The provider is asked before the alarm rings, and only
@@ -108,24 +108,24 @@ def _keep_claim(relay: Relay, task: Task, claim: Snapshot) -> None:
     """
     if task.upstream_id is None:
         try:
-            relay.table.keep_hint(task, claim.upstream_id)
+            services.table.keep_hint(task, claim.upstream_id)
         except Exception as exc:
-            raise HintNotKept from exc
+            raise HintNotStoredError from exc
         return
-    provider = relay.provider_of(task)
+    provider = services.provider_of(task)
     ours_elsewhere = claim.reference == task.id and not claim.is_about(task.upstream_id)
-    if ours_elsewhere and provider.profile.unique_reference and _may_ask(relay, task):
+    if ours_elsewhere and provider.profile.unique_reference and _may_ask(services, task):
         answer = provider.query(task.kind, claim.upstream_id)
-        if isinstance(answer, Found) and answer.snapshot.reference == task.id:
-            note_second_id(relay, task, answer.snapshot)
+        if isinstance(answer, Found) and answer.provider_task.reference == task.id:
+            note_second_id(services, task, answer.provider_task)
 
 
-def _may_ask(relay: Relay, task: Task) -> bool:
-    gap_ms = relay.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
-    return relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms, urgent=False)
+def _may_ask(services: Services, task: Task) -> bool:
+    gap_ms = services.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
+    return services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=False)
 
 
-def _use(relay: Relay, task: Task | None, claim: Snapshot | None) -> Literal["ask", "nothing"] | Metric:
+def _use(services: Services, task: Task | None, claim: ProviderTask | None) -> Literal["ask", "nothing"] | Metric:
     """Whether a callback is worth a question, or as what it is counted."""
     if task is None or task.phase in ENDED:
         return Metric.CALLBACKS_LATE
@@ -133,11 +133,11 @@ def _use(relay: Relay, task: Task | None, claim: Snapshot | None) -> Literal["as
         return Metric.CALLBACKS_DUPLICATE
     if task.phase is Phase.ACCEPTED:
         return "nothing"  # nothing that the provider could tell us now
-    if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > relay.clock.now_ms():
+    if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > services.clock.now_ms():
         return "nothing"  # the sender is still at it, and its workflow will ask
     progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in AT_THE_PROVIDER
     if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
         return Metric.CALLBACKS_DUPLICATE
-    gap_ms = relay.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
-    asks = relay.table.pass_callback(task, relay.clock.now_ms(), gap_ms, urgent=not progress)
+    gap_ms = services.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
+    asks = services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=not progress)
     return "ask" if asks else Metric.CALLBACKS_DUPLICATE

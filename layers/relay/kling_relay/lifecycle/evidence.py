@@ -2,43 +2,43 @@
 
 from kling_relay.observability import logger
 from kling_relay.provider.client import Provider
-from kling_relay.provider.outcomes import Found, Trouble
-from kling_relay.services import Relay
+from kling_relay.provider.outcomes import Found, QueryFailed
+from kling_relay.services import Services
 from kling_relay.tasks.task import Task
 
 
-def learn(relay: Relay, task: Task) -> None:
+def learn(services: Services, task: Task) -> None:
     """Make a control of a task that the provider was just seen to have, once a day. Never raises."""
-    provider = relay.provider_of(task)
+    provider = services.provider_of(task)
     if not _is_learned(provider):
         return
     try:
-        if relay.controls.due(_pk(relay, task), relay.clock.now_ms()):
-            _ask(relay, provider, task, task.id, task.upstream_id)
+        if services.controls.due(_pk(services, task), services.clock.now_ms()):
+            _ask(services, provider, task, task.id, task.upstream_id)
     except Exception as exc:
         logger.warning("control_not_made", extra={"error": type(exc).__name__})
 
 
-def proven(relay: Relay, task: Task) -> bool:
+def proven(services: Services, task: Task) -> bool:
     """Whether a denial of `task` proves something now. Asks for the last control once more: a provider that forgets
     its references when it starts again loses them together with the answers under way. It costs nothing."""
-    provider = relay.provider_of(task)
+    provider = services.provider_of(task)
     if not _is_learned(provider):
         return False
-    control = relay.controls.get(_pk(relay, task))
-    return control.found_at > control.missed_at and _ask(relay, provider, task, control.reference)
+    control = services.controls.get(_pk(services, task))
+    return control.found_at > control.missed_at and _ask(services, provider, task, control.reference)
 
 
-def _ask(relay: Relay, provider: Provider, task: Task, reference: str, upstream_id: str | None = None) -> bool:
+def _ask(services: Services, provider: Provider, task: Task, reference: str, upstream_id: str | None = None) -> bool:
     """One control, at the path of `task`; whether it was found. Trouble proves nothing, and voids nothing."""
     answer = provider.query(task.kind, reference)
-    if isinstance(answer, Trouble):
+    if isinstance(answer, QueryFailed):
         return False
-    found = isinstance(answer, Found) and answer.snapshot.reference in (None, reference)
+    found = isinstance(answer, Found) and answer.provider_task.reference in (None, reference)
     if isinstance(answer, Found) and upstream_id is not None:
-        found = found and answer.snapshot.is_about(upstream_id)
-    relay.controls.note(_pk(relay, task), reference, found=found, now=relay.clock.now_ms())
-    logger.info("lookup_control", extra={"account": relay.account_of(task), "kind": task.kind, "found": found})
+        found = found and answer.provider_task.is_about(upstream_id)
+    services.controls.note(_pk(services, task), reference, found=found, now=services.clock.now_ms())
+    logger.info("lookup_control", extra={"account": services.account_of(task), "kind": task.kind, "found": found})
     return found
 
 
@@ -47,6 +47,6 @@ def _is_learned(provider: Provider) -> bool:
     return profile.ask_by_reference and not profile.unique_reference
 
 
-def _pk(relay: Relay, task: Task) -> str:
-    path = relay.provider_of(task).profile.path.format(kind=task.kind)
-    return f"lookup#{relay.account_of(task)}#{path}"
+def _pk(services: Services, task: Task) -> str:
+    path = services.provider_of(task).profile.path.format(kind=task.kind)
+    return f"lookup#{services.account_of(task)}#{path}"

@@ -4,28 +4,28 @@ from typing import Any
 
 from kling_relay.lifecycle import polling
 from kling_relay.observability import logger
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import Task
 
 
-def undo_copy(relay: Relay, task: Task) -> None:
+def undo_copy(services: Services, task: Task) -> None:
     """Remove what a copier of `task`, which was deleted meanwhile, may have stored after the removal."""
-    remove_videos(relay, task)
+    remove_videos(services, task)
     logger.info("late_copy_removed", extra={"task_id": task.id})
 
 
-def awaits_late_copies(relay: Relay, task: Task) -> bool:
+def awaits_late_copies(services: Services, task: Task) -> bool:
     """Whether `task` was deleted so long ago that no copier of it can be at work, and nothing has been done since."""
-    over = task.deleted_at is not None and relay.clock.now_ms() >= copiers_gone(task.deleted_at)
+    over = task.deleted_at is not None and services.clock.now_ms() >= copiers_gone(task.deleted_at)
     return over and task.due_at is not None
 
 
-def remove_late_copies(relay: Relay, task: Task) -> None:
+def remove_late_copies(services: Services, task: Task) -> None:
     """Remove what a copier left that died after the removal, and take the row out of the sweeper's index. An execution
     that has been replaced meanwhile leaves that to the newer one."""
-    remove_videos(relay, task)
+    remove_videos(services, task)
     condition = "attribute_exists(#deleted_at) AND #execution = :ours"
-    relay.table.rows.update_if(f"task#{task.id}", "REMOVE #due_at, #queue", condition, ours=task.execution)
+    services.table.rows.update_if(f"task#{task.id}", "REMOVE #due_at, #queue", condition, ours=task.execution)
 
 
 def copiers_gone(deleted_at: int) -> int:
@@ -33,18 +33,18 @@ def copiers_gone(deleted_at: int) -> int:
     return deleted_at + int((polling.COPY_SECONDS + polling.GRACE_SECONDS) * 1000)
 
 
-def remove_videos(relay: Relay, task: Task) -> None:
-    remove_all(relay, relay.settings.need("video_bucket"), f"videos/{task.tenant}/{task.id}/")
+def remove_videos(services: Services, task: Task) -> None:
+    remove_all(services, services.settings.need("video_bucket"), f"videos/{task.tenant}/{task.id}/")
 
 
-def remove_all(relay: Relay, bucket: str, prefix: str) -> None:
+def remove_all(services: Services, bucket: str, prefix: str) -> None:
     """Every version and delete marker of every object under `prefix`."""
     while True:  # from the start each time: what was listed is gone then
-        found = relay.s3.list_object_versions(Bucket=bucket, Prefix=prefix)
+        found = services.s3.list_object_versions(Bucket=bucket, Prefix=prefix)
         versions = [*found.get("Versions", []), *found.get("DeleteMarkers", [])]
         if not versions:
             return
         objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
-        answer: dict[str, Any] = relay.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        answer: dict[str, Any] = services.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
         if answer.get("Errors"):
             raise RuntimeError(f"{len(answer['Errors'])} objects could not be removed: try again")

@@ -24,8 +24,8 @@ def poll_wait(age: float, p5: float) -> float:
     return max(POLL_SECONDS, p5 * POLL_SHARE, age / 60 if age > POLL_EVEN_UNTIL else 0)
 
 
-def backoff(tries: int, *, first: float, most: float) -> float:
+def backoff(tries: int, *, first: float, maximum: float) -> float:
     """Seconds before try number `tries + 1`: doubling from `first` up to `most`, half of it by chance, so that tasks
     which failed together do not come back together."""
-    full = min(most, first * 2.0 ** max(0, min(tries, 30) - 1))
+    full = min(maximum, first * 2.0 ** max(0, min(tries, 30) - 1))
     return full / 2 + random.random() * full / 2  # nosec B311 # noqa: S311  (jitter, no secret)

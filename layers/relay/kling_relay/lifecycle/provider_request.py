@@ -7,47 +7,47 @@ from typing import Any
 
 from kling_relay.kinds.image_places import image_places
 from kling_relay.provider.profiles import in_dialect
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import Task
 
 _URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins to render
 
 
-def upstream_body(relay: Relay, task: Task, at_hand: Mapping[str, bytes], account: str) -> dict[str, Any]:
+def upstream_body(services: Services, task: Task, at_hand: Mapping[str, bytes], account: str) -> dict[str, Any]:
     """The recorded request as the provider of `account` takes it: in its dialect, `model_name` always said, images of
     ours as bare base64 or as presigned URLs.
 
     `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
     """
-    profile = relay.provider_at(account).profile
+    profile = services.provider_at(account).profile
     body: dict[str, Any] = json.loads(json.dumps(task.request))
     for name, holder, key in image_places(body):
         if isinstance(holder[key], dict):
             stored = holder[key]["s3"]
             if profile.image_form == "url":
-                holder[key] = _url(relay, stored)
+                holder[key] = _url(services, stored)
             else:
-                holder[key] = base64.b64encode(at_hand.get(name) or _load(relay, stored)).decode()
-    return in_dialect(profile, task.kind, {**body, "model_name": model_name(relay, task)})
+                holder[key] = base64.b64encode(at_hand.get(name) or _load(services, stored)).decode()
+    return in_dialect(profile, task.kind, {**body, "model_name": model_name(services, task)})
 
 
-def model_name(relay: Relay, task: Task) -> str:
-    return resolve_model(relay, task.kind, task.request)
+def model_name(services: Services, task: Task) -> str:
+    return resolve_model(services, task.kind, task.request)
 
 
-def resolve_model(relay: Relay, kind: str, body: Mapping[str, Any]) -> str:
+def resolve_model(services: Services, kind: str, body: Mapping[str, Any]) -> str:
     """The client's model, the stack's default for the kind, or the provider's. Kling's own is retired."""
-    default = getattr(relay.settings, f"default_model_{kind.replace('-', '_')}", "")
-    named: str = body.get("model_name") or default or relay.provider.profile.default_model[kind]
+    default = getattr(services.settings, f"default_model_{kind.replace('-', '_')}", "")
+    named: str = body.get("model_name") or default or services.provider.profile.default_model[kind]
     return named
 
 
-def _load(relay: Relay, key: str) -> bytes:
-    data: bytes = relay.s3.get_object(Bucket=relay.settings.need("input_bucket"), Key=key)["Body"].read()
+def _load(services: Services, key: str) -> bytes:
+    data: bytes = services.s3.get_object(Bucket=services.settings.need("input_bucket"), Key=key)["Body"].read()
     return data
 
 
-def _url(relay: Relay, key: str) -> str:
-    where = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
-    url: str = relay.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_URL_SECONDS)
+def _url(services: Services, key: str) -> str:
+    where = {"Bucket": services.settings.need("input_bucket"), "Key": key}
+    url: str = services.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_URL_SECONDS)
     return url

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from kling_relay.kinds.fields import default_mode
 from kling_relay.lifecycle import polling, provider_request
 from kling_relay.provider.models import render_p5_seconds
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import Failure, Phase, Task
 
 
@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class AdvanceInput:
     """All of it optional.
 
     `must_end_by`: when this Lambda is killed (ms); who does not say it may not send anything. `fresh`: the client sends
@@ -58,59 +58,59 @@ class Facts:
         return self.must_end_by is not None and not self.fresh
 
 
-NOTHING = Facts()
+NOTHING = AdvanceInput()
 
 
-def age(relay: Relay, task: Task) -> float:
+def age(services: Services, task: Task) -> float:
     """Seconds since the task was sent; in rehearsals, with every wait shortened, seconds of the time that is played."""
-    since = (relay.clock.now_ms() - (task.claimed_at or task.created_at)) / 1000
-    return since / (relay.settings.wait_scale or 1.0)
+    since = (services.clock.now_ms() - (task.claimed_at or task.created_at)) / 1000
+    return since / (services.settings.wait_scale or 1.0)
 
 
-def first_poll(relay: Relay, task: Task) -> float:
+def first_poll(services: Services, task: Task) -> float:
     """Seconds after submission at which the first query is worth making."""
-    name = provider_request.model_name(relay, task)
+    name = provider_request.model_name(services, task)
     mode, duration = task.request.get("mode", default_mode(task.kind)), task.request.get("duration", "5")
-    return render_p5_seconds(relay.catalogue, name, mode, duration)
+    return render_p5_seconds(services.catalogue, name, mode, duration)
 
 
-def deadline(relay: Relay, task: Task) -> int:
+def deadline(services: Services, task: Task) -> int:
     """When the task's time is over (ms)."""
-    return task.created_at + relay.settings.deadline_seconds * 1000
+    return task.created_at + services.settings.deadline_seconds * 1000
 
 
-def out_of_time(relay: Relay, task: Task) -> Task | Step:
+def out_of_time(services: Services, task: Task) -> Task | Step:
     """End a task that was not sent before its deadline. One whose earlier POST is in doubt may have been taken after
-    all: it is watched. Raises LostRace."""
-    late = f"not sent within {relay.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
+    all: it is watched. Raises ConflictError."""
+    late = f"not sent within {services.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
     if task.unsure_since is not None:
-        return expire(relay, task, f"{late}; still watched: a late video will be delivered")
-    now = relay.clock.now_ms()
-    return relay.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
+        return expire(services, task, f"{late}; still watched: a late video will be delivered")
+    now = services.clock.now_ms()
+    return services.table.move(task, Phase.FAILED, reason=late, failure=Failure.EXPIRED, updated_at=now)
 
 
-def watch(relay: Relay, now: int) -> dict[str, Any]:
+def watch(services: Services, now: int) -> dict[str, Any]:
     """The fields of an expired row: seen again every few hours until the provider itself has removed everything."""
     return {
-        "due_at": now + relay.settings.scaled_ms(polling.WATCH_SECONDS),
+        "due_at": now + services.settings.scaled_ms(polling.WATCH_SECONDS),
         "queue": "open",
         "waits_for": "a late video",
     }
 
 
-def expire(relay: Relay, task: Task, reason: str) -> Step:
+def expire(services: Services, task: Task, reason: str) -> Step:
     """The client sees an end; its task's late move is still to come."""
-    now = relay.clock.now_ms()
-    watched = watch(relay, now)
+    now = services.clock.now_ms()
+    watched = watch(services, now)
     told: dict[str, Any] = {"reason": reason, "failure": Failure.EXPIRED, "expired_at": now}
-    return Step(relay.table.move(task, Phase.EXPIRED, updated_at=now, **told, **watched), "done")
+    return Step(services.table.move(task, Phase.EXPIRED, updated_at=now, **told, **watched), "done")
 
 
-def wait(relay: Relay, task: Task, seconds: float, *, scaled: bool = True) -> Step:
+def wait(services: Services, task: Task, seconds: float, *, scaled: bool = True) -> Step:
     """The step that sleeps: `seconds`, shortened by WAIT_SCALE; whole and at least 1, as Step Functions wants it."""
-    pause = relay.settings.scaled_ms(seconds) if scaled else int(seconds * 1000)
+    pause = services.settings.scaled_ms(seconds) if scaled else int(seconds * 1000)
     whole = max(1, -(-pause // 1000))
-    due_at = relay.clock.now_ms() + whole * 1000 + ms(polling.GRACE_SECONDS)
+    due_at = services.clock.now_ms() + whole * 1000 + ms(polling.GRACE_SECONDS)
     return Step(task, "wait", wait_seconds=whole, due_at=due_at)
 
 

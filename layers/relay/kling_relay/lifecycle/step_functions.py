@@ -5,37 +5,37 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle.polling import GRACE_SECONDS
 from kling_relay.lifecycle.step import Step
 from kling_relay.observability import logger
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.task import Task
 
 # The wait is over already: whoever ended it has the workflow look at the row, which we wrote first.
 _NOBODY_WAITS = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
 
 
-def start(relay: Relay, step: Step) -> None:
+def start(services: Services, step: Step) -> None:
     """Start the task's workflow under the name that its row carries. That it runs already is no error."""
-    _start(relay, step.task, json.dumps(step.as_state()))
+    _start(services, step.task, json.dumps(step.as_state()))
 
 
-def wake(relay: Relay, step: Step) -> None:
+def wake(services: Services, step: Step) -> None:
     """Hand `step` to the sleeping workflow; without one, the row's `due_at` brings the sweeper."""
-    _wake(relay, step.task, step.as_state())
+    _wake(services, step.task, step.as_state())
 
 
-def rouse(relay: Relay, task: Task) -> bool:
+def rouse(services: Services, task: Task) -> bool:
     """Have the task's sleeping workflow look at the row now; False where it does not sleep."""
-    return _wake(relay, task, {"task_id": task.id, "next": "advance"})
+    return _wake(services, task, {"task_id": task.id, "next": "advance"})
 
 
-def _wake(relay: Relay, task: Task, state: dict[str, Any]) -> bool:
+def _wake(services: Services, task: Task, state: dict[str, Any]) -> bool:
     if task.task_token is None:
         return False
     try:
-        relay.workflows.send_task_success(taskToken=task.task_token, output=json.dumps(state))
+        services.workflows.send_task_success(taskToken=task.task_token, output=json.dumps(state))
     except ClientError as exc:
         if exc.response["Error"]["Code"] not in _NOBODY_WAITS:
             raise
@@ -43,22 +43,22 @@ def _wake(relay: Relay, task: Task, state: dict[str, Any]) -> bool:
     return True
 
 
-def replace(relay: Relay, task: Task) -> bool:
+def replace(services: Services, task: Task) -> bool:
     """Give the task to a new execution, which begins by looking at the row. False where somebody else just did."""
     run = int(task.execution.rpartition("-r")[2]) + 1 if "-r" in task.execution else 1
-    due_at = relay.clock.now_ms() + int(GRACE_SECONDS * 1000)
+    due_at = services.clock.now_ms() + int(GRACE_SECONDS * 1000)
     try:
-        task = relay.table.take_over(task, f"{task.id}-r{run}", due_at)
-    except LostRace:
+        task = services.table.take_over(task, f"{task.id}-r{run}", due_at)
+    except ConflictError:
         return False
-    _start(relay, task, json.dumps({"task_id": task.id, "next": "advance"}))
+    _start(services, task, json.dumps({"task_id": task.id, "next": "advance"}))
     return True
 
 
-def _start(relay: Relay, task: Task, state: str) -> None:
-    arn = relay.settings.need("state_machine_arn")
+def _start(services: Services, task: Task, state: str) -> None:
+    arn = services.settings.need("state_machine_arn")
     try:
-        relay.workflows.start_execution(stateMachineArn=arn, name=task.execution, input=state)
+        services.workflows.start_execution(stateMachineArn=arn, name=task.execution, input=state)
     except ClientError as exc:
         if exc.response["Error"]["Code"] != "ExecutionAlreadyExists":
             raise

@@ -1,13 +1,13 @@
 """Finds what has been left lying: overdue tasks, tasks that wait for room upstream, notices. It starts workflows, hands
 notices over, and measures how much is open. It moves one kind of task itself: a waiting one whose time is over."""
 
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle.queue import in_time, restart, start_waiting
 from kling_relay.lifecycle.step import out_of_time
 from kling_relay.notifications import deliver
 from kling_relay.observability import Metric, logger
-from kling_relay.provider.admission import Gate
-from kling_relay.services import Relay
+from kling_relay.provider.admission import Admission
+from kling_relay.services import Services
 from kling_relay.tasks.task import Phase, Task
 
 _OVERDUE_AT_ONCE = 200
@@ -16,43 +16,43 @@ _TOLD_AT_ONCE = 200
 _TROUBLE_MS = 900_000  # account trouble that no try has confirmed for so long is not known to last
 
 
-def sweep(relay: Relay, must_end_by: int) -> dict[str, int]:
+def sweep(services: Services, must_end_by: int) -> dict[str, int]:
     """Give every overdue task a new workflow, waiting tasks their turn, and overdue notices to notify_client; end the
     waiting tasks whose time is over, as far as they get until `must_end_by` (ms). Returns how many there were of each.
     """
-    now = relay.clock.now_ms()
-    overdue = sum(restart(relay, task_id) for task_id in relay.table.due(now, _OVERDUE_AT_ONCE))
-    told = sum(deliver.hand_over_id(relay, task_id) for task_id in relay.outbox.due(now, _TOLD_AT_ONCE))
+    now = services.clock.now_ms()
+    overdue = sum(restart(services, task_id) for task_id in services.table.due(now, _OVERDUE_AT_ONCE))
+    told = sum(deliver.invoke_notifier_by_id(services, task_id) for task_id in services.outbox.due(now, _TOLD_AT_ONCE))
     # One probe: where it finds room it starts the next ones, and where there is none the others were started in vain.
-    gate, started = relay.gates.get(relay.account), 0
-    if not gate.closed(now) and relay.table.waiting(1, in_time(relay)):
-        relay.gates.doubt(relay.account, now)
-        started = start_waiting(relay, 1)
-    late = _end_late(relay, must_end_by - _RESERVE_MS)
-    relay.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(relay, gate, now)})
+    admission, started = services.admissions.get(services.account), 0
+    if not admission.closed(now) and services.table.waiting(1, in_time(services)):
+        services.admissions.mark_unknown(services.account, now)
+        started = start_waiting(services, 1)
+    late = _end_late(services, must_end_by - _RESERVE_MS)
+    services.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(services, admission, now)})
     return {"overdue": overdue, "waiting": started, "late": late, "telling": told}
 
 
-def _end_late(relay: Relay, must_end_by: int) -> int:
+def _end_late(services: Services, must_end_by: int) -> int:
     """End the waiting tasks that have run out of time, whether there is room or not. Returns how many. One conditional
     write each: an execution would cost four state transitions, and thousands of them would come at once. Their notices
     are left to later sweeps for the same reason."""
     ended = 0
-    for ids in relay.table.late(in_time(relay) - 1):
-        for task in relay.table.read(ids):
-            if relay.clock.now_ms() >= must_end_by:
+    for ids in services.table.late(in_time(services) - 1):
+        for task in services.table.read(ids):
+            if services.clock.now_ms() >= must_end_by:
                 return ended
-            ended += _end_one(relay, task)
+            ended += _end_one(services, task)
     return ended
 
 
-def _end_one(relay: Relay, task: Task) -> bool:
+def _end_one(services: Services, task: Task) -> bool:
     """False if it does not wait any more (the index lags), or if another one moved it first. Never raises."""
-    if task.phase is not Phase.ACCEPTED or task.created_at >= in_time(relay):
+    if task.phase is not Phase.ACCEPTED or task.created_at >= in_time(services):
         return False
     try:
-        out_of_time(relay, task)
-    except LostRace:
+        out_of_time(services, task)
+    except ConflictError:
         return False
     except Exception as exc:
         logger.exception("not_ended", extra={"task_id": task.id, "error": type(exc).__name__})
@@ -60,15 +60,15 @@ def _end_one(relay: Relay, task: Task) -> bool:
     return True
 
 
-def _gauges(relay: Relay, gate: Gate, now: int) -> dict[Metric, float]:
+def _gauges(services: Services, admission: Admission, now: int) -> dict[Metric, float]:
     """What is open; nothing where it cannot be read just now, since the sweep itself is done."""
-    trouble = gate.account_trouble and now < gate.not_before + _TROUBLE_MS
+    trouble = admission.account_trouble and now < admission.not_before + _TROUBLE_MS
     try:
-        oldest = relay.backlog.oldest()
+        oldest = services.backlog.oldest()
         return {
             Metric.ACCOUNT_TROUBLE: int(trouble),
-            Metric.WAITING_TASKS: relay.backlog.waiting(),
-            Metric.PARKED_TASKS: relay.backlog.parked(),
+            Metric.WAITING_TASKS: services.backlog.waiting(),
+            Metric.PARKED_TASKS: services.backlog.parked(),
             Metric.OLDEST_OPEN_TASK: 0 if oldest is None else max(0, now - oldest) / 1000,
         }
     except Exception as exc:

@@ -15,13 +15,13 @@ MAX_RATIO = 2.5  # the longer side over the shorter one
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHUNK_FRAME = 12  # length, type and CRC around the data of a PNG chunk
-_MOST_CHUNKS = 100_000
+_MAX_CHUNKS = 100_000
 _SIZE_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 # Bytes before a marker that are none are skipped, as libjpeg does: cameras and editors leave some between segments, and
 # some lengths are too short for their segments. A scan holds an 0xFF only before 0x00 or in RST0..RST7 (0xD0..0xD7).
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
-_MOST_SEGMENTS = 10_000
+_MAX_SEGMENTS = 10_000
 _OTHER_FORMATS = (
     ("GIF", rb"GIF8"),
     ("WebP", rb"RIFF....WEBP"),
@@ -68,7 +68,7 @@ def read_header(data: bytes) -> ImageHeader:
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield marker and position of the segments of a JPEG that have a length, and of its EOI."""
     at = 2
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         if (found := _MARKER.search(data, at)) is None:
             return
         at, marker = found.start(), found[1][0]
@@ -97,7 +97,7 @@ def _check_end(data: bytes, header: ImageHeader) -> None:
 
 def _png_ends(data: bytes) -> bool:
     at, kinds = len(_PNG), set()
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
         at += _CHUNK_FRAME + int.from_bytes(data[at : at + 4])
         if at > len(data) or len(kind) < 4:

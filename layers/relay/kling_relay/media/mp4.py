@@ -7,7 +7,7 @@ _ON_THE_WAY = {b"trak", b"mdia"}  # a `moov` names the kind of a track in trak/m
 _TO_HANDLER = 12  # bytes of a `hdlr` up to and with its handler type: version and flags, pre_defined, handler_type
 
 
-class BadVideo(Exception):
+class InvalidVideoError(Exception):
     """`reason`, which is all of the text: `not_a_video` (it does not begin as an MP4, or a box makes no sense) or
     `truncated` (a beginning of an MP4: a box reaches past the end, or index or pictures are missing or empty)."""
 
@@ -36,11 +36,11 @@ class BoxWalk:
         self.has_video_track = False  # whether a `moov` so far names one
 
     def feed(self, data: bytes) -> None:
-        """Raises BadVideo as soon as it is certain."""
+        """Raises InvalidVideoError as soon as it is certain."""
         start = self._position  # offset of data[0] in the file
         self._position += len(data)
         if self._position > self._length:
-            raise BadVideo("not_a_video")
+            raise InvalidVideoError("not_a_video")
         self._read_index(data, 0, self._box_end - start)
         if self._padded:
             _check_padding(data)
@@ -57,14 +57,14 @@ class BoxWalk:
                 self._read_index(data, header_end - start, self._box_end - start)
 
     def finish(self) -> None:
-        """Raises BadVideo unless everything that was fed is one whole MP4."""
+        """Raises InvalidVideoError unless everything that was fed is one whole MP4."""
         if self._box_end == 0:
-            raise BadVideo("not_a_video")
+            raise InvalidVideoError("not_a_video")
         boxes_end = self._box_end
         if not self._header.strip(b"\0"):  # padding shorter than a header, or nothing
             boxes_end += len(self._header)
         if not self._position == boxes_end == self._length or self._missing:
-            raise BadVideo("truncated")
+            raise InvalidVideoError("truncated")
 
     def _read_index(self, data: bytes, begin: int, end: int) -> None:
         """Pass on the part of `data` that lies in a `moov`."""
@@ -83,26 +83,26 @@ class BoxWalk:
             self._padded, self._box_end = True, self._length
             return
         if self._box_end == 0 and (kind != b"ftyp" or 0 < size < _SMALLEST_FTYP):
-            raise BadVideo("not_a_video")
+            raise InvalidVideoError("not_a_video")
         if not all(0x20 <= letter < 0x7F or letter == 0xA9 for letter in kind):
-            raise BadVideo("not_a_video")
+            raise InvalidVideoError("not_a_video")
         if size == 0 and len(header) == _HEADER:
             if not self._open_end:
-                raise BadVideo("truncated")
+                raise InvalidVideoError("truncated")
             size = self._length - self._box_end
         if size < len(header):
-            raise BadVideo("not_a_video")
+            raise InvalidVideoError("not_a_video")
         if size > len(header):
             self._missing.discard(kind)
         self._index = _Index() if kind == b"moov" else None
         self._box_end += size
         if self._box_end > self._length:
-            raise BadVideo("truncated")
+            raise InvalidVideoError("truncated")
 
 
 def _check_padding(data: bytes) -> None:
     if data.strip(b"\0"):
-        raise BadVideo("not_a_video")
+        raise InvalidVideoError("not_a_video")
 
 
 class _Index:

@@ -11,43 +11,43 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kling_relay import client_view
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.notifications import result_file
 from kling_relay.notifications.webhook import WEBHOOK_SECONDS, save, send
 from kling_relay.observability import logger
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks import notification
 from kling_relay.tasks.notification import Notice
 from kling_relay.tasks.task import Phase, Task
 
-_MOST_LOOKS = 50  # a task has five notices at most: more than this in one call means that somebody is fighting with us
+_MAX_LOOKS = 50  # a task has five notices at most: more than this in one call means that somebody is fighting with us
 
 
-def hand_over(relay: Relay, task: Task) -> None:
+def invoke_notifier(services: Services, task: Task) -> None:
     """Have functions/notify_client tell what is due of a task now."""
     due = notification.next_at(task.notices)
-    if due is not None and due <= relay.clock.now_ms():
-        hand_over_id(relay, task.id)
+    if due is not None and due <= services.clock.now_ms():
+        invoke_notifier_by_id(services, task.id)
 
 
-def hand_over_id(relay: Relay, task_id: str) -> bool:
+def invoke_notifier_by_id(services: Services, task_id: str) -> bool:
     """Never raises: the sweeper does the same a minute later. False where it did not come about."""
-    function, payload = relay.settings.need("notify_function"), json.dumps({"task_id": task_id})
+    function, payload = services.settings.need("notify_function"), json.dumps({"task_id": task_id})
     try:
-        relay.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
+        services.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
     except Exception as exc:
         logger.warning("notices_left_to_the_sweeper", extra={"task_id": task_id, "error": type(exc).__name__})
         return False
     return True
 
 
-def tell(relay: Relay, task_id: str, must_end_by: int) -> None:
+def tell(services: Services, task_id: str, must_end_by: int) -> None:
     """Everything that is due of one task, until `must_end_by` (ms). Raises what AWS raises; a webhook that fails is no
     error, it has its slots."""
     unsent: set[int] = set()
-    for _ in range(_MOST_LOOKS):
-        task = relay.table.get(task_id)
-        now = relay.clock.now_ms()
+    for _ in range(_MAX_LOOKS):
+        task = services.table.get(task_id)
+        now = services.clock.now_ms()
         if task is None or now + (WEBHOOK_SECONDS + 2) * 1000 > must_end_by:
             return
         notice = next((one for one in task.notices if _is_due(one, now, unsent)), None)
@@ -55,10 +55,10 @@ def tell(relay: Relay, task_id: str, must_end_by: int) -> None:
             return
         try:
             if notice.event and notice.number not in unsent:
-                _send_event(relay, task, notice, unsent)
+                _send_event(services, task, notice, unsent)
             else:
-                send(relay, task, notice)
-        except LostRace:  # somebody else told or appended one: look again
+                send(services, task, notice)
+        except ConflictError:  # somebody else told or appended one: look again
             continue
 
 
@@ -67,16 +67,16 @@ def _is_due(notice: Notice, now: int, unsent: set[int]) -> bool:
     return (notice.event and notice.number not in unsent) or (notice.webhook == "due" and notice.next_at <= now)
 
 
-def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> None:
+def _send_event(services: Services, task: Task, notice: Notice, unsent: set[int]) -> None:
     entry = {
-        "EventBusName": relay.settings.need("event_bus"),
+        "EventBusName": services.settings.need("event_bus"),
         "Source": "kling-relay",
         "DetailType": notification.EVENTS[notice.status],
-        "Detail": json.dumps(event_detail(relay, task, notice)),
+        "Detail": json.dumps(event_detail(services, task, notice)),
     }
     try:
-        result_file.write(relay, task)
-        answer = relay.events.put_events(Entries=[entry])
+        result_file.write(services, task)
+        answer = services.events.put_events(Entries=[entry])
         error = answer["Entries"][0].get("ErrorCode", "refused") if answer.get("FailedEntryCount") else ""
     except (BotoCoreError, ClientError, RuntimeError) as exc:
         error = type(exc).__name__
@@ -84,11 +84,11 @@ def _send_event(relay: Relay, task: Task, notice: Notice, unsent: set[int]) -> N
         unsent.add(notice.number)
         logger.warning("event_not_sent", extra={"task_id": task.id, "error": error})
         return
-    save(relay, task, notice, replace(notice, event=False))
+    save(services, task, notice, replace(notice, event=False))
     logger.info("event_sent", extra={"task_id": task.id, "task_status": notice.status})
 
 
-def event_detail(relay: Relay, task: Task, notice: Notice) -> dict[str, Any]:
+def event_detail(services: Services, task: Task, notice: Notice) -> dict[str, Any]:
     """The `detail` of an event, version 1. Who reads it needs no key of ours: the videos are named by bucket and key,
     never by a signed URL, and prompts stay out."""
     detail: dict[str, Any] = {
@@ -106,6 +106,6 @@ def event_detail(relay: Relay, task: Task, notice: Notice) -> dict[str, Any]:
         "videos": [],
     }
     if notice.status == "succeed" and task.phase is Phase.SUCCEEDED:
-        detail["videos"] = client_view.places(relay, task)
+        detail["videos"] = client_view.places(services, task)
         detail["final_unit_deduction"] = task.units
     return detail

@@ -14,17 +14,17 @@ from botocore.exceptions import ClientError
 from kling_relay import client_view
 from kling_relay.errors import KlingError
 from kling_relay.observability import Metric, logger
-from kling_relay.services import Relay
-from kling_relay.tasks.batch_counts import Word
+from kling_relay.services import Services
+from kling_relay.tasks.batch_counts import LineOutcome
 from kling_relay.tasks.s3_source import Source
 from kling_relay.tasks.task import TASK_STATUS, Phase, Task
 
 _NOTED, _REJECTED, _DELETED, _COUNTED = 0, 1, 6, 10  # a list of requests counts up from there
 _RANKS = {"submitted": 2, "processing": 3, "failed": 4, "succeed": 5}  # a failed task may still succeed, late
-_TALLIED: dict[str, Word] = {"submitted": "accepted", "failed": "failed", "succeed": "succeeded"}
+_TALLIED: dict[str, LineOutcome] = {"submitted": "accepted", "failed": "failed", "succeed": "succeeded"}
 _SUMMARY_MS = 2_000  # a summary is not written more often, but when all lines are taken, and when all have ended
-_MOST_REASONS = 100
-_MOST_TRIES = 20
+_MAX_REASONS = 100
+_MAX_TRIES = 20
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
 _OVERTAKEN = {404, 409, 412}  # removed, being written, or written by somebody else since it was read
 
@@ -39,59 +39,59 @@ class _Written:
     at: int
 
 
-def write(relay: Relay, task: Task) -> None:
+def write(services: Services, task: Task) -> None:
     """Tell how a task of a dropped object stands. Can be repeated, in any order."""
     if task.source is None:
         return
     source, status = Source(**task.source), TASK_STATUS[task.phase]
     rank = _RANKS[status] if task.deleted_at is None else _DELETED
-    _put(relay, source, rank, _task_body(relay, task))
+    _put(services, source, rank, _task_body(services, task))
     if source.line and status in _TALLIED:
-        relay.tallies.tell(source.tag, source.line, "accepted")
-        relay.tallies.tell(source.tag, source.line, _TALLIED[status])
-        summarise(relay, source)
+        services.batch_counts.tell(source.tag, source.line, "accepted")
+        services.batch_counts.tell(source.tag, source.line, _TALLIED[status])
+        summarise(services, source)
 
 
-def reject(relay: Relay, source: Source, error: KlingError) -> None:
+def reject(services: Services, source: Source, error: KlingError) -> None:
     """Tell why an upload, or a line of one, has become no task."""
     logger.info("upload_rejected", extra={"object": source.tag, "line": source.line, "code": error.code})
     told = {"task_id": None, "task_status": "failed", "task_status_msg": error.message, "code": error.code}
-    if _put(relay, source, _REJECTED, told):
-        relay.measure({Metric.FILES_REJECTED: 1})
+    if _put(services, source, _REJECTED, told):
+        services.measure({Metric.FILES_REJECTED: 1})
     if source.line:
-        relay.tallies.tell(source.tag, source.line, "rejected", error.message)
-        summarise(relay, source)
+        services.batch_counts.tell(source.tag, source.line, "rejected", error.message)
+        summarise(services, source)
 
 
-def note(relay: Relay, source: Source, message: str) -> None:
+def note(services: Services, source: Source, message: str) -> None:
     """Tell what has become of an upload that is no task, or none yet."""
-    _put(relay, source, _NOTED, {"task_id": None, "task_status": None, "task_status_msg": message})
+    _put(services, source, _NOTED, {"task_id": None, "task_status": None, "task_status_msg": message})
 
 
-def summarise(relay: Relay, source: Source) -> None:
+def summarise(services: Services, source: Source) -> None:
     """Bring the summary of a list of requests up to date: at once when all of its lines are taken and when all have
     ended, otherwise every other second."""
     whole = Source(source.bucket, source.key, source.version)
-    tally = relay.tallies.read(whole.tag)
+    tally = services.batch_counts.read(whole.tag)
     if tally is None:
         return
     ended = tally.succeeded + tally.failed
     body = {
         **{name: getattr(tally, name) for name in ("lines", "accepted", "rejected", "succeeded", "failed", "finished")},
         "rejected_lines": tally.rejected_lines,
-        "reasons": [{"line": line, "message": text} for line, text in list(tally.reasons.items())[:_MOST_REASONS]],
+        "reasons": [{"line": line, "message": text} for line, text in list(tally.reasons.items())[:_MAX_REASONS]],
     }
     urgent = tally.finished or (tally.all_taken and not ended)
-    _put(relay, whole, _COUNTED + tally.told, body, gap_ms=0 if urgent else _SUMMARY_MS)
+    _put(services, whole, _COUNTED + tally.told, body, gap_ms=0 if urgent else _SUMMARY_MS)
 
 
-def version_told(relay: Relay, source: Source) -> str:
+def version_told(services: Services, source: Source) -> str:
     """The version that the result of an object's key is about; empty if there is none."""
-    there = _look(relay, source.bucket, source.result_key())
+    there = _look(services, source.bucket, source.result_key())
     return there.version if there is not None else ""
 
 
-def _task_body(relay: Relay, task: Task) -> dict[str, Any]:
+def _task_body(services: Services, task: Task) -> dict[str, Any]:
     status = TASK_STATUS[task.phase]
     told: dict[str, Any] = {
         "task_id": task.id,
@@ -107,21 +107,21 @@ def _task_body(relay: Relay, task: Task) -> dict[str, Any]:
     if task.deleted_at is not None:
         told["deleted_at"] = task.deleted_at
     elif task.phase is Phase.SUCCEEDED:
-        told["videos"] = client_view.places(relay, task)
+        told["videos"] = client_view.places(services, task)
     return told
 
 
-def _put(relay: Relay, source: Source, rank: int, body: dict[str, Any], gap_ms: int = 0) -> bool:
+def _put(services: Services, source: Source, rank: int, body: dict[str, Any], gap_ms: int = 0) -> bool:
     """Write a result, unless one of the same version is there that tells as much, or was written `gap_ms` ago. Whether
     it was written."""
-    now = relay.clock.now_ms()
+    now = services.clock.now_ms()
     text = json.dumps({"source": source.as_dict(), **body, "updated_at": now}, indent=2)
-    for _ in range(_MOST_TRIES):
-        key, there = _place(relay, source)
+    for _ in range(_MAX_TRIES):
+        key, there = _place(services, source)
         if there is not None and there.version == source.version and (there.rank >= rank or now < there.at + gap_ms):
             return False
         try:
-            relay.s3.put_object(
+            services.s3.put_object(
                 Bucket=source.bucket,
                 Key=key,
                 Body=text.encode(),
@@ -133,37 +133,37 @@ def _put(relay: Relay, source: Source, rank: int, body: dict[str, Any], gap_ms: 
         except ClientError as exc:
             if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _OVERTAKEN:
                 raise
-    raise RuntimeError(f"a result was overtaken {_MOST_TRIES} times")
+    raise RuntimeError(f"a result was overtaken {_MAX_TRIES} times")
 
 
-def _place(relay: Relay, source: Source) -> tuple[str, _Written | None]:
+def _place(services: Services, source: Source) -> tuple[str, _Written | None]:
     """The key of a result, and what lies there."""
     key = source.result_key()
-    there = _look(relay, source.bucket, key)
+    there = _look(services, source.bucket, key)
     if there is None or there.version != source.version:
-        newest = _head(relay, source.bucket, source.key)
+        newest = _head(services, source.bucket, source.key)
         superseded = there is not None if newest is None else newest["VersionId"] != source.version
         if superseded and there is None and newest is not None:  # not by a copy of itself: object_versions.py
-            ours = _head(relay, source.bucket, source.key, source.version)
+            ours = _head(services, source.bucket, source.key, source.version)
             superseded = ours is None or ours["ETag"] != newest["ETag"]
         if superseded:
             key = source.result_key(superseded=True)
-            there = _look(relay, source.bucket, key)
+            there = _look(services, source.bucket, key)
     return key, there
 
 
-def _look(relay: Relay, bucket: str, key: str) -> _Written | None:
-    found = _head(relay, bucket, key)
+def _look(services: Services, bucket: str, key: str) -> _Written | None:
+    found = _head(services, bucket, key)
     if found is None:
         return None
     told = found["Metadata"]
     return _Written(found["ETag"], told.get("version", ""), int(told.get("rank", -1)), int(told.get("at", 0)))
 
 
-def _head(relay: Relay, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
+def _head(services: Services, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
     wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        found: dict[str, Any] = relay.s3.head_object(**wanted)
+        found: dict[str, Any] = services.s3.head_object(**wanted)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise

@@ -5,132 +5,132 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from kling_relay.dynamodb import LostRace
+from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import step_functions
 from kling_relay.notifications import deliver
 from kling_relay.security import auth, callback_tokens
 from kling_relay.security.api_keys import SCOPES, KeyRow
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks import notification
-from kling_relay.tasks.spend_cap import MOST_UNITS, month_of
+from kling_relay.tasks.spend_cap import MAX_UNITS, month_of
 from kling_relay.tasks.task import Phase, copy_can_be_repeated
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # it becomes part of S3 keys
 _LONGEST_LABEL = 80
 _LONGEST_REASON = 200
-_MOST_DAYS = 3650
+_MAX_DAYS = 3650
 _DAY_MS = 86_400_000
-_MOST_TURNS = 5
+_MAX_TURNS = 5
 
 
-def create_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
-    tenant, now = _tenant(event), relay.clock.now_ms()
+def create_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    tenant, now = _tenant(event), services.clock.now_ms()
     label, scopes, until = _label(event), _scopes(event), _valid_until(event, now)
-    issued = auth.issue(relay.keys, relay.keyring, tenant, now, label=label, scopes=scopes, valid_until=until)
+    issued = auth.issue(services.keys, services.keyring, tenant, now, label=label, scopes=scopes, valid_until=until)
     return asdict(issued)
 
 
-def list_keys(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
-    return {"keys": [_listed(key, relay.clock.now_ms()) for key in relay.keys.of(_tenant(event))]}
+def list_keys(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    return {"keys": [_listed(key, services.clock.now_ms()) for key in services.keys.of(_tenant(event))]}
 
 
-def revoke_key(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
-    return {"revoked": relay.keys.revoke(str(event.get("key_id", "")), relay.clock.now_ms())}
+def revoke_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    return {"revoked": services.keys.revoke(str(event.get("key_id", "")), services.clock.now_ms())}
 
 
-def probe_path(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def probe_path(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Where, below the API's address, a test callback is answered and does nothing."""
-    return {"path": callback_tokens.callback_url("", relay.keyring, callback_tokens.PROBE)}
+    return {"path": callback_tokens.callback_url("", services.keyring, callback_tokens.PROBE)}
 
 
-def signing_secret(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def signing_secret(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """What webhooks to a tenant are signed with; `change` gives it a new one, beside which the old one goes on signing
     for a week."""
-    tenant, now = _tenant(event), relay.clock.now_ms()
+    tenant, now = _tenant(event), services.clock.now_ms()
     if event.get("change"):
-        relay.signing.change(tenant, now)
-    return {"tenant": tenant, "secret": relay.signing.secrets(relay.keyring, tenant, now)[0]}
+        services.signing.change(tenant, now)
+    return {"tenant": tenant, "secret": services.signing.secrets(services.keyring, tenant, now)[0]}
 
 
-def replay_notice(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def replay_notice(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Send a task's webhooks once more, or the one of `sequence`; they keep their ids. What a receiver has refused for
     good (410) is sent too. Raises ValueError where there is none."""
     task_id, wanted = event.get("task_id"), event.get("sequence")
-    for _ in range(_MOST_TURNS):
-        task = relay.table.get(str(task_id))
+    for _ in range(_MAX_TURNS):
+        task = services.table.get(str(task_id))
         if task is None:
             raise ValueError(f"task_id: there is no task {task_id!r}")
-        now, told = relay.clock.now_ms(), 0
+        now, told = services.clock.now_ms(), 0
         try:
             for notice in task.notices:
                 if notice.webhook != "none" and wanted in (None, notice.number):
-                    task = relay.outbox.note(task, notification.again(notice, now))
+                    task = services.outbox.note(task, notification.again(notice, now))
                     told += 1
-        except LostRace:
+        except ConflictError:
             continue
         if not told:
             raise ValueError(f"sequence: the task has no webhook {'' if wanted is None else wanted!r}".rstrip())
-        deliver.hand_over(relay, task)
+        deliver.invoke_notifier(services, task)
         return {"task_id": task.id, "webhooks": told}
     raise RuntimeError("the task's notices change too fast: try again")
 
 
-def retry_archive(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Copy the video of a rendered task again now, or look once more for that of one that expired for want of a copy.
     `begun`: whether its workflow was woken, or a new one started; otherwise a copy is under way. Raises ValueError."""
     task_id = event.get("task_id")
-    for _ in range(_MOST_TURNS):
-        task = relay.table.get(str(task_id))
+    for _ in range(_MAX_TURNS):
+        task = services.table.get(str(task_id))
         if task is None:
             raise ValueError(f"task_id: there is no task {task_id!r}")
         if not copy_can_be_repeated(task):
             raise ValueError(f"task_id: {task.id} has no copy that failed; it is {task.phase}")
         try:
-            if task.phase is Phase.EXPIRED or (task.due_at or 0) <= relay.clock.now_ms():  # nobody is at it
-                return {"task_id": task.id, "begun": step_functions.replace(relay, task)}
+            if task.phase is Phase.EXPIRED or (task.due_at or 0) <= services.clock.now_ms():  # nobody is at it
+                return {"task_id": task.id, "begun": step_functions.replace(services, task)}
             # Only its own workflow may begin a copy: two at once would both pay for the transfer.
-            return {"task_id": task.id, "begun": step_functions.rouse(relay, relay.table.hurry_copy(task))}
-        except LostRace:
+            return {"task_id": task.id, "begun": step_functions.rouse(services, services.table.retry_copy_now(task))}
+        except ConflictError:
             continue
     raise RuntimeError("the task moves too fast: try again")
 
 
-def set_cap(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def set_cap(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Give a tenant a monthly cap of its own: whole units, 0 for none; None for the stack's parameter again."""
     tenant, units = _tenant(event), event.get("units")
-    if units is not None and (type(units) is not int or not 0 <= units <= MOST_UNITS):
+    if units is not None and (type(units) is not int or not 0 <= units <= MAX_UNITS):
         raise ValueError(
-            f"units: a whole number from 0 (no cap) to {MOST_UNITS}, or null (the default); sent: {units!r}"
+            f"units: a whole number from 0 (no cap) to {MAX_UNITS}, or null (the default); sent: {units!r}"
         )
-    relay.spending.set_cap(tenant, None if units is None else units * 1000)
-    return spend(relay, event)
+    services.spending.set_cap(tenant, None if units is None else units * 1000)
+    return spend(services, event)
 
 
-def spend(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def spend(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """A tenant's cap and what it has committed in this month (UTC), in units."""
-    tenant, month = _tenant(event), month_of(relay.clock.now_ms())
-    cap, own = relay.spending.cap(tenant)
-    committed = relay.spending.committed(tenant, month)
+    tenant, month = _tenant(event), month_of(services.clock.now_ms())
+    cap, own = services.spending.cap(tenant)
+    committed = services.spending.committed(tenant, month)
     return {"month": month, "cap_units": cap / 1000, "own_cap": own, "committed_units": committed / 1000}
 
 
-def pause(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def pause(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Stop new paid POSTs at once; everything else goes on. One that holds already stays as it was."""
     reason = event.get("reason", "")
     if not isinstance(reason, str) or len(reason) > _LONGEST_REASON or not reason.isprintable():
         raise ValueError(f"reason: at most {_LONGEST_REASON} printable characters; sent: {reason!r}")
-    relay.gates.stop(relay.clock.now_ms(), reason)
-    return status(relay, event)
+    services.admissions.stop(services.clock.now_ms(), reason)
+    return status(services, event)
 
 
-def resume(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def resume(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Take the stop back: the sweeper starts the tasks that wait. `resumed`: whether there was one."""
-    return {"resumed": relay.gates.resume(), **status(relay, event)}
+    return {"resumed": services.admissions.resume(), **status(services, event)}
 
 
-def status(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def status(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Whether sending is paused, since when (ms) and why."""
-    stop = relay.gates.stopped()
+    stop = services.admissions.stopped()
     return {"paused": stop is not None, **({} if stop is None else {"since": stop.since, "reason": stop.reason})}
 
 
@@ -172,8 +172,8 @@ def _valid_until(event: dict[str, Any], now: int) -> int | None:
     if days is not None and text is not None:
         raise ValueError(f"expires_at: not together with expires_in_days; sent: {text!r}, {days!r}")
     if days is not None:
-        if type(days) is not int or not 1 <= days <= _MOST_DAYS:
-            raise ValueError(f"expires_in_days: a whole number from 1 to {_MOST_DAYS}; sent: {days!r}")
+        if type(days) is not int or not 1 <= days <= _MAX_DAYS:
+            raise ValueError(f"expires_in_days: a whole number from 1 to {_MAX_DAYS}; sent: {days!r}")
         return now + days * _DAY_MS
     if text is None:
         return None

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from kling_relay.kinds.fields import default_mode
 from kling_relay.operations.failure_advice import kind_of
-from kling_relay.operations.reconcile_rows import Books
-from kling_relay.services import Relay
+from kling_relay.operations.reconcile_rows import TaskRows
+from kling_relay.services import Services
 from kling_relay.tasks.spend_cap import in_units
 from kling_relay.tasks.task import TASK_STATUS, Task
 
@@ -33,14 +33,14 @@ _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 _BEHIND_SEMICOLON = re.compile(rf";(?={_FORMULA.pattern})")
 
 
-def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def export(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """The tasks that were recorded from `since` (ISO date or time, UTC where it names no zone; else a day ago) to
     before `until` (else now), of all tenants or of `tenant`, in no order.
 
     Answers `rows` and either the text itself, as `csv`, or an address of it, as `url`, that is good for an hour. Raises
     ValueError for bad input and for a window that is too large. Reads the keys of all tasks, and the window's rows.
     """
-    now = relay.clock.now_ms()
+    now = services.clock.now_ms()
     since, until = _time(event, "since", now - _DAY_MS), _time(event, "until", now + 1)
     if since >= until:
         raise ValueError(f"until: a time after since is expected; sent: {event.get('since')!r}, {event.get('until')!r}")
@@ -52,7 +52,7 @@ def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         lines = csv.writer(text, quoting=csv.QUOTE_ALL)
         lines.writerow(HEADS)
-        for task in _tasks(relay, since, until, now + SECONDS * 1000):
+        for task in _tasks(services, since, until, now + SECONDS * 1000):
             if tenant in (None, task.tenant):
                 lines.writerow([_safe(cell) for cell in _cells(task)])
                 rows += 1
@@ -61,14 +61,14 @@ def export(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
         file.seek(0)
         if small:
             return {"rows": rows, "csv": file.read().decode()}
-        return {"rows": rows, "url": _stored(relay, file, now)}
+        return {"rows": rows, "url": _stored(services, file, now)}
 
 
-def _tasks(relay: Relay, since: int, until: int, ends_at: int) -> Iterator[Task]:
-    for ids in Books(relay.table.rows).born_since(since):
-        if relay.clock.now_ms() > ends_at:
+def _tasks(services: Services, since: int, until: int, ends_at: int) -> Iterator[Task]:
+    for ids in TaskRows(services.table.rows).created_since(since):
+        if services.clock.now_ms() > ends_at:
             raise ValueError(f"since: the window has more tasks than {SECONDS} s can read; ask for a shorter one")
-        yield from (task for task in relay.table.read(ids) if task.created_at < until)
+        yield from (task for task in services.table.read(ids) if task.created_at < until)
 
 
 def _cells(task: Task) -> Iterator[str]:
@@ -94,11 +94,11 @@ def _safe(cell: str) -> str:
     return _BEHIND_SEMICOLON.sub(";'", marked)
 
 
-def _stored(relay: Relay, file: IO[bytes], now: int) -> str:
+def _stored(services: Services, file: IO[bytes], now: int) -> str:
     """Puts the file below exports/ of the input bucket, which forgets it after a day; its address."""
-    where = {"Bucket": relay.settings.need("input_bucket"), "Key": f"exports/{_iso(now)}-{now % 1000:03}.csv"}
-    relay.s3.put_object(**where, Body=file, ContentType="text/csv; charset=utf-8")
-    url: str = relay.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_ADDRESS_SECONDS)
+    where = {"Bucket": services.settings.need("input_bucket"), "Key": f"exports/{_iso(now)}-{now % 1000:03}.csv"}
+    services.s3.put_object(**where, Body=file, ContentType="text/csv; charset=utf-8")
+    url: str = services.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_ADDRESS_SECONDS)
     return url
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kling_relay.services import Relay
+from kling_relay.services import Services
 
 _AT_ONCE = 10  # SQS's own limit
 _MOST = 1000
@@ -17,7 +17,7 @@ _SYSTEM = ["SentTimestamp", "ApproximateReceiveCount"]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """`at`: when it was first sent (ms). `about`: what it is about, as far as it can be read."""
 
     at: int
@@ -26,57 +26,57 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Pile:
+class QueuePeek:
     """`count` and `in_hand` (received, not yet deleted) are SQS's own approximate figures; `letters` are some."""
 
     count: int
     in_hand: int
-    letters: list[Letter]
+    letters: list[DeadLetter]
 
 
-def queues(relay: Relay) -> dict[str, tuple[str, str]]:
+def queues(services: Services) -> dict[str, tuple[str, str]]:
     """Logical id -> the queue's URL, and that of the queue which its messages come from."""
-    settings = relay.settings
+    settings = services.settings
     return {"IntakeDeadLetters": (settings.need("intake_dead_letters_url"), settings.need("intake_queue_url"))}
 
 
-def look(relay: Relay, url: str) -> Pile:
+def look(services: Services, url: str) -> QueuePeek:
     """What lies in a queue. At most ten messages are read, and they stay where they are."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    counts = relay.queues.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    found = relay.queues.receive_message(
+    counts = services.queues.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    found = services.queues.receive_message(
         QueueUrl=url, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=0, MessageSystemAttributeNames=_SYSTEM
     )
     letters = {one["MessageId"]: _letter(one) for one in found.get("Messages", [])}
     count, in_hand = (int(counts[name]) for name in names)
-    return Pile(max(count, len(letters)), in_hand, sorted(letters.values(), key=lambda letter: letter.at))
+    return QueuePeek(max(count, len(letters)), in_hand, sorted(letters.values(), key=lambda letter: letter.at))
 
 
-def redrive(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def redrive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Send what lies in the dead-letter queue `queue` (its logical id) back to its source: at most a thousand messages,
     for at most two minutes. Each is deleted after it was sent: a death in between repeats it. Raises ValueError."""
-    name, known = event.get("queue"), queues(relay)
+    name, known = event.get("queue"), queues(services)
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"queue: one of {', '.join(known)}; sent: {name!r}")
     url, source = known[name]
-    ends_at, moved = relay.clock.now_ms() + _SECONDS * 1000, 0
-    while moved < _MOST and relay.clock.now_ms() < ends_at:
+    ends_at, moved = services.clock.now_ms() + _SECONDS * 1000, 0
+    while moved < _MOST and services.clock.now_ms() < ends_at:
         wanted = {"MaxNumberOfMessages": min(_AT_ONCE, _MOST - moved), "WaitTimeSeconds": 1}  # 1: asks all its servers
-        messages = relay.queues.receive_message(QueueUrl=url, MessageAttributeNames=["All"], **wanted)
+        messages = services.queues.receive_message(QueueUrl=url, MessageAttributeNames=["All"], **wanted)
         found = messages.get("Messages", [])
         for one in found:
             more = {"MessageAttributes": one["MessageAttributes"]} if one.get("MessageAttributes") else {}
-            relay.queues.send_message(QueueUrl=source, MessageBody=one["Body"], **more)
-            relay.queues.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+            services.queues.send_message(QueueUrl=source, MessageBody=one["Body"], **more)
+            services.queues.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
             moved += 1
         if not found:
             break
-    return {"queue": name, "moved": moved, "left": look(relay, url).count}
+    return {"queue": name, "moved": moved, "left": look(services, url).count}
 
 
-def _letter(message: dict[str, Any]) -> Letter:
+def _letter(message: dict[str, Any]) -> DeadLetter:
     told = message.get("Attributes", {})
-    return Letter(int(told.get("SentTimestamp", 0)), int(told.get("ApproximateReceiveCount", 0)), _about(message))
+    return DeadLetter(int(told.get("SentTimestamp", 0)), int(told.get("ApproximateReceiveCount", 0)), _about(message))
 
 
 def _about(message: dict[str, Any]) -> str:

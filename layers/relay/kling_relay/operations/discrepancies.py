@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from kling_relay.lifecycle.polling import GRACE_SECONDS
-from kling_relay.provider.responses import Snapshot
+from kling_relay.provider.responses import ProviderTask
 from kling_relay.tasks.task import CLOSED, Phase
 
 _GRACE_MS = int(GRACE_SECONDS * 1000)
@@ -15,7 +15,7 @@ _REMEMBERED_MS = 29 * 86_400_000
 _LONGEST_ID = 64
 
 
-class What(StrEnum):
+class FindingType(StrEnum):
     """What can be found, worst first. docs/runbook.md says of each what to do."""
 
     BILLED_TWICE = "billed_twice"  # the provider has a second task under our reference
@@ -51,7 +51,7 @@ class Row:
 class Finding:
     """`open`: whether the relay itself still looks after the task; where it does not, a person has to."""
 
-    what: What
+    what: FindingType
     kind: str
     task_id: str
     upstream_id: str = ""
@@ -61,54 +61,62 @@ class Finding:
     created_at: int | None = None
 
 
-def finding(what: What, row: Row | None, snap: Snapshot | None, kind: str = "") -> Finding:
+def finding(what: FindingType, row: Row | None, provider_task: ProviderTask | None, kind: str = "") -> Finding:
     """A finding about `row`, or about a task of the provider's of this `kind` that has none."""
-    upstream_id = snap.upstream_id if snap is not None else row.upstream_id if row is not None else None
+    upstream_id = (
+        provider_task.upstream_id if provider_task is not None else row.upstream_id if row is not None else None
+    )
     return Finding(
         what=what,
         kind=kind if row is None else row.kind,
-        task_id=row.task_id if row is not None else _shown(snap.reference if snap is not None else None),
+        task_id=row.task_id
+        if row is not None
+        else _shown(provider_task.reference if provider_task is not None else None),
         upstream_id=_shown(upstream_id),
         ours="" if row is None else row.phase,
-        theirs="" if snap is None else snap.status or "?",
+        theirs="" if provider_task is None else provider_task.status or "?",
         open=row is not None and row.due_at is not None,
-        created_at=row.created_at if row is not None else snap.created_at if snap is not None else None,
+        created_at=row.created_at
+        if row is not None
+        else provider_task.created_at
+        if provider_task is not None
+        else None,
     )
 
 
-def compare(row: Row, snap: Snapshot) -> list[What]:
+def compare(row: Row, provider_task: ProviderTask) -> list[FindingType]:
     """What contradicts between a row and the provider's task that it owns. Open rows contradict nothing: they are on
     their way. Deleted ones have nothing left to compare."""
-    if snap.reference not in (None, row.task_id):
-        return [What.WRONG_TASK]
+    if provider_task.reference not in (None, row.task_id):
+        return [FindingType.WRONG_TASK]
     if row.deleted_at is not None or row.phase not in CLOSED:
         return []
     found = []
-    if snap.status == "succeed" and row.phase is not Phase.SUCCEEDED:
-        found.append(What.NOT_KEPT)
-    if snap.status == "failed" and row.phase is Phase.SUCCEEDED:
-        found.append(What.END_DIFFERS)
-    if not _same_amount(row.units, snap.units):
-        found.append(What.UNITS_DIFFER)
+    if provider_task.status == "succeed" and row.phase is not Phase.SUCCEEDED:
+        found.append(FindingType.NOT_KEPT)
+    if provider_task.status == "failed" and row.phase is Phase.SUCCEEDED:
+        found.append(FindingType.END_DIFFERS)
+    if not _same_amount(row.units, provider_task.units):
+        found.append(FindingType.UNITS_DIFFER)
     return found
 
 
-def unowned(row: Row | None, snap: Snapshot, now: int, settle_ms: int) -> list[What]:
+def unowned(row: Row | None, provider_task: ProviderTask, now: int, settle_ms: int) -> list[FindingType]:
     """What it means that the provider has `snap` under a reference of our form, and no row owns it. `row`: that of the
     reference. There is one before every POST, so none at all is no matter of time."""
     if row is None:
-        return [What.NO_ROW]
+        return [FindingType.NO_ROW]
     if row.upstream_id is not None:
-        return [What.BILLED_TWICE]
+        return [FindingType.BILLED_TWICE]
     if in_flight(row, now, settle_ms):
         return []
-    return [What.UNCONFIRMED if _in_proof(row) else What.NOT_ADOPTED]
+    return [FindingType.UNCONFIRMED if _in_proof(row) else FindingType.NOT_ADOPTED]
 
 
-def alone(row: Row, now: int, settle_ms: int) -> list[What]:
+def alone(row: Row, now: int, settle_ms: int) -> list[FindingType]:
     """What a row says by itself. A submission in doubt is always worth a line, whoever still looks for it."""
     parked = row.upstream_id is None and _in_proof(row) and not in_flight(row, now, settle_ms)
-    return [What.UNCONFIRMED] if parked else []
+    return [FindingType.UNCONFIRMED] if parked else []
 
 
 def question(row: Row, now: int, settle_ms: int) -> Literal["id", "reference"] | None:
@@ -122,7 +130,7 @@ def question(row: Row, now: int, settle_ms: int) -> Literal["id", "reference"] |
     return "reference" if doubted else None
 
 
-def answered(row: Row, answer: Snapshot | None, denied: bool, owner: str | None, now: int) -> list[What]:
+def answered(row: Row, answer: ProviderTask | None, denied: bool, owner: str | None, now: int) -> list[FindingType]:
     """What the answer to a question by id means (two denials, or the list's silence and one), or that to one by
     reference (it was denied before). `owner`: who owns the task that was found. None and not denied: no answer."""
     if row.deleted_at is not None:
@@ -130,10 +138,10 @@ def answered(row: Row, answer: Snapshot | None, denied: bool, owner: str | None,
     if row.upstream_id is not None:
         if answer is not None:
             return compare(row, answer)
-        return [What.DENIED] if denied and now - row.created_at < _REMEMBERED_MS else []
+        return [FindingType.DENIED] if denied and now - row.created_at < _REMEMBERED_MS else []
     if answer is not None and answer.reference in (None, row.task_id) and owner in (None, row.task_id):
-        return [What.NOT_ADOPTED]
-    return [] if denied or row.phase is not Phase.FAILED else [What.UNCONFIRMED]
+        return [FindingType.NOT_ADOPTED]
+    return [] if denied or row.phase is not Phase.FAILED else [FindingType.UNCONFIRMED]
 
 
 def urgency(row: Row) -> tuple[bool, int]:

@@ -17,43 +17,43 @@ from typing import Any
 from kling_relay.kinds.fields import KINDS
 from kling_relay.observability import Metric, logger
 from kling_relay.operations import discrepancies
-from kling_relay.operations.discrepancies import Finding, Row, What, finding
-from kling_relay.operations.reconcile_rows import Books
-from kling_relay.provider.outcomes import Answer, Found, Listed, Trouble, Unknown
+from kling_relay.operations.discrepancies import Finding, FindingType, Row, finding
+from kling_relay.operations.reconcile_rows import TaskRows
+from kling_relay.provider.outcomes import Answer, Found, Listed, NotFound, QueryFailed
 from kling_relay.provider.profiles import Account
-from kling_relay.provider.responses import Snapshot
-from kling_relay.services import Relay
+from kling_relay.provider.responses import ProviderTask
+from kling_relay.services import Services
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import is_task_id
 
-MOST_DAYS = 30  # for which the provider keeps its tasks
+MAX_DAYS = 30  # for which the provider keeps its tasks
 SECONDS = 220.0  # for all of it; the function's timeout lies beyond, by the longest call and the gap of two denials
 _LIST_UNTIL, _ROWS_UNTIL = 0.5, 0.7  # of that time: no part takes what the later ones need
 _PAGE_SIZE = 100  # of 500: result URLs have up to two kilobytes, and two megabytes of an answer are read
-_MOST_PAGES = 1000  # Kling's own limit of pageNum
-_MOST_QUESTIONS = 300
+_MAX_PAGES = 1000  # Kling's own limit of pageNum
+_MAX_QUESTIONS = 300
 _GAP_SECONDS = 0.1  # between two calls to the provider
-_MOST_TROUBLES = 5  # failed questions in a row: it is down
-_MOST_TROUBLES_TOLD = 20
-_MOST_NAMED = 1000
-_MOST_LOGGED = 100
+_MAX_TROUBLES = 5  # failed questions in a row: it is down
+_MAX_TROUBLES_TOLD = 20
+_MAX_NAMED = 1000
+_MAX_LOGGED = 100
 _DAY_MS = 86_400_000
 
 
-def action(relay: Relay, event: dict[str, Any]) -> dict[str, Any]:
+def action(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """{"action": "reconcile", "days": 7}: the report on the tasks of the last `days`, 1 to 30, 30 where not said."""
-    days = event.get("days", MOST_DAYS)
-    if type(days) is not int or not 1 <= days <= MOST_DAYS:
-        raise ValueError(f"days: a whole number from 1 to {MOST_DAYS}, as long as providers remember; sent: {days!r}")
-    return reconcile(relay, days)
+    days = event.get("days", MAX_DAYS)
+    if type(days) is not int or not 1 <= days <= MAX_DAYS:
+        raise ValueError(f"days: a whole number from 1 to {MAX_DAYS}, as long as providers remember; sent: {days!r}")
+    return reconcile(services, days)
 
 
-def reconcile(relay: Relay, days: int = MOST_DAYS) -> dict[str, Any]:
+def reconcile(services: Services, days: int = MAX_DAYS) -> dict[str, Any]:
     """Everything that can be found within SECONDS, logged and answered. Trouble with the provider is part of the
     report; errors of AWS pass through."""
-    run = _Run(relay, days)
+    run = _Run(services, days)
     try:
-        relay.provider.prepare()
+        services.provider.prepare()
     except SettingsError as exc:
         run.trouble.append(f"the provider was not asked: {exc}")
     else:
@@ -63,26 +63,28 @@ def reconcile(relay: Relay, days: int = MOST_DAYS) -> dict[str, Any]:
     run.read_rows()
     run.ask()
     report = run.report()
-    for one in report["findings"][:_MOST_LOGGED]:
+    for one in report["findings"][:_MAX_LOGGED]:
         logger.warning("reconcile_finding", extra=one)
     summary = {name: told for name, told in report.items() if name != "findings"}
     (logger.info if report["sound"] else logger.warning)("reconciled", extra=summary)
-    relay.measure({Metric.RECONCILE_FINDINGS: report["left_off"] + sum(not one["open"] for one in report["findings"])})
+    services.measure(
+        {Metric.RECONCILE_FINDINGS: report["left_off"] + sum(not one["open"] for one in report["findings"])}
+    )
     return report
 
 
 class _Run:
     """One report while it grows."""
 
-    def __init__(self, relay: Relay, days: int) -> None:
-        self.relay = relay
-        self.profile = relay.provider.profile
-        self.account = relay.account
+    def __init__(self, services: Services, days: int) -> None:
+        self.services = services
+        self.profile = services.provider.profile
+        self.account = services.account
         account = Account.read(self.account)
-        self.books = Books(relay.table.rows, account.space, account.profile)
-        self.now, self.days = relay.clock.now_ms(), days
+        self.books = TaskRows(services.table.rows, account.space, account.profile)
+        self.now, self.days = services.clock.now_ms(), days
         self.since = self.now - days * _DAY_MS
-        self.settle_ms = relay.settings.scaled_ms(relay.settings.settle_seconds or self.profile.settle_seconds)
+        self.settle_ms = services.settings.scaled_ms(services.settings.settle_seconds or self.profile.settle_seconds)
         self.asks = False  # whether the provider can be asked at all
         self.found: list[Finding] = []
         self.counts, self.checked, self.unchecked = Counter[str](), Counter[str](), Counter[str]()
@@ -93,12 +95,14 @@ class _Run:
         self.questions: list[tuple[tuple[bool, int], str, Row]] = []  # a heap, the least urgent first
 
     def over(self, part: float = 1.0) -> bool:
-        return self.relay.clock.now_ms() - self.now >= SECONDS * 1000 * part
+        return self.services.clock.now_ms() - self.now >= SECONDS * 1000 * part
 
-    def tell(self, found: list[What], row: Row | None, snap: Snapshot | None = None, kind: str = "") -> None:
+    def tell(
+        self, found: list[FindingType], row: Row | None, provider_task: ProviderTask | None = None, kind: str = ""
+    ) -> None:
         self.counts.update(found)
-        room = _MOST_NAMED - len(self.found)
-        self.found += [finding(what, row, snap, kind) for what in found[:room]]
+        room = _MAX_NAMED - len(self.found)
+        self.found += [finding(what, row, provider_task, kind) for what in found[:room]]
 
     # -- the provider's list
 
@@ -107,7 +111,7 @@ class _Run:
         how many tasks a page may hold, and in which order, is the provider's affair. `until`: a part of the time."""
         seen: set[str] = set()
         whole, newest_first, births = True, True, list[int | None]()
-        for number in range(1, _MOST_PAGES + 1):
+        for number in range(1, _MAX_PAGES + 1):
             page = "out of time" if self.over(until) else self._list_page(kind, number)
             if isinstance(page, str):
                 self.trouble.append(f"list of {kind} before page {number}: {page}")
@@ -127,47 +131,51 @@ class _Run:
                 self.whole |= {kind} if whole else set()
             if passed or not fresh:
                 return
-        self.trouble.append(f"list of {kind}: more than {_MOST_PAGES} pages")
+        self.trouble.append(f"list of {kind}: more than {_MAX_PAGES} pages")
 
     def _list_page(self, kind: str, number: int) -> Listed | str:
         """A page, or why there is none; one failure is forgiven."""
         why = ""
         for pause in (_GAP_SECONDS, 1.0):
             sleep(pause)
-            page = self.relay.provider.list_page(kind, number, _PAGE_SIZE)
+            page = self.services.provider.list_page(kind, number, _PAGE_SIZE)
             if isinstance(page, Listed):
                 return page
             why = page.reason
         return _plainly(why)
 
-    def _match(self, kind: str, snaps: list[Snapshot]) -> None:
+    def _match(self, kind: str, snaps: list[ProviderTask]) -> None:
         """Look the tasks of a page up in the table: by who owns them, else by the reference that they carry."""
         self.checked["listed"] += len(snaps)
-        owners = self.books.owners([snap.upstream_id for snap in snaps])
-        references = {snap.reference for snap in snaps if snap.reference is not None and is_task_id(snap.reference)}
+        owners = self.books.owners([provider_task.upstream_id for provider_task in snaps])
+        references = {
+            provider_task.reference
+            for provider_task in snaps
+            if provider_task.reference is not None and is_task_id(provider_task.reference)
+        }
         rows = self.books.rows({*owners.values(), *references})
-        for snap in snaps:
-            owner = owners.get(snap.upstream_id)
-            row = rows.get(owner or snap.reference or "")
-            if row is not None and row.upstream_id in (None, snap.upstream_id):
+        for provider_task in snaps:
+            owner = owners.get(provider_task.upstream_id)
+            row = rows.get(owner or provider_task.reference or "")
+            if row is not None and row.upstream_id in (None, provider_task.upstream_id):
                 self.seen.add(row.task_id)
-                self.nameless = self.nameless or snap.reference is None
-            if owner is not None or (row is not None and row.upstream_id == snap.upstream_id):
+                self.nameless = self.nameless or provider_task.reference is None
+            if owner is not None or (row is not None and row.upstream_id == provider_task.upstream_id):
                 self.checked["ours"] += 1
                 if row is not None:  # else our row has been removed after its time, and its pointer lives on
-                    self.tell(discrepancies.compare(row, snap), row, snap)
-            elif snap.reference in self.books.unreadable:
+                    self.tell(discrepancies.compare(row, provider_task), row, provider_task)
+            elif provider_task.reference in self.books.unreadable:
                 continue
-            elif snap.reference not in references:
-                self.checked["not_ours" if snap.reference is not None else "without_reference"] += 1
+            elif provider_task.reference not in references:
+                self.checked["not_ours" if provider_task.reference is not None else "without_reference"] += 1
             else:
-                self.tell(discrepancies.unowned(row, snap, self.now, self.settle_ms), row, snap, kind)
+                self.tell(discrepancies.unowned(row, provider_task, self.now, self.settle_ms), row, provider_task, kind)
 
     # -- our rows
 
     def read_rows(self) -> None:
         """Walk the rows of the window: what they say by themselves, and what the provider has to be asked."""
-        for ids in self.books.born_since(self.since):
+        for ids in self.books.created_since(self.since):
             if self.over(_ROWS_UNTIL):
                 self.trouble.append(f"our rows: out of time after {self.checked['rows']} of them")
                 return
@@ -190,7 +198,7 @@ class _Run:
     def _plan(self, row: Row) -> None:
         """Keep the most urgent questions."""
         heapq.heappush(self.questions, (discrepancies.urgency(row), row.task_id, row))
-        if len(self.questions) > _MOST_QUESTIONS:
+        if len(self.questions) > _MAX_QUESTIONS:
             heapq.heappop(self.questions)
             self.unchecked["not_asked"] += 1
 
@@ -201,14 +209,14 @@ class _Run:
         twice, as far apart as two denials have to be."""
         again, denied_at = [], 0
         for row, answer in self._answers([row for _, _, row in sorted(self.questions, reverse=True)]):
-            if isinstance(answer, Unknown) and row.upstream_id is not None and row.kind not in self.whole:
+            if isinstance(answer, NotFound) and row.upstream_id is not None and row.kind not in self.whole:
                 again.append(row)
-                denied_at = self.relay.clock.now_ms()
+                denied_at = self.services.clock.now_ms()
             else:
                 self._conclude(row, answer)
         if again:
-            gap = self.relay.settings.scaled_ms(self.profile.denial_gap_seconds)
-            sleep(max(0, denied_at + gap - self.relay.clock.now_ms()) / 1000)
+            gap = self.services.settings.scaled_ms(self.profile.denial_gap_seconds)
+            sleep(max(0, denied_at + gap - self.services.clock.now_ms()) / 1000)
             for row, answer in self._answers(again):
                 self._conclude(row, answer)
 
@@ -216,7 +224,7 @@ class _Run:
         """The provider's answers; None for a question that cannot be put."""
         troubles = 0
         for place, row in enumerate(rows):
-            stop = "out of time" if self.over() else "too many failed" if troubles >= _MOST_TROUBLES else ""
+            stop = "out of time" if self.over() else "too many failed" if troubles >= _MAX_TROUBLES else ""
             if stop and self.asks:
                 self.trouble.append(f"questions: {stop}, {len(rows) - place} were not asked")
                 self.asks = False
@@ -224,23 +232,30 @@ class _Run:
                 yield row, None
                 continue
             sleep(_GAP_SECONDS)
-            answer = self.relay.provider.query(row.kind, row.upstream_id or row.task_id)
+            answer = self.services.provider.query(row.kind, row.upstream_id or row.task_id)
             self.checked["asked"] += 1
-            troubles = troubles + 1 if isinstance(answer, Trouble) else 0
-            if isinstance(answer, Trouble):
+            troubles = troubles + 1 if isinstance(answer, QueryFailed) else 0
+            if isinstance(answer, QueryFailed):
                 self.trouble.append(f"question for {row.task_id}: {_plainly(answer.reason)}")
             yield row, answer
 
     def _conclude(self, row: Row, answer: Answer | None) -> None:
-        snap, denied = answer.snapshot if isinstance(answer, Found) else None, isinstance(answer, Unknown)
-        owner = self.books.owners([snap.upstream_id]).get(snap.upstream_id) if snap is not None else None
-        if snap is None and not denied:
+        provider_task, denied = (
+            answer.provider_task if isinstance(answer, Found) else None,
+            isinstance(answer, NotFound),
+        )
+        owner = (
+            self.books.owners([provider_task.upstream_id]).get(provider_task.upstream_id)
+            if provider_task is not None
+            else None
+        )
+        if provider_task is None and not denied:
             self.unchecked["not_asked"] += 1
-        if not discrepancies.answered(row, snap, denied, owner, self.now):
+        if not discrepancies.answered(row, provider_task, denied, owner, self.now):
             return
         fresh = self.books.rows([row.task_id]).get(row.task_id)  # the answer may have overtaken the row
         if fresh is not None and fresh.upstream_id == row.upstream_id:
-            self.tell(discrepancies.answered(fresh, snap, denied, owner, self.now), fresh, snap)
+            self.tell(discrepancies.answered(fresh, provider_task, denied, owner, self.now), fresh, provider_task)
 
     # -- the report
 
@@ -251,7 +266,7 @@ class _Run:
         if self.nameless:
             self.unchecked["without_reference"] = self.checked["without_reference"]
         return {
-            "provider": self.relay.settings.provider,
+            "provider": self.services.settings.provider,
             "lists": self.profile.lists,
             "at": self.now,
             "days": self.days,
@@ -259,7 +274,7 @@ class _Run:
             "counts": dict(self.counts),
             "checked": dict(self.checked),
             "unchecked": dict(+self.unchecked),
-            "trouble": self.trouble[:_MOST_TROUBLES_TOLD],
+            "trouble": self.trouble[:_MAX_TROUBLES_TOLD],
             "left_off": sum(self.counts.values()) - len(self.found),
             "findings": [asdict(one) for one in sorted(self.found, key=_order)],
         }
@@ -271,7 +286,7 @@ def _falls(births: list[int | None]) -> bool:
 
 
 def _order(one: Finding) -> tuple[int, int]:
-    return list(What).index(one.what), one.created_at or 0
+    return list(FindingType).index(one.what), one.created_at or 0
 
 
 def _plainly(reason: str) -> str:

@@ -13,7 +13,7 @@ _AT_ONCE = 100
 _ROW_FIELDS = [one.name for one in fields(Row) if one.name != "task_id"]
 
 
-class Books:
+class TaskRows:
     """The rows of the table, seen as those of one provider: `spaces` are the names of its id space, the newest first.
     `unreadable`: ids whose rows cannot be understood."""
 
@@ -22,7 +22,7 @@ class Books:
         self._spaces = spaces
         self.unreadable: set[str] = set()
 
-    def born_since(self, since: int) -> Iterator[list[str]]:
+    def created_since(self, since: int) -> Iterator[list[str]]:
         """Ids of the tasks recorded since `since` (ms), in no order, at most a hundred at a time. The index that is
         scanned holds keys alone: nothing else is read of what lies outside the window."""
         scan: dict[str, Any] = {

@@ -20,7 +20,7 @@ _CUT = 300  # characters of a text in a table
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WidgetRequest:
     """A widget's event. `since` to `until` (ms) is the dashboard's time range, as far as it is zoomed in. `here`: the
     ARN of the function that draws; `operate`: of the one that acts. `params`: what the widget was made with; over that,
     what is typed into its fields; over that, what the element that was clicked says."""
@@ -36,7 +36,7 @@ class Asked:
     narrow: bool = False
 
     @classmethod
-    def read(cls, event: Mapping[str, Any], *, now: int, here: str, operate: str) -> "Asked":
+    def read(cls, event: Mapping[str, Any], *, now: int, here: str, operate: str) -> "WidgetRequest":
         """The event as CloudWatch sends it, or as it was written by hand: what cannot be used counts as not there."""
         context = _object(event, "widgetContext")
         typed = _object(_object(context, "forms"), "all")
@@ -65,12 +65,12 @@ class Asked:
         given = self.params.get(name)
         return given.strip() if isinstance(given, str) else ""
 
-    def number(self, name: str, *, default: int, most: int) -> int:
+    def number(self, name: str, *, default: int, maximum: int) -> int:
         given = self.params.get(name)
-        return min(given, most) if type(given) is int and given > 0 else default
+        return min(given, maximum) if type(given) is int and given > 0 else default
 
 
-def page(asked: Asked, *content: Content) -> Html:
+def page(asked: WidgetRequest, *content: Content) -> Html:
     """A widget: our own style sheet instead of CloudWatch's, so that it looks the same wherever it is drawn."""
     themes = f"kr {'dark' if asked.dark else 'light'}{' narrow' if asked.narrow else ''} cwdb-no-default-styles"
     return together(style_sheet(_css()), tag("div", *content, class_=themes))
@@ -103,18 +103,18 @@ def note(*content: Content, tone: str = "") -> Html:
     return tag("p", *content, class_=f"note {tone}".strip())
 
 
-def look(asked: Asked, label: str, show: str, **params: str) -> Html:
+def look(asked: WidgetRequest, label: str, show: str, **params: str) -> Html:
     """A link that opens another of our views over the dashboard."""
     link = tag("a", label, title=f"show {show.replace('_', ' ')}", class_="whole")
     return together(link, _call(asked.here, {"show": show, **params}, display="popup"))
 
 
-def search(asked: Asked, label: str, show: str) -> Html:
+def search(asked: WidgetRequest, label: str, show: str) -> Html:
     """A button that draws `show` with what is typed into the fields of the widget, in its place."""
     return together(tag("a", label, class_="btn primary"), _call(asked.here, {"show": show}, display="widget"))
 
 
-def act(asked: Asked, label: str, question: str, action: str, **params: str) -> Html:
+def act(asked: WidgetRequest, label: str, question: str, action: str, **params: str) -> Html:
     """A button that, once `question` is answered with yes, has operate_tasks do `action`; its answer is shown."""
     if not asked.operate:
         return together()
@@ -126,8 +126,8 @@ def _call(endpoint: str, values: dict[str, Any], **attributes: str) -> Html:
     return tag("cwdb-action", payload(values), action="call", endpoint=endpoint, **attributes)
 
 
-def cut(text: str, most: int = _CUT) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def cut(text: str, maximum: int = _CUT) -> str:
+    return text if len(text) <= maximum else f"{text[: maximum - 1]}…"
 
 
 def lasting(ms: int) -> str:
@@ -144,7 +144,7 @@ def lasting(ms: int) -> str:
     return large if small[0] == "0" else f"{large} {small}"
 
 
-def ago(asked: Asked, at: int) -> Html:
+def ago(asked: WidgetRequest, at: int) -> Html:
     """How long ago a moment was, or how soon it will be; the moment itself where one points at it."""
     text = f"{lasting(asked.now - at)} ago" if at <= asked.now else f"in {lasting(at - asked.now)}"
     return tag("span", text, title=utc(at), class_="whole")

@@ -7,7 +7,18 @@ from decimal import Decimal
 from kling_relay.kinds.fields import default_mode
 from kling_relay.operations.failure_advice import ADVICE, kind_of
 from kling_relay.operations.safe_html import Content, Html, tag, together
-from kling_relay.operations.widget_parts import Asked, act, ago, badge, lasting, note, size, table, unbroken, utc
+from kling_relay.operations.widget_parts import (
+    WidgetRequest,
+    act,
+    ago,
+    badge,
+    lasting,
+    note,
+    size,
+    table,
+    unbroken,
+    utc,
+)
 from kling_relay.tasks.task import CLOSED, TASK_STATUS, Task, copy_can_be_repeated
 
 _TONES = {"succeed": "good", "failed": "bad", "processing": "busy", "submitted": ""}
@@ -42,7 +53,9 @@ def moments(task: Task) -> list[Moment]:
     return sorted((moment for moment in found if moment.at), key=lambda moment: moment.at)
 
 
-def story(asked: Asked, task: Task, *, urls: Mapping[str, str], posters: Mapping[str, str], machine: str) -> Html:
+def story(
+    asked: WidgetRequest, task: Task, *, urls: Mapping[str, str], posters: Mapping[str, str], machine: str
+) -> Html:
     """`urls`: where the task's videos can be watched, by key. `posters`: where its images can be seen, by key.
     `machine`: the ARN of the state machine."""
     status = TASK_STATUS[task.phase]
@@ -74,7 +87,7 @@ def _why(task: Task) -> Html | None:
     return tag("div", tag("b", advice.title, code), said, tag("p", advice.remedy), class_=f"box {tone}".strip())
 
 
-def _now(asked: Asked, task: Task) -> Html | None:
+def _now(asked: WidgetRequest, task: Task) -> Html | None:
     if task.phase in CLOSED and (task.deleted_at or not task.due_at):
         return None
     waits = f"waits for {task.waits_for or 'the provider'}"
@@ -82,7 +95,7 @@ def _now(asked: Asked, task: Task) -> Html | None:
     return note(tag("b", task.phase), ": ", waits, again)
 
 
-def _buttons(asked: Asked, task: Task) -> list[Html]:
+def _buttons(asked: WidgetRequest, task: Task) -> list[Html]:
     buttons = []
     if copy_can_be_repeated(task):
         buttons.append(act(asked, "Copy again now", "Copy its video again, now?", "retry_archive", task_id=task.id))
@@ -95,7 +108,7 @@ def _buttons(asked: Asked, task: Task) -> list[Html]:
 def _facts(task: Task) -> Html:
     request = task.request
     render = (request.get("mode", default_mode(task.kind)), f"{request.get('duration', '5')} s")
-    facts: list[tuple[str, Content]] = [
+    inputs: list[tuple[str, Content]] = [
         ("tenant", task.tenant),
         ("external id", task.external_task_id),
         ("model", f"{request.get('model_name', 'the default')}, {', '.join(render)}"),
@@ -103,7 +116,7 @@ def _facts(task: Task) -> Html:
         ("cost", _cost(task)),
         ("copies", f"{task.copies} begun" if task.copies else None),
     ]
-    return tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in facts if value])
+    return tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in inputs if value])
 
 
 def _cost(task: Task) -> str:
@@ -120,14 +133,14 @@ def _cost(task: Task) -> str:
     return cost
 
 
-def _lines(asked: Asked, task: Task) -> list[list[Content]]:
+def _lines(asked: WidgetRequest, task: Task) -> list[list[Content]]:
     return [
         [unbroken(f"+ {lasting(one.at - task.created_at)}"), one.what, one.detail, unbroken(utc(one.at))]
         for one in moments(task)
     ]
 
 
-def _webhooks(asked: Asked, task: Task) -> Html | None:
+def _webhooks(asked: WidgetRequest, task: Task) -> Html | None:
     told = [one for one in task.notices if one.webhook != "none"]
     if not told:
         return None

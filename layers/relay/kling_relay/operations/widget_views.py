@@ -14,7 +14,7 @@ from kling_relay.operations import dead_letter_queue
 from kling_relay.operations.failure_advice import ADVICE, Kind, kind_of
 from kling_relay.operations.safe_html import Content, Html, tag, together
 from kling_relay.operations.widget_parts import (
-    Asked,
+    WidgetRequest,
     act,
     ago,
     badge,
@@ -30,43 +30,45 @@ from kling_relay.operations.widget_parts import (
     unbroken,
 )
 from kling_relay.operations.widget_task import story, watch
-from kling_relay.provider.admission import Gate
-from kling_relay.services import Relay
+from kling_relay.provider.admission import Admission
+from kling_relay.services import Services
 from kling_relay.tasks.queries import ENDS
 from kling_relay.tasks.spend_cap import in_units, month_of
 from kling_relay.tasks.task import Phase, Task, copy_can_be_repeated
 
 _FAILURES_READ = 100
-_MOST_TENANTS = 20
+_MAX_TENANTS = 20
 _LONGEST_NAME = 64  # of a task by us, and of a tenant
 _POSTER_SECONDS = 3600
 _POSTER_KEPT_MS = 1_800_000  # so long a poster has the same address, and the browser need not fetch it again
 
 
-def show(relay: Relay, asked: Asked) -> str:
+def show(services: Services, asked: WidgetRequest) -> str:
     """The HTML of the view that is asked for; one that is not known gets the list of those that are."""
     view = VIEWS.get(asked.show)
     if view is None:
         return page(asked, note(f"show: one of {', '.join(VIEWS)}; sent: {cut(asked.show)!r}"))
-    return page(asked, view(relay, asked))
+    return page(asked, view(services, asked))
 
 
-def open_tasks(relay: Relay, asked: Asked) -> Html:
+def open_tasks(services: Services, asked: WidgetRequest) -> Html:
     """The oldest open tasks, each with how much of its time has passed and what it waits for."""
-    limit = asked.number("limit", default=25, most=100)
-    tasks = relay.table.read(relay.backlog.oldest_open(limit))
+    limit = asked.number("limit", default=25, maximum=100)
+    tasks = services.table.read(services.backlog.oldest_open(limit))
     counts = _numbers(
-        ("open", relay.backlog.open()), ("wait for room", relay.backlog.waiting()), ("parked", relay.backlog.parked())
+        ("open", services.backlog.open()),
+        ("wait for room", services.backlog.waiting()),
+        ("parked", services.backlog.parked()),
     )
     if not tasks:
         return together(counts, note("Nothing is open: every task has come to its end."))
     heads = ["time used", "age", "task", "tenant", "phase", "waits for"]
-    rows = [_open_row(relay, asked, task) for task in tasks]
+    rows = [_open_row(services, asked, task) for task in tasks]
     return together(counts, table(heads, rows, extra=["tenant", "phase"]))
 
 
-def _open_row(relay: Relay, asked: Asked, task: Task) -> list[Content]:
-    allowed = relay.settings.deadline_seconds * 1000
+def _open_row(services: Services, asked: WidgetRequest, task: Task) -> list[Content]:
+    allowed = services.settings.deadline_seconds * 1000
     # A rendered task has as long again for its copy.
     part = (asked.now - (task.rendered_at or task.created_at)) / allowed
     tone = "bad" if part >= 0.9 else "warn" if part >= 0.5 else ""
@@ -76,7 +78,7 @@ def _open_row(relay: Relay, asked: Asked, task: Task) -> list[Content]:
     return [used, age, _link(asked, task), task.tenant, unbroken(task.phase), waits]
 
 
-def one_task(relay: Relay, asked: Asked) -> Html:
+def one_task(services: Services, asked: WidgetRequest) -> Html:
     """A task by our id, or by a tenant's external one, and its whole story."""
     wanted, tenant = asked.text("task"), asked.text("tenant")[:_LONGEST_NAME]
     fields = tag(
@@ -87,32 +89,32 @@ def one_task(relay: Relay, asked: Asked) -> Html:
     form = together(fields, search(asked, "Find", "task"))
     if not wanted:
         return together(form, note("Enter a task's id, as a client or a log line has it."))
-    task = relay.table.find(tenant, wanted) if tenant else relay.table.get(wanted[:_LONGEST_NAME])
+    task = services.table.find(tenant, wanted) if tenant else services.table.get(wanted[:_LONGEST_NAME])
     if task is None and tenant:
-        task = relay.table.get(wanted[:_LONGEST_NAME])  # ours, with a tenant left in the field from before
+        task = services.table.get(wanted[:_LONGEST_NAME])  # ours, with a tenant left in the field from before
     if task is None:
         hint = f"tenant {cut(tenant)} has none" if tenant else "if it is an external id, name its tenant as well"
         return together(form, note(f"There is no task {cut(wanted)}: {hint}.", tone="bad"))
-    urls, machine = client_view.video_urls(relay, task), relay.settings.state_machine_arn
-    posters = {name: _signed(relay, key, _slot(asked)) for name, key in _images(task)}
+    urls, machine = client_view.video_urls(services, task), services.settings.state_machine_arn
+    posters = {name: _signed(services, key, _slot(asked)) for name, key in _images(task)}
     return together(form, story(asked, task, urls=urls, posters=posters, machine=machine))
 
 
-def failures(relay: Relay, asked: Asked) -> Html:
+def failures(services: Services, asked: WidgetRequest) -> Html:
     """The failures of the dashboard's time range by their kind, each with its remedy, and the newest of them."""
-    ended = {end: relay.ended.count(end, asked.since, asked.until) for end in ENDS}
+    ended = {end: services.ended.count(end, asked.since, asked.until) for end in ENDS}
     numbers = [(f"{end}{'' if whole else ' (at least)'}", count) for end, (count, whole) in ended.items()]
-    ids = relay.ended.newest("failed", asked.since, asked.until, _FAILURES_READ)
+    ids = services.ended.newest("failed", asked.since, asked.until, _FAILURES_READ)
     head: Content = _numbers(*numbers)
     if not ids:  # whoever comes a day later need not guess the range
-        ids = relay.ended.newest("failed", 0, asked.until, 10)
+        ids = services.ended.newest("failed", 0, asked.until, 10)
         head = together(
             head, note("None in the time range of the dashboard. The newest before it:" if ids else "None.")
         )
-    tasks = [(kind, task) for task in relay.table.read(ids) if (kind := kind_of(task)) is not None]
+    tasks = [(kind, task) for task in services.table.read(ids) if (kind := kind_of(task)) is not None]
     if not tasks:
         return together(head)
-    newest = asked.number("limit", default=20, most=_FAILURES_READ)
+    newest = asked.number("limit", default=20, maximum=_FAILURES_READ)
     heads = ["when", "task", "tenant", "why", "the reason", ""]
     rows = [_failure_row(asked, kind, task) for kind, task in tasks[:newest]]
     by_kind = _kinds([kind for kind, _ in tasks], whole=ended["failed"][0] <= len(tasks))
@@ -138,7 +140,7 @@ def _tone(kind: Kind) -> str:
     return "bad" if ADVICE[kind].ours else "plain"
 
 
-def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
+def _failure_row(asked: WidgetRequest, kind: Kind, task: Task) -> list[Content]:
     button: Content = None
     if copy_can_be_repeated(task):
         button = act(asked, "Copy again", "Copy its video again, now?", "retry_archive", task_id=task.id)
@@ -146,16 +148,16 @@ def _failure_row(asked: Asked, kind: Kind, task: Task) -> list[Content]:
     return [ago(asked, ended), _link(asked, task), task.tenant, ADVICE[kind].title, cut(task.reason), button]
 
 
-def videos(relay: Relay, asked: Asked) -> Html:
+def videos(services: Services, asked: WidgetRequest) -> Html:
     """The newest videos up to the end of the dashboard's time range, with the images that they were made of."""
-    limit = asked.number("limit", default=8, most=24)
-    tasks = relay.table.read(relay.ended.newest("succeed", 0, asked.until, limit))
-    cards = [_card(relay, asked, task) for task in tasks if task.videos and not task.deleted_at]
+    limit = asked.number("limit", default=8, maximum=24)
+    tasks = services.table.read(services.ended.newest("succeed", 0, asked.until, limit))
+    cards = [_card(services, asked, task) for task in tasks if task.videos and not task.deleted_at]
     return tag("div", cards, class_="cards") if cards else note("There are no videos yet.")
 
 
-def _card(relay: Relay, asked: Asked, task: Task) -> Html:
-    urls = client_view.video_urls(relay, task)
+def _card(services: Services, asked: WidgetRequest, task: Task) -> Html:
+    urls = client_view.video_urls(services, task)
     links = [watch(urls[video["key"]], f"▶ {video['duration']} s, {size(video['size'])}") for video in task.videos]
     ended = task.notices[-1].at if task.notices else task.updated_at
     said = (
@@ -164,56 +166,56 @@ def _card(relay: Relay, asked: Asked, task: Task) -> Html:
         " ",
         tag("small", task.tenant, ", ", ago(asked, ended)),
     )
-    return tag("div", _poster(relay, asked, task), tag("div", said), class_="card")
+    return tag("div", _poster(services, asked, task), tag("div", said), class_="card")
 
 
-def _poster(relay: Relay, asked: Asked, task: Task) -> Html:
+def _poster(services: Services, asked: WidgetRequest, task: Task) -> Html:
     key = next((key for _, key in _images(task)), None)
     if key is None:
         return tag("span", "no image of ours", class_="poster")
-    return tag("img", src=_signed(relay, key, _slot(asked)), alt="input image", loading="lazy", class_="poster")
+    return tag("img", src=_signed(services, key, _slot(asked)), alt="input image", loading="lazy", class_="poster")
 
 
-def account(relay: Relay, asked: Asked) -> Html:
+def account(services: Services, asked: WidgetRequest) -> Html:
     """Whether tasks are sent to the provider, what waits, and what tenants have spent this month."""
-    gate = relay.gates.get(relay.account)
-    counts = _numbers(("open", relay.backlog.open()), ("wait for room", relay.backlog.waiting()))
-    return together(counts, _gate(relay, asked, gate), _switch(asked, gate), _spending(relay, asked))
+    admission = services.admissions.get(services.account)
+    counts = _numbers(("open", services.backlog.open()), ("wait for room", services.backlog.waiting()))
+    return together(counts, _gate(services, asked, admission), _switch(asked, admission), _spending(services, asked))
 
 
-def _gate(relay: Relay, asked: Asked, gate: Gate) -> Html:
-    provider = tag("b", relay.settings.provider)
-    until = ago(asked, gate.not_before)
+def _gate(services: Services, asked: WidgetRequest, admission: Admission) -> Html:
+    provider = tag("b", services.settings.provider)
+    until = ago(asked, admission.not_before)
     said: tuple[Content, ...] = (provider, " takes tasks.")
     tone = "good"
-    if gate.pause is not None:
-        why = f" ({gate.pause.reason})" if gate.pause.reason else ""
-        said, tone = (f"Sending is paused by an operator{why} since ", ago(asked, gate.pause.since), "."), ""
-    elif gate.account_trouble:
-        said = (provider, f" refuses this account: {gate.reason}. New tasks wait. The next try: ", until, ".")
+    if admission.pause is not None:
+        why = f" ({admission.pause.reason})" if admission.pause.reason else ""
+        said, tone = (f"Sending is paused by an operator{why} since ", ago(asked, admission.pause.since), "."), ""
+    elif admission.account_trouble:
+        said = (provider, f" refuses this account: {admission.reason}. New tasks wait. The next try: ", until, ".")
         tone = ""
-    elif gate.not_before > asked.now:
-        why = "is in maintenance" if gate.cause == "maintenance" else "has no room"
-        said, tone = (provider, f" {why}: {gate.reason}. New tasks wait; next try ", until, "."), "warn"
+    elif admission.not_before > asked.now:
+        why = "is in maintenance" if admission.cause == "maintenance" else "has no room"
+        said, tone = (provider, f" {why}: {admission.reason}. New tasks wait; next try ", until, "."), "warn"
     return tag("div", said, class_=f"box {tone}".strip())
 
 
-def _switch(asked: Asked, gate: Gate) -> Html:
-    if gate.pause is not None:
+def _switch(asked: WidgetRequest, admission: Admission) -> Html:
+    if admission.pause is not None:
         return act(asked, "Resume sending", "Send new tasks to the provider again?", "resume")
     question = "Send nothing new to the provider? What it has goes on, and new tasks wait."
     return act(asked, "Pause sending", question, "pause", reason="from the dashboard")
 
 
-def _spending(relay: Relay, asked: Asked) -> Html:
+def _spending(services: Services, asked: WidgetRequest) -> Html:
     month = month_of(asked.now)
     begins = int(datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC).timestamp() * 1000)
-    spent = relay.ended.spent(begins, asked.now + 1)
+    spent = services.ended.spent(begins, asked.now + 1)
     tenants = sorted(spent.units, key=lambda tenant: (-spent.units[tenant], tenant))
     rows: list[list[Content]] = []
-    for tenant in tenants[:_MOST_TENANTS]:
-        cap, _ = relay.spending.cap(tenant)
-        committed = relay.spending.committed(tenant, month) if cap else 0
+    for tenant in tenants[:_MAX_TENANTS]:
+        cap, _ = services.spending.cap(tenant)
+        committed = services.spending.committed(tenant, month) if cap else 0
         used: Content = "no cap"
         if cap:
             tone = "bad" if committed >= cap * 0.9 else "plain"
@@ -228,16 +230,16 @@ def _spending(relay: Relay, asked: Asked) -> Html:
     return together(heading, listed, note(left_off, partly) if left_off or partly else None)
 
 
-def letters(relay: Relay, asked: Asked) -> Html:
+def letters(services: Services, asked: WidgetRequest) -> Html:
     """What could not be handled and lies in a dead-letter queue, and the way back."""
-    return together([_pile(asked, name, dead_letter_queue.look(relay, url)) for name, (url, _) in _queues(relay)])
+    return together([_pile(asked, name, dead_letter_queue.look(services, url)) for name, (url, _) in _queues(services)])
 
 
-def _queues(relay: Relay) -> list[tuple[str, tuple[str, str]]]:
-    return sorted(dead_letter_queue.queues(relay).items())
+def _queues(services: Services) -> list[tuple[str, tuple[str, str]]]:
+    return sorted(dead_letter_queue.queues(services).items())
 
 
-def _pile(asked: Asked, name: str, pile: dead_letter_queue.Pile) -> Html:
+def _pile(asked: WidgetRequest, name: str, pile: dead_letter_queue.QueuePeek) -> Html:
     state = (
         badge("empty", "good")
         if not pile.count
@@ -257,7 +259,7 @@ def _numbers(*figures: tuple[str, int]) -> Html:
     return tag("p", [tag("span", pair, class_="figure") for pair in told])
 
 
-def _link(asked: Asked, task: Task) -> Html:
+def _link(asked: WidgetRequest, task: Task) -> Html:
     return look(asked, f"{task.id[:8]}…", "task", task=task.id)
 
 
@@ -267,19 +269,19 @@ def _images(task: Task) -> list[tuple[str, str]]:
     return [(name, image["s3"]) for name, image in places if isinstance(image, dict) and "s3" in image]
 
 
-def _slot(asked: Asked) -> int:
+def _slot(asked: WidgetRequest) -> int:
     return asked.now // _POSTER_KEPT_MS
 
 
 @lru_cache(maxsize=256)
-def _signed(relay: Relay, key: str, slot: int) -> str:
+def _signed(services: Services, key: str, slot: int) -> str:
     """An address of an image, the same as long as `slot` is."""
-    where = {"Bucket": relay.settings.need("input_bucket"), "Key": key}
-    url: str = relay.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_POSTER_SECONDS)
+    where = {"Bucket": services.settings.need("input_bucket"), "Key": key}
+    url: str = services.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_POSTER_SECONDS)
     return url
 
 
-VIEWS: dict[str, Callable[[Relay, Asked], Html]] = {
+VIEWS: dict[str, Callable[[Services, WidgetRequest], Html]] = {
     "open_tasks": open_tasks,
     "task": one_task,
     "failures": failures,

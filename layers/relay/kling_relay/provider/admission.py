@@ -25,7 +25,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Admission:
     """Nothing is sent before `not_before` (ms). It is 0 after somebody made room, for one task; a pause that ran out
     stays as it is, and means that nobody knows how much room there is.
 
@@ -80,19 +80,19 @@ def awaited(cause: str, reason: str) -> str:
     return f"{_AWAITED[cause]} ({reason})"
 
 
-class Gates:
+class AdmissionStore:
     """The gate of each account; every write is conditional, and losing to a newer one is no news."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def get(self, account: str) -> Gate:
+    def get(self, account: str) -> Admission:
         """The gate, the kill switch and whether callbacks come, as they are now, in one read."""
         pks = [f"{kind}#{account}" for kind in ("gate", "callbacks", "suspects")]
         rows = self._rows.get_all([*pks, _CONTROL])
         every = {name: stored for pk in pks for name, stored in rows.get(pk, {}).items()}
-        gate = {name: plain(stored) for name, stored in every.items() if name in Gate.__slots__}
-        return Gate(**gate, pause=_pause(rows.get(_CONTROL)))
+        admission = {name: plain(stored) for name, stored in every.items() if name in Admission.__slots__}
+        return Admission(**admission, pause=_pause(rows.get(_CONTROL)))
 
     def stopped(self) -> Pause | None:
         return _pause(self._rows.get(_CONTROL))
@@ -106,7 +106,7 @@ class Gates:
         """Take the stop back; False where there was none."""
         return self._rows.update_if(_CONTROL, "REMOVE #paused_at, #reason", "attribute_exists(#paused_at)")
 
-    def close(self, account: str, seen: Gate, *, not_before: int, reason: str, cause: str = "room") -> None:
+    def close(self, account: str, seen: Admission, *, not_before: int, reason: str, cause: str = "room") -> None:
         """Send nothing new to `account` before `not_before` (ms). Loses silently to a longer pause."""
         self._rows.update_if(
             f"gate#{account}",
@@ -119,7 +119,7 @@ class Gates:
             one=1,
         )
 
-    def open(self, account: str, seen: Gate, *, crowded: bool = False, not_before: int = 0) -> None:
+    def open(self, account: str, seen: Admission, *, crowded: bool = False, not_before: int = 0) -> None:
         """The provider takes tasks again; not if the gate has been closed anew since `seen` was read."""
         self._rows.update_if(
             f"gate#{account}",
@@ -131,7 +131,7 @@ class Gates:
             seen=seen.not_before,
         )
 
-    def suspect(self, account: str, seen: Gate, suspects: tuple[str, ...]) -> None:
+    def suspect(self, account: str, seen: Admission, suspects: tuple[str, ...]) -> None:
         """Keep what was refused for no clear reason; `()` forgets it. Loses silently to a note at the same moment: a
         count that is one too low closes the gate one refusal later."""
         text = " ".join(suspects)
@@ -140,7 +140,7 @@ class Gates:
             pk = f"suspects#{account}"
             self._rows.update_if(pk, "SET #suspects = :now", condition, now=text, seen=seen.suspects)
 
-    def doubt(self, account: str, now: int) -> None:
+    def mark_unknown(self, account: str, now: int) -> None:
         """Tasks wait, and nobody has made room for the one that is sent next."""
         self._rows.update_if(
             f"gate#{account}",
@@ -151,12 +151,12 @@ class Gates:
             zero=0,
         )
 
-    def note_end(self, account: str, *, called_back: bool) -> None:
+    def record_completion(self, account: str, *, called_back: bool) -> None:
         """An end was told by a callback, or found by a poll: it decides when the next task is asked after."""
         condition = "attribute_not_exists(#calls_back) OR #calls_back <> :now"
         self._rows.update_if(f"callbacks#{account}", "SET #calls_back = :now", condition, now=int(called_back))
 
-    def give_turn(self, account: str, tenant: str) -> None:
+    def record_turn(self, account: str, tenant: str) -> None:
         """The provider has taken a task of `tenant`: the others come first now."""
         self._rows.update_if(f"gate#{account}", "SET #turn = :tenant", "attribute_exists(#pk)", tenant=tenant)
 

@@ -9,13 +9,13 @@ from kling_relay.provider import responses
 from kling_relay.provider.http import BrokenError, NotConnectedError, Wire
 from kling_relay.provider.outcomes import (
     OUTCOME_NAMES,
-    AccountTrouble,
+    AccountBlocked,
     Answer,
     Listed,
     NotSent,
     Outcome,
-    Trouble,
-    Unsure,
+    QueryFailed,
+    Unknown,
     _said_nothing,
     classify_query,
     classify_submit,
@@ -67,7 +67,7 @@ class Provider:
         except Exception as exc:
             return NotSent(f"no key: {type(exc).__name__}")
         outcome = self._post(kind, body, read_seconds, key)
-        if isinstance(outcome, AccountTrouble) and outcome.authentication:
+        if isinstance(outcome, AccountBlocked) and outcome.authentication:
             newer, left = self._newer_key(key), end - time.monotonic()
             if newer is not None and left > read_seconds / 2:
                 outcome = self._post(kind, body, left, newer)
@@ -79,22 +79,22 @@ class Provider:
         try:
             answer = classify_query(*self._get(f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"))
         except (NotConnectedError, BrokenError, SettingsError) as exc:
-            answer = Trouble(str(exc))
-        self._count(answer.outcome if isinstance(answer, Trouble) else "ok")
+            answer = QueryFailed(str(exc))
+        self._count(answer.outcome if isinstance(answer, QueryFailed) else "ok")
         return answer
 
-    def list_page(self, kind: str, number: int, size: int) -> Listed | Trouble:
+    def list_page(self, kind: str, number: int, size: int) -> Listed | QueryFailed:
         """Page `number` (from 1) of all tasks of a kind that the account holds; an empty one is the last. Only where
         the profile says that the provider lists. Costs nothing."""
-        answer: Listed | Trouble
+        answer: Listed | QueryFailed
         try:
             status, payload = self._get(f"{self._url(kind)}?pageNum={number}&pageSize={size}")
         except (NotConnectedError, BrokenError, SettingsError) as exc:
-            answer = Trouble(str(exc))
+            answer = QueryFailed(str(exc))
         else:
             page = responses.read_list(payload) if status < 300 else None
             answer = Listed(*page) if page is not None else _said_nothing(status, payload)
-        self._count(answer.outcome if isinstance(answer, Trouble) else "ok")
+        self._count(answer.outcome if isinstance(answer, QueryFailed) else "ok")
         return answer
 
     def _get(self, url: str) -> tuple[int, Any]:
@@ -127,5 +127,5 @@ class Provider:
         except NotConnectedError as exc:
             return NotSent(str(exc))
         except BrokenError as exc:
-            return Unsure(str(exc))
+            return Unknown(str(exc))
         return classify_submit(status, payload, self.profile, str(body.get("external_task_id") or ""))

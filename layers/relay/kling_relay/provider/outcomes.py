@@ -6,7 +6,7 @@ from typing import Any
 from kling_relay.errors import KlingError
 from kling_relay.provider import responses
 from kling_relay.provider.profiles import Profile
-from kling_relay.provider.responses import Snapshot
+from kling_relay.provider.responses import ProviderTask
 
 _REFUSED = {1200, 1201, 1202, 1203, 1300, 1301}
 
@@ -41,7 +41,7 @@ _ACCOUNT_WORDS = ("quota", "balance", "credit", "arrears", "api key", "apikey", 
 class Accepted:
     """The provider has the task: it will be billed."""
 
-    snapshot: Snapshot
+    provider_task: ProviderTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Misconfigured:
 
 
 @dataclass(frozen=True, slots=True)
-class NoRoom:
+class Throttled:
     """Surely not accepted; it will be when there is room (1303), or asked less often (`too_fast`: 1302, or a 429 that
     says nothing), or when the provider's maintenance is over (`maintenance`)."""
 
@@ -84,7 +84,7 @@ class NoRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountTrouble:
+class AccountBlocked:
     """Surely not accepted, nor will be before an operator acts: key (`authentication`), arrears, rights, caller's
     address."""
 
@@ -93,49 +93,49 @@ class AccountTrouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsure:
+class Unknown:
     """It may have been accepted and billed, or not: look it up, never repeat it blindly."""
 
     reason: str
 
 
-Outcome = Accepted | Exists | NotSent | Refused | NoRoom | AccountTrouble | Misconfigured | Unsure
+Outcome = Accepted | Exists | NotSent | Refused | Throttled | AccountBlocked | Misconfigured | Unknown
 
 OUTCOME_NAMES: dict[type, str] = {
     **dict.fromkeys((Accepted, Exists), "ok"),
-    **dict.fromkeys((AccountTrouble, Misconfigured), "account"),
-    **dict.fromkeys((NotSent, Unsure), "failed"),
-    NoRoom: "no_room",
+    **dict.fromkeys((AccountBlocked, Misconfigured), "account"),
+    **dict.fromkeys((NotSent, Unknown), "failed"),
+    Throttled: "no_room",
     Refused: "refused",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    snapshot: Snapshot
+    provider_task: ProviderTask
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class NotFound:
     """The provider says that it does not know this id or reference."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class QueryFailed:
     """The query itself failed: it says nothing about the task. `outcome`: see `Provider`."""
 
     reason: str
     outcome: str = field(default="failed", compare=False)
 
 
-Answer = Found | Unknown | Trouble
+Answer = Found | NotFound | QueryFailed
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One page of the provider's list. `unreadable` of its entries are no tasks that could be understood."""
 
-    snapshots: list[Snapshot]
+    snapshots: list[ProviderTask]
     unreadable: int = 0
 
 
@@ -148,7 +148,7 @@ def classify_submit(status: int, payload: Any, profile: Profile | None = None, r
     of the task that was sent. Without a profile nothing holds that only some providers promise."""
     if not isinstance(payload, dict):
         if responses.names_task(payload):
-            return Unsure(f"HTTP {status} with the id of a task")
+            return Unknown(f"HTTP {status} with the id of a task")
         return _classify_bare(status, f"HTTP {status} without a readable body")
     found = responses.read(payload) if status < 300 and not payload.get("error") else None
     if found is not None:
@@ -156,16 +156,16 @@ def classify_submit(status: int, payload: Any, profile: Profile | None = None, r
     code, text = responses.error_code(payload), _error_text(payload)
     said = f"HTTP {status}, code {code}: {text}"
     if responses.names_task(payload):
-        return Unsure(f"HTTP {status}, code {code}, with the id of a task: {text}")
+        return Unknown(f"HTTP {status}, code {code}, with the id of a task: {text}")
     if (status, code) == _MAINTENANCE and profile is not None and profile.maintenance_refuses:
-        return NoRoom(said, maintenance=True)
+        return Throttled(said, maintenance=True)
     if code in _UNCLEAR:
-        return Unsure(said)
+        return Unknown(said)
     if status >= 500 or status in _MOVED or isinstance(code, str):
         return _classify_bare(status, said, text)
     if code == 1201 and reference and reference in text:  # it exists, or is at fault: only a look tells
         unique = profile is not None and profile.unique_reference and _EXISTS_WORDS in text.lower()
-        return Exists(said) if unique else Unsure(said)
+        return Exists(said) if unique else Unknown(said)
     return _classify_code(code, status, said, text)
 
 
@@ -175,9 +175,9 @@ def _classify_code(code: int, status: int, said: str, text: str) -> Outcome:
     if code == _NO_RIGHT:
         return Refused(KlingError(code, text), unclear=True)
     if code in _NO_ROOM:
-        return NoRoom(said, too_fast=code == _TOO_FAST)
+        return Throttled(said, too_fast=code == _TOO_FAST)
     if code in _ACCOUNT:
-        return AccountTrouble(said, authentication=code in _AUTHENTICATION)
+        return AccountBlocked(said, authentication=code in _AUTHENTICATION)
     return _classify_bare(status, said, text)
 
 
@@ -187,17 +187,17 @@ def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
     if status in _MOVED:
         return Misconfigured(said)
     if status in (401, 402):
-        return AccountTrouble(said, authentication=status == 401)
+        return AccountBlocked(said, authentication=status == 401)
     if status == 403:
         words = said.lower()
         if "model" not in words and any(word in words for word in _ACCOUNT_WORDS):
-            return AccountTrouble(said)
+            return AccountBlocked(said)
         return Refused(_bare_refusal(status, text), unclear=True)
     if status == 429:
-        return NoRoom(said, too_fast=True)
+        return Throttled(said, too_fast=True)
     if 400 <= status < 500 and status not in (408, 409, 425):
-        return NoRoom(said) if _NO_ROOM_WORDS in text.lower() else Refused(_bare_refusal(status, text))
-    return Unsure(said)
+        return Throttled(said) if _NO_ROOM_WORDS in text.lower() else Refused(_bare_refusal(status, text))
+    return Unknown(said)
 
 
 def _bare_refusal(status: int, text: str) -> KlingError:
@@ -214,18 +214,18 @@ def classify_query(status: int, payload: Any) -> Answer:
     nothing = status == 200 and code == 0 and not payload.get("data", "absent")
     denied = code in (1203, "task_not_exist") or (code == 1201 and _UNKNOWN_WORDS in _error_text(payload).lower())
     if nothing or denied or (status == 404 and code != 1202):
-        return Unknown()
+        return NotFound()
     return _said_nothing(status, payload)
 
 
-def _said_nothing(status: int, payload: Any) -> Trouble:
+def _said_nothing(status: int, payload: Any) -> QueryFailed:
     """An answer that says nothing of the task may still say something of the account: in the same words as to a
     POST."""
     outcome = classify_submit(status, payload)
     kind = "failed" if isinstance(outcome, Accepted) else OUTCOME_NAMES[type(outcome)]
     if not isinstance(payload, dict):
-        return Trouble(f"HTTP {status} without a readable body", kind)
-    return Trouble(f"HTTP {status}, code {responses.error_code(payload)}", kind)
+        return QueryFailed(f"HTTP {status} without a readable body", kind)
+    return QueryFailed(f"HTTP {status}, code {responses.error_code(payload)}", kind)
 
 
 def _error_text(payload: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from kling_relay.transfer import url_escaping
 
 Status = Literal["submitted", "processing", "succeed", "failed"]
 
-_MOST_VIDEOS = 8  # these two keep a row small, whatever the provider says
-_MOST_URL_CHARACTERS = 8192
+_MAX_VIDEOS = 8  # these two keep a row small, whatever the provider says
+_MAX_URL_CHARACTERS = 8192
 _WORD = re.compile(r"[\w.-]{1,64}")  # what codes and status words look like: fit for a log, unlike free text
 _NO_IDS = {"", "0", "null", "none", "nil", "undefined", "false"}
 _DEEPEST = 8  # levels of an answer that are searched for a task's id
@@ -30,7 +30,7 @@ _STATUS_WORDS: dict[str, Status] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ProviderTask:
     """What the provider says of one task. `status` is None for a word that nobody documented; `word` is that word,
     or "unreadable"."""
 
@@ -64,7 +64,7 @@ def error_code(answer: dict[str, Any]) -> int | str:
     return int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else text
 
 
-def read(answer: Any) -> Snapshot | None:
+def read(answer: Any) -> ProviderTask | None:
     """The task that `answer` speaks of, or None where it speaks of none (an error, a list, something else)."""
     if not isinstance(answer, dict) or error_code(answer) != 0:
         return None
@@ -77,7 +77,7 @@ def read(answer: Any) -> Snapshot | None:
     info = _first(inside_out, "task_info")
     reference = info.get("external_task_id") if isinstance(info, dict) else None
     units, cash = _charged(inside_out)
-    return Snapshot(
+    return ProviderTask(
         upstream_id=ids[0],  # a relay's own id stands outside the one that it wraps
         status=_STATUS_WORDS.get(word.lower()),
         word=word,
@@ -139,7 +139,7 @@ def _identity(value: Any) -> str | None:
     return None if text is None or text.lower() in _NO_IDS else text
 
 
-def read_list(answer: Any) -> tuple[list[Snapshot], int] | None:
+def read_list(answer: Any) -> tuple[list[ProviderTask], int] | None:
     """The tasks of one page of a list, and how many of its entries cannot be read as a task. None where `answer` is no
     list: an error, or `data` that is something else, were it null."""
     if not isinstance(answer, dict) or error_code(answer) != 0 or not isinstance(answer.get("data"), list):
@@ -171,11 +171,11 @@ def _plain(said: int | str) -> str:
     return text if not text or _WORD.fullmatch(text) else "unreadable"
 
 
-def _text(value: Any, most: int = 256) -> str | None:
+def _text(value: Any, maximum: int = 256) -> str | None:
     """A text or number as a text that can be stored: JSON may hold half a surrogate pair, the table may not."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
-    return str(value)[:most].encode("utf-8", "replace").decode()
+    return str(value)[:maximum].encode("utf-8", "replace").decode()
 
 
 def _milliseconds(value: Any) -> int | None:
@@ -205,7 +205,7 @@ def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
         _first(inside_out, "fail_reason"),
     ]
     for place in places:
-        listed = (place if isinstance(place, list) else [place])[:_MOST_VIDEOS]
+        listed = (place if isinstance(place, list) else [place])[:_MAX_VIDEOS]
         videos = [_video(index, item) for index, item in enumerate(listed)]
         if any(videos):
             return [video for video in videos if video]
@@ -227,7 +227,7 @@ def _address(item: Any, name: str) -> str:
     if not isinstance(url, str) or not url.strip(" ").lower().startswith(("https://", "http://")):
         return ""
     url = url_escaping.escaped(url)
-    return url if len(url) <= _MOST_URL_CHARACTERS and url.isprintable() else ""
+    return url if len(url) <= _MAX_URL_CHARACTERS and url.isprintable() else ""
 
 
 def _video(index: int, item: Any) -> dict[str, str]:

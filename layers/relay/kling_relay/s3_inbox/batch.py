@@ -16,11 +16,11 @@ from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.kinds.fields import KINDS
 from kling_relay.notifications import result_file
 from kling_relay.observability import logger
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.s3_source import Source
 
-MOST_LINES = 10_000
-MOST_BYTES = 64 * 1024 * 1024
+MAX_LINES = 10_000
+MAX_BYTES = 64 * 1024 * 1024
 _MESSAGES_AT_ONCE = 10  # SQS takes no more
 _RESERVE_MS = 15_000  # with less time left, the rest is handed out by another call
 _ABSENT = {403, 404}
@@ -29,40 +29,40 @@ _LONGEST_LIFE_DAYS = 31  # of a task: what counts it lives as long
 _GONE = "the object was deleted before it was read"
 
 
-def hand_out(relay: Relay, source: Source, first: int, left_ms: Callable[[], int]) -> None:
+def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[], int]) -> None:
     """Queue the lines of a list, from number `first` on. What is queued twice makes no second task."""
     try:
-        places = list(_places(_get(relay, source)))
+        places = list(_places(_get(services, source)))
         if not places:
             raise KlingError(1201, "the file has no lines: one request a line is expected")
-        if len(places) > MOST_LINES:
-            raise KlingError(1201, f"at most {MOST_LINES} lines are allowed, the file has {len(places)}")
+        if len(places) > MAX_LINES:
+            raise KlingError(1201, f"at most {MAX_LINES} lines are allowed, the file has {len(places)}")
     except KlingError as exc:
-        result_file.reject(relay, source, exc)
+        result_file.reject(services, source, exc)
         return
-    now = relay.clock.now_ms()
-    days = relay.settings.task_retention_days + _LONGEST_LIFE_DAYS
+    now = services.clock.now_ms()
+    days = services.settings.task_retention_days + _LONGEST_LIFE_DAYS
     ends = now // 1000 + days * _DAY_SECONDS
-    if relay.tallies.begin(source.tag, lines=len(places), last=places[-1][0], expires_at=ends):
-        result_file.summarise(relay, source)
+    if services.batch_counts.begin(source.tag, lines=len(places), last=places[-1][0], expires_at=ends):
+        result_file.summarise(services, source)
         return
     rest = [place for place in places if place[0] >= first]
     for at in range(0, len(rest), _MESSAGES_AT_ONCE):
         if left_ms() < _RESERVE_MS and at:
-            send(relay, [{"source": source.as_dict(), "from_line": rest[at][0]}])
+            send(services, [{"source": source.as_dict(), "from_line": rest[at][0]}])
             return
-        send(relay, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
-    relay.tallies.handed_out(source.tag, now)
+        send(services, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
+    services.batch_counts.handed_out(source.tag, now)
     logger.info("lines_handed_out", extra={"lines": len(places)})
-    result_file.summarise(relay, source)
+    result_file.summarise(services, source)
 
 
-def one(relay: Relay, source: Source, message: dict[str, Any]) -> Request:
+def one(services: Services, source: Source, message: dict[str, Any]) -> Request:
     """The request of one line. Raises KlingError."""
     start, length = message["start"], message["length"]
     if length > MAX_BODY_BYTES:
         raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the line has {length}")
-    return request_of(_get(relay, source, Range=f"bytes={start}-{start + length - 1}"), source.folder)
+    return request_of(_get(services, source, Range=f"bytes={start}-{start + length - 1}"), source.folder)
 
 
 def request_of(raw: bytes, folder: str) -> Request:
@@ -75,16 +75,16 @@ def request_of(raw: bytes, folder: str) -> Request:
     return request.check(kind, sent, folder)
 
 
-def _get(relay: Relay, source: Source, **part: str) -> bytes:
+def _get(services: Services, source: Source, **part: str) -> bytes:
     try:
-        found = relay.s3.get_object(Bucket=source.bucket, Key=source.key, VersionId=source.version, **part)
+        found = services.s3.get_object(Bucket=source.bucket, Key=source.key, VersionId=source.version, **part)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise
         raise KlingError(1201, _GONE) from exc
     with found["Body"] as stream:
-        if found["ContentLength"] > MOST_BYTES:
-            raise KlingError(1201, f"at most {MOST_BYTES} bytes are allowed, the file has {found['ContentLength']}")
+        if found["ContentLength"] > MAX_BYTES:
+            raise KlingError(1201, f"at most {MAX_BYTES} bytes are allowed, the file has {found['ContentLength']}")
         data: bytes = stream.read()
     return data
 
@@ -123,12 +123,12 @@ def _message(source: Source, line: int, start: int, length: int) -> dict[str, An
     return {"source": {**source.as_dict(), "line": line}, "start": start, "length": length}
 
 
-def send(relay: Relay, messages: list[dict[str, Any]], delay_seconds: int = 0) -> None:
+def send(services: Services, messages: list[dict[str, Any]], delay_seconds: int = 0) -> None:
     """Queue messages of at most a batch. Raises RuntimeError if not all were taken."""
     later = {"DelaySeconds": delay_seconds} if delay_seconds else {}
     entries: list[dict[str, Any]] = [
         {"Id": str(number), "MessageBody": json.dumps(message), **later} for number, message in enumerate(messages)
     ]
-    answer = relay.queues.send_message_batch(QueueUrl=relay.settings.need("intake_queue_url"), Entries=entries)
+    answer = services.queues.send_message_batch(QueueUrl=services.settings.need("intake_queue_url"), Entries=entries)
     if answer.get("Failed"):
         raise RuntimeError(f"{len(answer['Failed'])} of {len(entries)} messages could not be queued")

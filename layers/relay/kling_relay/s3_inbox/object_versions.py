@@ -9,44 +9,44 @@ import itertools
 from typing import Any
 
 from kling_relay.notifications import result_file
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.s3_source import Source
 
-_MOST_COMPARED_BYTES = 64 * 1024 * 1024  # a list of requests; images are smaller
+_MAX_COMPARED_BYTES = 64 * 1024 * 1024  # a list of requests; images are smaller
 
 
-def original(relay: Relay, source: Source) -> Source:
+def original(services: Services, source: Source) -> Source:
     """The oldest version of the same key from which on all bytes are those of `source`; `source` itself if there is no
     older one.
 
     Overwritten versions are removed after seven days. The result of the key names the original for longer.
     """
-    found = relay.s3.list_object_versions(Bucket=source.bucket, Prefix=source.key)  # newest first, this key first
+    found = services.s3.list_object_versions(Bucket=source.bucket, Prefix=source.key)  # newest first, this key first
     listed = [one for one in found.get("Versions", []) if one["Key"] == source.key]
     older = itertools.dropwhile(lambda one: one["VersionId"] != source.version, listed)
     first = newest = next(older, None)
     if first is None:
         return source
     for one in older:
-        if not _same_bytes(relay, source.bucket, first, one):
+        if not _same_bytes(services, source.bucket, first, one):
             return Source(source.bucket, source.key, first["VersionId"])
         first = one
     version: str = first["VersionId"]
-    told = result_file.version_told(relay, source)
+    told = result_file.version_told(services, source)
     if first is not newest and told and told not in {one["VersionId"] for one in listed}:
         version = told
     return Source(source.bucket, source.key, version)
 
 
-def _same_bytes(relay: Relay, bucket: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+def _same_bytes(services: Services, bucket: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
     """An ETag may change with the encryption, or if parts become one."""
     if one["ETag"] == other["ETag"] or one["Size"] != other["Size"]:
         return bool(one["Size"] == other["Size"])
-    return one["Size"] <= _MOST_COMPARED_BYTES and _digest(relay, bucket, one) == _digest(relay, bucket, other)
+    return one["Size"] <= _MAX_COMPARED_BYTES and _digest(services, bucket, one) == _digest(services, bucket, other)
 
 
-def _digest(relay: Relay, bucket: str, one: dict[str, Any]) -> bytes:
-    found = relay.s3.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+def _digest(services: Services, bucket: str, one: dict[str, Any]) -> bytes:
+    found = services.s3.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
     digest = hashlib.sha256()
     with found["Body"] as stream:
         while data := stream.read(1 << 20):

@@ -14,11 +14,11 @@ from botocore.exceptions import ClientError
 from kling_relay.api import create, request
 from kling_relay.api.request import MAX_BODY_BYTES, Request
 from kling_relay.api.uploads import MissingImage
-from kling_relay.errors import KlingError, Refusal, bad_parameter
+from kling_relay.errors import KlingError, ProviderRejectedError, bad_parameter
 from kling_relay.notifications import result_file
 from kling_relay.observability import logger
 from kling_relay.s3_inbox import batch, object_versions
-from kling_relay.services import Relay
+from kling_relay.services import Services
 from kling_relay.tasks.s3_source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source, spellings
 from kling_relay.tasks.task import Task
 
@@ -31,51 +31,59 @@ _TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, setting
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
 _WAIT_SECONDS = 300  # for a picture that a request names: `aws s3 sync` sends the small request first
 _FIRST_LOOK_SECONDS = 5
-_MOST_SECONDS_BETWEEN = 60
+_MAX_SECONDS_BETWEEN = 60
 
 
-def receive(relay: Relay, message: dict[str, Any], left_ms: Callable[[], int]) -> None:
+def receive(services: Services, message: dict[str, Any], left_ms: Callable[[], int]) -> None:
     """Handle one message of the queue: an event of S3, or one of `lines`. Can be repeated."""
-    source = _source_of(relay, message)
+    source = _source_of(services, message)
     logger.append_keys(object=source.tag)
     if source.line:
-        take(relay, source, left_ms, lambda: batch.one(relay, source, message), lambda: _wait(relay, source, message))
+        take(
+            services,
+            source,
+            left_ms,
+            lambda: batch.one(services, source, message),
+            lambda: _wait(services, source, message),
+        )
         return
     role = source.role
     if role is Role.LITTER:
         logger.info("file_ignored")
         return
     copied = message.get("detail", {}).get("reason") == "CopyObject"  # as S3 names the call that made the object
-    original = object_versions.original(relay, source) if copied else source
+    original = object_versions.original(services, source) if copied else source
     if role is Role.IMAGE:
-        _take_image(relay, source, original, left_ms)
+        _take_image(services, source, original, left_ms)
     elif role is Role.MANIFEST:
-        take(relay, original, left_ms, lambda: _manifest(relay, source), lambda: _wait(relay, original, message))
+        take(
+            services, original, left_ms, lambda: _manifest(services, source), lambda: _wait(services, original, message)
+        )
     elif role is Role.LINES:
-        batch.hand_out(relay, original, message.get("from_line", 1), left_ms)
+        batch.hand_out(services, original, message.get("from_line", 1), left_ms)
     elif role is Role.UNKNOWN:
         what = "a folder" if source.key.endswith("/") else "no name of these"
-        result_file.reject(relay, source, KlingError(1201, f"{_TAKEN} are taken; sent: {what}"))
+        result_file.reject(services, source, KlingError(1201, f"{_TAKEN} are taken; sent: {what}"))
     else:
-        _take_settings(relay, source, left_ms)
+        _take_settings(services, source, left_ms)
 
 
-def give_up(relay: Relay, message: dict[str, Any], error: str) -> None:
+def give_up(services: Services, message: dict[str, Any], error: str) -> None:
     """The last try has failed: the upload's result says so. A message that is redriven later may still make a task."""
-    source = _source_of(relay, message)
-    if relay.table.get(source.task_id(relay.keyring)) is None:
-        result_file.reject(relay, source, KlingError(5000, f"could not be handled ({error}): ask the operator"))
+    source = _source_of(services, message)
+    if services.table.get(source.task_id(services.keyring)) is None:
+        result_file.reject(services, source, KlingError(5000, f"could not be handled ({error}): ask the operator"))
 
 
-def _source_of(relay: Relay, message: dict[str, Any]) -> Source:
+def _source_of(services: Services, message: dict[str, Any]) -> Source:
     source = Source.of_event(message["detail"]) if "detail" in message else Source(**message["source"])
-    if source.bucket != relay.settings.need("input_bucket") or not source.key.startswith(INBOX):
+    if source.bucket != services.settings.need("input_bucket") or not source.key.startswith(INBOX):
         raise ValueError("a message about an object that is none of the inbox")  # the rule lets none through
     return source
 
 
 def take(
-    relay: Relay,
+    services: Services,
     source: Source,
     left_ms: Callable[[], int],
     asked: Callable[[], Request | None],
@@ -84,104 +92,104 @@ def take(
     """Make the one task of `source`, or find it, and write its result. `asked` reads the request, and is not called
     where there is a task already; None where there is none to be made yet. `waits` puts the request off if a picture
     that it names is missing, and returns False after the last time."""
-    task_id = source.task_id(relay.keyring)
-    task = relay.table.get(task_id)
+    task_id = source.task_id(services.keyring)
+    task = services.table.get(task_id)
     if task is None:
         try:
             if (wanted := asked()) is None:
                 return
-            task = create.create(relay, relay.settings.need("intake_tenant"), wanted, None, left_ms(), source)
+            task = create.create(services, services.settings.need("intake_tenant"), wanted, None, left_ms(), source)
         except KlingError as exc:
             if isinstance(exc, MissingImage) and waits():
                 return
-            passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, Refusal))
+            passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, ProviderRejectedError))
             if passes:  # a later try of the same message finds the task, or makes it
                 raise
-            task = relay.table.get(task_id)  # refused by the provider; or somebody else was faster
+            task = services.table.get(task_id)  # refused by the provider; or somebody else was faster
             if task is None:
-                result_file.reject(relay, source, exc)
+                result_file.reject(services, source, exc)
                 return
-    _tell(relay, source, task)
+    _tell(services, source, task)
 
 
-def _wait(relay: Relay, source: Source, message: dict[str, Any]) -> bool:
+def _wait(services: Services, source: Source, message: dict[str, Any]) -> bool:
     """Queue the message once more, later each time. Whether it still may wait. What is queued twice makes no second
     task."""
-    now = relay.clock.now_ms()
+    now = services.clock.now_ms()
     waited_ms = now - message.setdefault("waits_since", now)
-    if waited_ms >= relay.settings.scaled_ms(_WAIT_SECONDS):
+    if waited_ms >= services.settings.scaled_ms(_WAIT_SECONDS):
         return False
-    first, most = relay.settings.scaled_ms(_FIRST_LOOK_SECONDS), relay.settings.scaled_ms(_MOST_SECONDS_BETWEEN)
-    batch.send(relay, [message], max(1, min(first + waited_ms // 2, most) // 1000))
-    result_file.note(relay, source, "waits some minutes for a picture that it names and that is not there yet")
+    first, maximum = services.settings.scaled_ms(_FIRST_LOOK_SECONDS), services.settings.scaled_ms(_MAX_SECONDS_BETWEEN)
+    batch.send(services, [message], max(1, min(first + waited_ms // 2, maximum) // 1000))
+    result_file.note(services, source, "waits some minutes for a picture that it names and that is not there yet")
     return True
 
 
-def _tell(relay: Relay, source: Source, task: Task) -> None:
+def _tell(services: Services, source: Source, task: Task) -> None:
     """The result of `source` tells of `task`, also where that was made of another upload: one `external_task_id`, one
     task."""
     if task.source == source.as_dict():
-        result_file.write(relay, task)
+        result_file.write(services, task)
     else:
         message = f"external_task_id: the same request came before, as task {task.id}"
-        result_file.reject(relay, source, KlingError(1201, message))
+        result_file.reject(services, source, KlingError(1201, message))
 
 
-def _take_image(relay: Relay, source: Source, original: Source, left_ms: Callable[[], int]) -> None:
+def _take_image(services: Services, source: Source, original: Source, left_ms: Callable[[], int]) -> None:
     """Make the task of `original` with the bytes and metadata of `source`, which repeats it or is it."""
-    take(relay, original, left_ms, lambda: _image_request(relay, source))
+    take(services, original, left_ms, lambda: _image_request(services, source))
 
 
-def _image_request(relay: Relay, source: Source) -> Request | None:
+def _image_request(services: Services, source: Source) -> Request | None:
     """The request that a dropped image makes; None, and a note, where it has to wait for its sidecar."""
     try:
-        found = relay.s3.head_object(Bucket=source.bucket, Key=source.key, VersionId=source.version)
+        found = services.s3.head_object(Bucket=source.bucket, Key=source.key, VersionId=source.version)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise
         raise bad_parameter("image", "the object was deleted before it was read") from exc
-    folder = _settings(relay, source.bucket, source.folder + SETTINGS)
-    sidecar = _settings(relay, source.bucket, source.sidecar) if source.sidecar else None
+    folder = _settings(services, source.bucket, source.folder + SETTINGS)
+    sidecar = _settings(services, source.bucket, source.sidecar) if source.sidecar else None
     if sidecar is None and _requires_sidecar(folder):
         result_file.note(
-            relay, source, f"waits for its settings in {source.stem}.json: settings.json says require_sidecar"
+            services, source, f"waits for its settings in {source.stem}.json: settings.json says require_sidecar"
         )
         return None
-    sent = {**_defaults(relay), **(folder or {}), **(sidecar or {}), **_metadata(found["Metadata"])}
+    sent = {**_defaults(services), **(folder or {}), **(sidecar or {}), **_metadata(found["Metadata"])}
     wanted = request.check("image2video", {**sent, "image": "dropped.jpg"}, source.folder)
     wanted.body["image"] = {"ref": source.key, "version": source.version}
     return wanted
 
 
-def _take_settings(relay: Relay, source: Source, left_ms: Callable[[], int]) -> None:
+def _take_settings(services: Services, source: Source, left_ms: Callable[[], int]) -> None:
     """Settings make no task, but a sidecar may be what an image has waited for."""
     try:
-        _settings(relay, source.bucket, source.key, source.version)
-        folder = _settings(relay, source.bucket, source.folder + SETTINGS)
+        _settings(services, source.bucket, source.key, source.version)
+        folder = _settings(services, source.bucket, source.folder + SETTINGS)
         waited_for = source.role is Role.SIDECAR and _requires_sidecar(folder)
     except KlingError as exc:
-        result_file.reject(relay, source, exc)
+        result_file.reject(services, source, exc)
         return
-    for image in _images_of(relay, source) if waited_for else ():
-        _take_image(relay, image, object_versions.original(relay, image), left_ms)
+    for image in _images_of(services, source) if waited_for else ():
+        _take_image(services, image, object_versions.original(services, image), left_ms)
     if source.role is Role.SETTINGS:
         message = "settings of the images that come into this folder after it"
     else:
         message = f"settings of {source.stem}.jpg, .jpeg or .png beside it; a request of its own is named *.task.json"
-    result_file.note(relay, source, message)
+    result_file.note(services, source, message)
 
 
-def _images_of(relay: Relay, sidecar: Source) -> list[Source]:
+def _images_of(services: Services, sidecar: Source) -> list[Source]:
     """The images, as they are now, that a sidecar belongs to."""
     found: list[Source] = []
-    list_objects = relay.s3.get_paginator("list_objects_v2").paginate
+    list_objects = services.s3.get_paginator("list_objects_v2").paginate
     for stem in spellings(sidecar.folder + sidecar.stem):
         pages = list_objects(Bucket=sidecar.bucket, Prefix=f"{stem}.")
         for key in (one["Key"] for page in pages for one in page.get("Contents", [])):
             if key[len(stem) :].lower() not in IMAGE_SUFFIXES:
                 continue
             try:
-                version = relay.s3.head_object(Bucket=sidecar.bucket, Key=key)["VersionId"]
+                version = services.s3.head_object(Bucket=sidecar.bucket, Key=key)["VersionId"]
             except ClientError as exc:
                 if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
                     raise
@@ -190,18 +198,18 @@ def _images_of(relay: Relay, sidecar: Source) -> list[Source]:
     return found
 
 
-def _manifest(relay: Relay, source: Source) -> Request:
-    sent = _read(relay, source.bucket, source.key, source.version)
+def _manifest(services: Services, source: Source) -> Request:
+    sent = _read(services, source.bucket, source.key, source.version)
     if sent is None:
         raise KlingError(1201, "the object was deleted before it was read")
     return batch.request_of(sent, source.folder)
 
 
-def _settings(relay: Relay, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
+def _settings(services: Services, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
     """A file of settings; None where there is none. Raises KlingError that names it."""
     name = key.rpartition("/")[2]
     try:
-        raw = _read(relay, bucket, key, version)
+        raw = _read(services, bucket, key, version)
         sent = None if raw is None else request.read(batch.utf8(raw))
     except KlingError as exc:
         raise KlingError(exc.code, f"{name}: {exc.message.removeprefix('body: ')}") from exc
@@ -220,8 +228,8 @@ def _requires_sidecar(settings: dict[str, Any] | None) -> bool:
     return bool(settings and settings.get("require_sidecar"))
 
 
-def _defaults(relay: Relay) -> dict[str, Any]:
-    settings = relay.settings
+def _defaults(services: Services) -> dict[str, Any]:
+    settings = services.settings
     return {"prompt": settings.intake_prompt, "mode": settings.intake_mode, "duration": settings.intake_duration}
 
 
@@ -242,17 +250,17 @@ def _metadata(given: dict[str, str]) -> dict[str, Any]:
     return said
 
 
-def _read(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
+def _read(services: Services, bucket: str, key: str, version: str) -> bytes | None:
     """An object of at most a request's size, by its key or by another spelling of it; None if there is none. Raises
     KlingError if it is larger."""
-    read = (_read_one(relay, bucket, one, version) for one in ([key] if version else spellings(key)))
+    read = (_read_one(services, bucket, one, version) for one in ([key] if version else spellings(key)))
     return next((raw for raw in read if raw is not None), None)
 
 
-def _read_one(relay: Relay, bucket: str, key: str, version: str) -> bytes | None:
+def _read_one(services: Services, bucket: str, key: str, version: str) -> bytes | None:
     wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        found = relay.s3.get_object(**wanted)
+        found = services.s3.get_object(**wanted)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise

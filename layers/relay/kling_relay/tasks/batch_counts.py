@@ -10,10 +10,10 @@ from typing import Literal
 
 from kling_relay.dynamodb import Rows, plain, value
 
-Word = Literal["accepted", "rejected", "succeeded", "failed"]
+LineOutcome = Literal["accepted", "rejected", "succeeded", "failed"]
 _WORDS = ("accepted", "rejected", "succeeded", "failed")
 _LINES_A_ROW = 500
-_MOST_REASONS_A_ROW = 20
+_MAX_REASONS_A_ROW = 20
 _REASON_CHARACTERS = 300
 
 
@@ -40,7 +40,7 @@ class Tally:
         return self.rejected + self.succeeded + self.failed >= self.lines
 
 
-class Tallies:
+class BatchCountStore:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
@@ -64,16 +64,16 @@ class Tallies:
     def handed_out(self, tag: str, now: int) -> None:
         self._rows.update_if(f"lines#{tag}", "SET #handed_out = :now", "attribute_exists(#pk)", now=now)
 
-    def tell(self, tag: str, line: int, word: Word, reason: str = "") -> None:
+    def tell(self, tag: str, line: int, word: LineOutcome, reason: str = "") -> None:
         """Count a line once, whoever tells it how often; with its `reason` as long as there is room for some."""
         row = _row_of(tag, line)
         if reason:  # before the number: who sees that a line was rejected sees why
             self._rows.update_if(
                 row,
                 f"SET #reason_{line} = :reason",
-                "attribute_not_exists(#rejected) OR size(#rejected) < :most",
+                "attribute_not_exists(#rejected) OR size(#rejected) < :maximum",
                 reason=reason[:_REASON_CHARACTERS],
-                most=_MOST_REASONS_A_ROW,
+                maximum=_MAX_REASONS_A_ROW,
             )
         self._rows.client.update_item(
             TableName=self._rows.name,

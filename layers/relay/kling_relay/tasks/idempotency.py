@@ -27,7 +27,7 @@ _DEFINITE = {
     *("TransactionCanceledException", "ValidationException", "AccessDeniedException"),
     *("ResourceNotFoundException", "UnrecognizedClientException"),
 }
-_MOST_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
+_MAX_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
 
 
 def record(
@@ -82,11 +82,11 @@ def _record(
 ) -> Task:
     """As `record`, once; the same `token` makes a repetition of what was written a success."""
     rows, pointers = table.rows, _pointers(task.tenant, task.external_task_id, idempotency_key)
-    outliving = table.outliving(task.created_at)
-    item = {"task_id": value(task.id), "body_hash": value(body_hash), **outliving}
-    raised = [] if budget is None else [spend_cap.raised(rows, task, budget.cap, outliving)]
+    ttl_after = table.ttl_after(task.created_at)
+    item = {"task_id": value(task.id), "body_hash": value(body_hash), **ttl_after}
+    raised = [] if budget is None else [spend_cap.raised(rows, task, budget.cap, ttl_after)]
     failed: dict[str, str] = {}
-    for turn in range(_MOST_TURNS):
+    for turn in range(_MAX_TURNS):
         puts = [_pointer(rows, {"pk": value(pk), **item}, failed.get(pk)) for _, pk in pointers]
         try:
             rows.transact([rows.put_new(new_item(task)), *puts, *raised], token=f"{token}-{turn}")

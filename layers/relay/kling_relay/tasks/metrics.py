@@ -6,7 +6,7 @@ has left it. So each of these is told once, whoever moves the task and however m
 
 from typing import Any
 
-from kling_relay.errors import KlingError, Refusal
+from kling_relay.errors import KlingError, ProviderRejectedError
 from kling_relay.kinds.fields import default_mode
 from kling_relay.observability import Metric
 from kling_relay.tasks.spend_cap import milli_units
@@ -51,7 +51,7 @@ def failure(before: Task | None, after: Task) -> Failure | None:
 def rejection(method: str, path: str, error: KlingError) -> str | None:
     """Why a request for a task became none; None where it did, or was no such request. 1102 is our cap: what the
     provider says comes when there is a task."""
-    if method != "POST" or "/videos/" not in path or isinstance(error, Refusal):
+    if method != "POST" or "/videos/" not in path or isinstance(error, ProviderRejectedError):
         return None
     if 1000 <= error.code <= 1004:
         return "credentials"

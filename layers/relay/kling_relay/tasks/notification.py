@@ -17,7 +17,7 @@ SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # sec
 _JITTER = 0.2
 SHORTEST_PUT_OFF = 15  # seconds until a webhook is tried that could not be tried now
 LONGEST_PUT_OFF = 3_600
-MOST_RETRY_AFTER = 86_400  # seconds that a receiver may ask us to stay away
+MAX_RETRY_AFTER = 86_400  # seconds that a receiver may ask us to stay away
 SCHEMA = 1  # of the event's detail
 
 # The word that clients see -> the event's detail-type.
@@ -111,7 +111,7 @@ def answered(notice: Notice, answer: str, *, status: int | None, retry_after: in
     if notice.tries >= len(SLOTS):
         return replace(notice, webhook="given_up")
     if retry_after is not None:
-        earliest = now + min(retry_after, MOST_RETRY_AFTER) * 1000
+        earliest = now + min(retry_after, MAX_RETRY_AFTER) * 1000
         return replace(notice, next_at=max(notice.next_at, earliest))
     return notice
 

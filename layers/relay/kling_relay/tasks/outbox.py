@@ -33,7 +33,7 @@ class Outbox:
     def note(self, task: Task, notice: Notice) -> Task:
         """Write how far `notice` has come, and when the task has to be looked at next. Condition: no notice of the
         task has changed since `task` was read (`notice_seq` counts that), or what is left to do would be reckoned from
-        old figures. Returns the task after it. Raises LostRace."""
+        old figures. Returns the task after it. Raises ConflictError."""
         after = tuple(notice if one.number == notice.number else one for one in task.notices)
         left = notification.next_at(after)
         values: dict[str, Any] = {"text": notice.text(), "noted": new_token(), "seen": task.notice_seq, "one": 1}

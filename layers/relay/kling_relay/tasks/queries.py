@@ -13,7 +13,7 @@ from kling_relay.tasks.spend_cap import milli_units
 
 End = Literal["succeed", "failed"]
 ENDS: tuple[End, ...] = ("succeed", "failed")
-_MOST_PAGES = 10  # of one sum, 1 MB each: some 50,000 tasks
+_MAX_PAGES = 10  # of one sum, 1 MB each: some 50,000 tasks
 
 # Both attributes removed: the late move of an expired task takes its end back.
 NOT_YET: dict[str, Any] = {"end": None, "ended": None}
@@ -66,7 +66,7 @@ class Ended:
 
     def _pages(self, end: End, since: int, until: int, spent: Spent) -> Iterator[list[dict[str, Any]]]:
         more: dict[str, Any] = {}
-        for _ in range(_MOST_PAGES):
+        for _ in range(_MAX_PAGES):
             found = self._query(end, since, until, **more)
             yield found["Items"]
             if "LastEvaluatedKey" not in found:

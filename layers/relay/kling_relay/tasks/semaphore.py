@@ -6,7 +6,7 @@ expired permit is free, so a function that dies keeps none for long.
 
 from dataclasses import dataclass
 
-from kling_relay.dynamodb import LostRace, Rows, new_token, plain
+from kling_relay.dynamodb import ConflictError, Rows, new_token, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,17 @@ class Permits:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def take(self, pk: str, most: int, now: int, until: int) -> Permit | None:
+    def take(self, pk: str, maximum: int, now: int, until: int) -> Permit | None:
         """One of the `most` permits of row `pk`, until `until` (ms); None if all are taken at `now` (ms)."""
         row = self._rows.get(pk) or {}
-        for name in [f"permit_{number}" for number in range(1, most + 1)]:
+        for name in [f"permit_{number}" for number in range(1, maximum + 1)]:
             if name in row and plain(row[name]) > now:
                 continue
             update, free = f"SET #{name} = :until, #write = :write", f"attribute_not_exists(#{name}) OR #{name} <= :now"
             values = {"until": until, "now": now, "write": new_token()}
             try:
                 self._rows.update(self._rows.expression(pk, update, free, **values))
-            except LostRace:
+            except ConflictError:
                 continue
             return Permit(pk, name, until)
         return None

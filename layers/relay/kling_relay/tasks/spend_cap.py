@@ -14,7 +14,7 @@ from kling_relay.dynamodb import Rows, plain, value
 from kling_relay.errors import KlingError
 from kling_relay.tasks.task import Phase, Task
 
-MOST_UNITS = 1_000_000  # of a task or of a cap; beyond that a figure is a mistake
+MAX_UNITS = 1_000_000  # of a task or of a cap; beyond that a figure is a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def milli_units(text: str | None) -> int | None:
         units = Decimal(text or "")
     except InvalidOperation:
         return None
-    if not units.is_finite() or not 0 <= units <= MOST_UNITS:
+    if not units.is_finite() or not 0 <= units <= MAX_UNITS:
         return None
     return int((units * 1000).to_integral_value(ROUND_CEILING))
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kling_relay.dynamodb import LostRace, Rows, condition_failed, new_token, plain, value
+from kling_relay.dynamodb import ConflictError, Rows, condition_failed, new_token, plain, value
 from kling_relay.tasks import outbox, queries, spend_cap
 from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Phase, Task, notice_of
 from kling_relay.tasks.task_row import _DAY_SECONDS, changed, owner_key, stored, task_of, upstream_pk
 
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
-_MOST_HINTS = 4  # of one task: a forger with a stolen address fills no row
+_MAX_HINTS = 4  # of one task: a forger with a stolen address fills no row
 _LATE_PAGE = 100  # as many rows as one BatchGetItem reads
 _FOR_EVER = 10**15  # ms: later than any `due_at`
 _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
@@ -96,7 +96,7 @@ class TaskTable:
 
         Conditions, both needed: the phase is the one that was read, on which the decision was made, or one of `also`;
         and `attempt` is the one that was read (a claimer whose lease ran out cannot write over its successor). Raises
-        LostRace; ValueError for a move that no task may make.
+        ConflictError; ValueError for a move that no task may make.
 
         Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
         """
@@ -110,7 +110,7 @@ class TaskTable:
         return moved
 
     def claim(self, task: Task, **changes: Any) -> Task:
-        """Move `task` to SUBMITTING: whoever gets the row back may send it, once. Raises LostRace.
+        """Move `task` to SUBMITTING: whoever gets the row back may send it, once. Raises ConflictError.
 
         The token `claim` is written by claims alone. So a claimer recognises its own claim, however late the SDK
         repeats it and whatever was written in between; a claim whose lease has run out meanwhile is none any more.
@@ -118,7 +118,7 @@ class TaskTable:
         update = self._moving(task, Phase.SUBMITTING, (), {"claim": new_token(), **changes})
         claimed = task_of(self.rows.update(update, mark="claim"))
         if claimed.phase is not Phase.SUBMITTING:
-            raise LostRace
+            raise ConflictError
         self.on_move(task, changed(task, Phase.SUBMITTING, changes))
         return claimed
 
@@ -135,7 +135,7 @@ class TaskTable:
         """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
         update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
         owner = {"pk": value(upstream_pk(space, upstream_id)), "task_id": value(task.id)}
-        put = self.rows.put_new({**owner, **self.outliving(task.created_at)})
+        put = self.rows.put_new({**owner, **self.ttl_after(task.created_at)})
         # Ours already: the answer to an earlier write of ours was lost on its way back.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
@@ -145,7 +145,7 @@ class TaskTable:
 
     def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
         """`update` of a task and `part`, both or none; the row after it. A condition that failed in front of our own
-        token is our own write, repeated. Raises LostRace."""
+        token is our own write, repeated. Raises ConflictError."""
         token, lost = update["ExpressionAttributeValues"][":write"], None
         try:
             self.rows.transact([{"Update": update}, part], token=plain(token))
@@ -155,7 +155,7 @@ class TaskTable:
             lost = exc
         item = self.rows.get(plain(update["Key"]["pk"]))
         if item is None or (lost is not None and item.get("write") != token):
-            raise LostRace from lost
+            raise ConflictError from lost
         return task_of(item)
 
     def owner(self, space: str, upstream_id: str) -> str | None:
@@ -163,7 +163,7 @@ class TaskTable:
         item = self.rows.get(upstream_pk(space, upstream_id))
         return None if item is None else str(plain(item["task_id"]))
 
-    def pass_callback(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
+    def claim_callback_slot(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
         """Whether a callback may ask the provider now: once per `gap_ms`, whoever knows the URL. Otherwise, where it is
         `urgent`, `due_at` is brought forward, and a workflow that is about to sleep looks again: nothing it told is
         lost."""
@@ -184,14 +184,14 @@ class TaskTable:
         hints = task.hints.split()
         if task.upstream_id is not None or upstream_id in hints or upstream_id.split() != [upstream_id]:
             return
-        kept = " ".join([*hints, upstream_id][-_MOST_HINTS:])
+        kept = " ".join([*hints, upstream_id][-_MAX_HINTS:])
         condition = "attribute_exists(#due_at) AND attribute_not_exists(#upstream_id) AND "
         condition += "(attribute_not_exists(#hints) OR #hints = :seen)"
         self.rows.update_if(f"task#{task.id}", "SET #hints = :hints", condition, hints=kept, seen=task.hints)
 
     def mark_deleted(self, task: Task, now: int, due_at: int | None = None) -> Task:
         """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper takes it
-        up once more; None means never. Raises LostRace."""
+        up once more; None means never. Raises ConflictError."""
         later = {} if due_at is None else {"due": due_at, "open": "open"}
         update = self.rows.expression(
             f"task#{task.id}",
@@ -258,9 +258,9 @@ class TaskTable:
         )
         return answer
 
-    def hurry_copy(self, task: Task) -> Task:
+    def retry_copy_now(self, task: Task) -> Task:
         """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
-        Raises LostRace."""
+        Raises ConflictError."""
         update = self.rows.expression(
             f"task#{task.id}",
             "SET #write = :write REMOVE #retry_at ADD #wake_seq :one",
@@ -272,7 +272,7 @@ class TaskTable:
         return task_of(self.rows.update(update))
 
     def take_over(self, task: Task, execution: str, due_at: int) -> Task:
-        """Give `task` to a new execution; the one before it finds that out and stops. Raises LostRace."""
+        """Give `task` to a new execution; the one before it finds that out and stops. Raises ConflictError."""
         update = self.rows.expression(
             f"task#{task.id}",
             "SET #execution = :new, #due_at = :due, #queue = :open, #write = :write",
@@ -284,7 +284,7 @@ class TaskTable:
 
     # -- shared
 
-    def outliving(self, created_at: int) -> dict[str, Any]:
+    def ttl_after(self, created_at: int) -> dict[str, Any]:
         """When a row that points to a task is removed: not before the task itself can be."""
         days = self._retention_days + _LONGEST_LIFE_DAYS
         return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}

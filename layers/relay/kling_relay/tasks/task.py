@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from kling_relay.errors import Refusal
+from kling_relay.errors import ProviderRejectedError
 from kling_relay.tasks import notification
 from kling_relay.tasks.notification import Notice
 
@@ -136,9 +136,9 @@ class Task:
     schema: int = 1
 
     @property
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> ProviderRejectedError | None:
         """What a client is answered whose task the provider refused: at once, and when it sends the same again."""
-        return None if self.refusal_code is None else Refusal(self.refusal_code, self.reason)
+        return None if self.refusal_code is None else ProviderRejectedError(self.refusal_code, self.reason)
 
     @property
     def sent_since(self) -> int | None:
@@ -147,7 +147,7 @@ class Task:
         last = self.claimed_at if self.attempt < 2 else self.created_at
         return last if self.posted_since is None else self.posted_since
 
-    def outlived(self, now: int) -> bool:
+    def is_expired(self, now: int) -> bool:
         """Whether the row should be gone at `now` (ms): DynamoDB takes up to some days to remove it."""
         return self.expires_at is not None and self.expires_at * 1000 <= now
 

@@ -48,8 +48,8 @@ class Metered(io.RawIOBase):
     """The bytes of a connection, until there are too many: http.client takes megabytes of header lines, and counts
     neither interim answers nor what frames a chunk."""
 
-    def __init__(self, source: io.RawIOBase, most: int) -> None:
-        self._source, self._left = source, most
+    def __init__(self, source: io.RawIOBase, maximum: int) -> None:
+        self._source, self._left = source, maximum
 
     def readable(self) -> bool:
         return True

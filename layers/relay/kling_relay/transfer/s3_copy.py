@@ -15,7 +15,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kling_relay.media.mp4 import BadVideo, BoxWalk
+from kling_relay.media.mp4 import BoxWalk, InvalidVideoError
 from kling_relay.transfer.fetch import Download, open_url
 from kling_relay.transfer.fetch_error import FetchError
 
@@ -113,7 +113,7 @@ def archive(
             reason = "source_expired"
         else:
             reason = _REASONS.get(error.reason, "source_unreachable")
-    except BadVideo as error:
+    except InvalidVideoError as error:
         reason = error.reason
     raise ArchiveError(reason)
 
@@ -122,7 +122,7 @@ class _Proof:
     """A readable body that hashes and walks what passes through, and gives the last bytes out only after the walk."""
 
     def __init__(self, source: Callable[[int], bytes], length: int, *, open_end: bool = True) -> None:
-        self.failure: FetchError | BadVideo | None = None
+        self.failure: FetchError | InvalidVideoError | None = None
         self.md5: str | None = None  # known when everything has passed
         self._source = source
         self._left = length
@@ -140,14 +140,14 @@ class _Proof:
             raise self.failure
         try:
             return self._next(min(size, self._left, CHUNK))
-        except (FetchError, BadVideo) as error:
+        except (FetchError, InvalidVideoError) as error:
             self.failure = error  # kept here, since the SDK wraps what a body raises
             raise
 
     def _next(self, size: int) -> bytes:
         data = self._source(size) if size else b""
         if size and not data:
-            raise BadVideo("truncated")
+            raise InvalidVideoError("truncated")
         self._left -= len(data)
         self._hash.update(data)
         self._walk.feed(data)
@@ -173,7 +173,7 @@ def _copy(s3: Any, target: dict[str, str], download: Download) -> StoredVideo:
 
 def _put(s3: Any, target: dict[str, str], body: _Proof, length: int) -> StoredVideo:
     if length == 0:  # nothing would be read, so nothing would be proved
-        raise BadVideo("not_a_video")
+        raise InvalidVideoError("not_a_video")
     try:
         answer = s3.put_object(
             **target,
@@ -184,7 +184,7 @@ def _put(s3: Any, target: dict[str, str], body: _Proof, length: int) -> StoredVi
             CacheControl=CACHE_CONTROL,
             IfNoneMatch="*",
         )
-    except (BotoCoreError, ClientError, FetchError, BadVideo) as error:
+    except (BotoCoreError, ClientError, FetchError, InvalidVideoError) as error:
         if body.failure is not None:
             raise body.failure from None
         stored = _stored(s3, target)  # an earlier attempt's, another copier's, or ours and the answer was lost
@@ -201,7 +201,7 @@ def _compare(s3: Any, ours: dict[str, str], video: StoredVideo) -> None:
     """Reads back what we wrote, because its ETag is not the MD5 of the body: under SSE-KMS it never is."""
     try:
         same = _read_back(s3, ours) == video
-    except BadVideo:
+    except InvalidVideoError:
         same = False
     except (BotoCoreError, ClientError) as error:
         raise ArchiveError("storage") from error
@@ -214,7 +214,7 @@ def _stored(s3: Any, target: dict[str, str]) -> StoredVideo | None:
     """The whole video that lies at the key; None if there is nothing, or nothing whole."""
     try:
         return _read_back(s3, target)
-    except BadVideo:
+    except InvalidVideoError:
         return None
     except (BotoCoreError, ClientError) as error:
         if _status(error) in (403, 404):  # without the right to list, S3 denies what is not there
