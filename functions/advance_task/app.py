@@ -15,7 +15,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     logger.append_keys(task_id=event["task_id"])
     must_end_by = services.clock.now_ms() + context.get_remaining_time_in_millis()
     try:
-        step = advance(services, event["task_id"], AdvanceInput(must_end_by=must_end_by), execution=event["execution"])
+        step = advance(
+            services, event["task_id"], AdvanceInput("poll", must_end_by=must_end_by), execution=event["execution"]
+        )
     except TaskNotFoundError:
         logger.warning("no_such_task")
         return {"task_id": event["task_id"], "next": "done"}

@@ -1,58 +1,31 @@
 """The interactive documentation: a page, the viewer's files, the API's description. Public: nothing in it is secret."""
 
-import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from kling_relay.api.static_site import StaticSite
 from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import logger
 from kling_relay.services import get_services
 
-_FOLDER = Path(__file__).parent
 _PLACEHOLDER = "https://your-api.example"  # the API's address in the description
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+site = StaticSite(Path(__file__).parent, "page", "viewer")
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     name = (event.get("pathParameters") or {}).get("file", "")
     if not name:
-        page = _files()["index.html"].replace("{version}", _version())
-        return _answer(200, ".html", page.replace("{here}", "" if event["path"].endswith("/") else "docs/"))
-    if name not in _files():
-        request_id = str(event["requestContext"].get("requestId", ""))
+        page = site.files["index.html"].replace("{version}", site.version)
+        return site.response(200, ".html", page.replace("{here}", "" if event["path"].endswith("/") else "docs/"))
+    if name not in site.files:
         error = KlingError(1202)
-        return _answer(error.http, ".json", json.dumps(envelope(request_id, code=error.code, message=error.message)))
+        body = envelope(str(event["requestContext"].get("requestId", "")), code=error.code, message=error.message)
+        return site.response(error.http, ".json", json.dumps(body))
     if name == "openapi.json":
         services = get_services()
-        return _answer(200, ".json", _files()[name].replace(_PLACEHOLDER, services.base_url))
+        return site.response(200, ".json", site.files[name].replace(_PLACEHOLDER, services.base_url))
     asked_for = (event.get("queryStringParameters") or {}).get("v")
-    return _answer(200, Path(name).suffix, _files()[name], for_ever=asked_for == _version())
-
-
-@cache
-def _files() -> dict[str, str]:
-    """Everything that is served, by name: a name that is no key of this is served to nobody."""
-    paths = [_FOLDER / "openapi.json", *(_FOLDER / "page").iterdir(), *(_FOLDER / "viewer").iterdir()]
-    return {path.name: path.read_text("utf-8") for path in paths}
-
-
-@cache
-def _version() -> str:
-    return hashlib.sha256("".join(text for _, text in sorted(_files().items())).encode()).hexdigest()[:12]
-
-
-def _answer(status: int, suffix: str, body: str, *, for_ever: bool = False) -> dict[str, Any]:
-    kind = _TYPES.get(suffix, "text/plain")
-    cached = "public, max-age=31536000, immutable" if for_ever else "no-cache"
-    headers = {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8", "Cache-Control": cached}
-    return {"statusCode": status, "headers": headers, "body": body}
+    return site.response(200, Path(name).suffix, site.files[name], for_ever=asked_for == site.version)

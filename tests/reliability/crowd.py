@@ -124,7 +124,7 @@ class Crowd:
         provider, now = self.world.provider, self.world.clock.now
         if self._free_since is not None:
             self.idle_ms = max(self.idle_ms, now - self._free_since)
-        if provider.running() >= provider.slots or not self.world.table.waiting(1):
+        if provider.running() >= provider.slots or not self.world.table.queue.waiting(1):
             self._free_since = None
         elif self._free_since is None:
             self._free_since = now

@@ -184,15 +184,15 @@ def test_an_index_that_lags_shows_what_was_and_a_row_what_is() -> None:
     """No write is seen before the one before it of the same row; after the longest lag all are seen."""
     world = World(Memory())
     tasks = [world.create() for _ in range(40)]
-    assert len(world.table.due(world.clock.now + 10**9, 100)) == 40, "without lag"
+    assert len(world.table.queue.due(world.clock.now + 10**9, 100)) == 40, "without lag"
     world.dynamodb.lag = Lag(lambda: world.clock.now, random.Random(1))
     for due in (2, 3):
         for task in tasks:
             world.table.move(world.task(task.id), None, due_at=START + due, updated_at=START)
     for _ in range(4):
-        now = len(world.table.due(START + 3, 100))
+        now = len(world.table.queue.due(START + 3, 100))
         assert {world.task(task.id).due_at for task in tasks} == {START + 3}
-        assert 0 < now < 40 and len(world.table.due(START + 2, 100)) > 0
+        assert 0 < now < 40 and len(world.table.queue.due(START + 2, 100)) > 0
         world.clock.tick(5)
     world.clock.tick(10)
-    assert (len(world.table.due(START + 3, 100)), world.table.due(START + 2, 100)) == (40, [])
+    assert (len(world.table.queue.due(START + 3, 100)), world.table.queue.due(START + 2, 100)) == (40, [])

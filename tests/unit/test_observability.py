@@ -126,7 +126,7 @@ def test_a_sweep_that_fails_does_not_beat(
     def broken(*_: Any) -> Any:
         raise ConnectionError("away")
 
-    monkeypatch.setattr(world.table, "waiting", broken)
+    monkeypatch.setattr(world.table.queue, "waiting", broken)
     with pytest.raises(ConnectionError):
         world.sweep()
     assert printed(capsys) == {}

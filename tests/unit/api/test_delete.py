@@ -82,7 +82,7 @@ def test_a_task_whose_submission_is_in_doubt_is_none_of_them(world: World) -> No
 def test_a_claim_that_comes_first_wins(world: World) -> None:
     stale = waiting(world)
     world.clock.tick(120)
-    advance(world.services, stale.id, AdvanceInput(must_end_by=world.clock.now + 28_000))
+    advance(world.services, stale.id, AdvanceInput("poll", must_end_by=world.clock.now + 28_000))
     assert world.task(stale.id).phase is Phase.SUBMITTED
     with pytest.raises(Exception, match="running") as refused:
         removal.remove(world.services, stale)
@@ -96,7 +96,7 @@ def test_a_claim_that_comes_second_sends_nothing(world: World) -> None:
     with pytest.raises(ConflictError):
         world.table.move(task, Phase.SUBMITTING, attempt=task.attempt + 1, updated_at=1)
     world.clock.tick(120)
-    assert advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 28_000)).next == "done"
+    assert advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 28_000)).next == "done"
 
 
 def test_a_task_that_ends_meanwhile_is_removed(world: World) -> None:

@@ -12,6 +12,7 @@ import pytest
 from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import late_copies, polling
 from kling_relay.lifecycle.advance import advance
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer.s3_copy import ArchiveError
 
@@ -37,7 +38,7 @@ def rendered(world: World) -> Task:
     task = world.create()
     world.states.kill()
     world.clock.tick(100)
-    assert advance(world.services, task.id).next == "archive"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive"
     return world.task(task.id)
 
 
@@ -49,7 +50,7 @@ def copy(world: World, task: Task) -> None:
 
 def expire_and_delete(world: World, task: Task) -> None:
     world.clock.tick(DEADLINE)
-    assert advance(world.services, task.id).task.phase is Phase.EXPIRED
+    assert advance(world.services, task.id, AdvanceInput("callback")).task.phase is Phase.EXPIRED
     assert delete(world, task.id)[0] == 200
 
 
@@ -212,7 +213,7 @@ def test_the_row_is_taken_up_to_the_millisecond(world: World, early: int, follow
     done = world.until_closed(world.create().id)
     delete(world, done.id)
     world.clock.now = (world.task(done.id).due_at or 0) - early
-    step = advance(world.services, done.id)
+    step = advance(world.services, done.id, AdvanceInput("callback"))
     assert step.next == following
     event = {"task_id": done.id, "execution": step.task.execution}
     assert world.call("archive_video", event)["next"] == ("advance" if early else "done")

@@ -21,7 +21,7 @@ RANK = {Phase.SUBMITTED: 2, Phase.PROCESSING: 3, Phase.RENDERED: 4, Phase.EXPIRE
 def rendered(world: World) -> Task:
     task = world.create()
     world.clock.tick(100)
-    assert advance(world.services, task.id).next == "archive"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive"
     return world.task(task.id)
 
 
@@ -38,13 +38,13 @@ def test_happy_path(world: World) -> None:
 
 def test_no_such_task(world: World) -> None:
     with pytest.raises(TaskNotFoundError):
-        advance(world.services, "none")
+        advance(world.services, "none", AdvanceInput("callback"))
 
 
 def test_a_replaced_workflow_is_told_to_end(world: World) -> None:
     task = world.create()
     before = len(world.provider.queries)
-    assert advance(world.services, task.id, execution="older").next == "done"
+    assert advance(world.services, task.id, AdvanceInput("poll"), execution="older").next == "done"
     assert len(world.provider.queries) == before
 
 
@@ -53,9 +53,9 @@ def test_what_the_provider_cannot_mean_is_no_success_and_no_failure(world: World
     task = world.create()
     world.clock.tick(100)
     world.provider.query_faults = [odd]
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert step.next == "wait" and step.task.phase in (Phase.SUBMITTED, Phase.PROCESSING)
-    assert advance(world.services, task.id).next == "archive"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive"
 
 
 @pytest.mark.parametrize("odd", ["odd", "no_url", "foreign", "trouble", "unknown"])
@@ -93,7 +93,7 @@ def test_expiring_asks_the_provider_once(cloud: Cloud) -> None:
     task = world.create()
     world.clock.tick(601)
     before = len(world.provider.queries)
-    assert advance(world.services, task.id).next == "done"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "done"
     assert world.task(task.id).phase is Phase.EXPIRED and len(world.provider.queries) == before + 1
 
 
@@ -141,11 +141,11 @@ def test_two_advances_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
     def meanwhile(kind: str, upstream_id: str) -> object:
         monkeypatch.setattr(world.provider, "query", real)
-        inner.append(advance(world.services, task.id))
+        inner.append(advance(world.services, task.id, AdvanceInput("callback")))
         return real(kind, upstream_id)
 
     monkeypatch.setattr(world.provider, "query", meanwhile)
-    assert advance(world.services, task.id).next == "archive" == inner[0].next
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive" == inner[0].next
     assert world.task(task.id).wake_seq == 1
 
 
@@ -171,7 +171,7 @@ def test_the_wait_begins_when_the_copy_has_failed(world: World) -> None:
     world.cloud.apps["archive_video"].copy_outputs = slow  # type: ignore[attr-defined]
     state = world.call("archive_video", {"task_id": task.id, "execution": task.execution}, left_ms=900_000)
     assert state["next"] == "wait"  # and no error of the function, which would call an operator
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert step.next == "wait" and "source_unreachable" in step.task.waits_for
 
 
@@ -213,21 +213,21 @@ def test_a_copy_that_never_reports_back_is_tried_again(world: World) -> None:
     world.cloud.apps["archive_video"].copy_outputs = dies  # type: ignore[attr-defined]
     with pytest.raises(MemoryError):
         world.call("archive_video", {"task_id": task.id, "execution": task.execution})
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert step.next == "wait" and step.task.copies == 1
 
 
 def test_nothing_copied_is_no_success(world: World) -> None:
     task = rendered(world)
-    assert advance(world.services, task.id, AdvanceInput(copied=[])).next == "archive"
+    assert advance(world.services, task.id, AdvanceInput("archive", copied=[])).next == "archive"
 
 
 def test_a_copy_that_ends_after_the_deadline_still_counts(world: World) -> None:
     task = rendered(world)
     world.clock.tick(2 * DAY)
-    assert advance(world.services, task.id).task.phase is Phase.EXPIRED
+    assert advance(world.services, task.id, AdvanceInput("callback")).task.phase is Phase.EXPIRED
     videos = [{"id": "1", "duration": "5", "key": "k", "size": 1, "md5": "m"}]
-    assert advance(world.services, task.id, AdvanceInput(copied=videos)).task.phase is Phase.SUCCEEDED
+    assert advance(world.services, task.id, AdvanceInput("archive", copied=videos)).task.phase is Phase.SUCCEEDED
 
 
 def test_an_archive_step_of_a_replaced_workflow_copies_nothing(world: World) -> None:
@@ -243,7 +243,7 @@ def test_waits_shrink_with_wait_scale_and_stay_whole(cloud: Cloud) -> None:
     assert sleeper.state["wait_seconds"] == 1 and json.dumps(sleeper.state)
     world.provider.submit_faults = ["not_sent"]
     second = world.create()
-    step = advance(world.services, second.id)
+    step = advance(world.services, second.id, AdvanceInput("callback"))
     assert step.next == "wait" and step.wait_seconds == 1
 
 
@@ -253,11 +253,11 @@ def test_a_wait_until_a_stored_time_is_not_scaled_twice(cloud: Cloud) -> None:
     task = world.create()
     for _ in range(7):
         world.clock.tick(300)
-        advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000))
+        advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000))
     stored = world.task(task.id).retry_at or 0
     left = (stored - world.clock.now) / 1000
     assert left > 10
-    assert left <= advance(world.services, task.id).wait_seconds <= left + 1
+    assert left <= advance(world.services, task.id, AdvanceInput("callback")).wait_seconds <= left + 1
 
 
 def test_the_table_of_moves_never_leads_back_but_for_the_late_move() -> None:
@@ -279,7 +279,7 @@ def test_somebody_who_always_wins_is_not_fought_for_ever(world: World, monkeypat
     monkeypatch.setattr(world.table, "get", lambda task_id: (reads.append(task_id), real(task_id))[1])
     world.clock.tick(600)
     with pytest.raises(RuntimeError, match="did not come to rest in 20 moves"):
-        advance(world.services, task.id)
+        advance(world.services, task.id, AdvanceInput("callback"))
     assert len(reads) == 20
 
 

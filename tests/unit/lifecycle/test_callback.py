@@ -353,7 +353,7 @@ def test_no_time_was_given_so_nothing_is_sent(world: World) -> None:
     world.provider.submit_faults = ["not_sent"]
     task = world.create()
     world.clock.tick(10)
-    assert advance(world.services, task.id, AdvanceInput()).next == "wait"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "wait"
     assert len(world.provider.posts) == 1
 
 

@@ -29,7 +29,7 @@ def look(world: World, task: Task, at: int | None = None, **inputs: Any) -> Step
     """One look at `task`, at a moment (ms)."""
     if at is not None:
         world.clock.now = at
-    return advance(world.services, task.id, AdvanceInput(**inputs))
+    return advance(world.services, task.id, AdvanceInput("callback", **inputs))
 
 
 class TestInDoubt:
@@ -197,7 +197,7 @@ class TestHints:
     def test_what_is_learned_without_a_reference_is_nothing(self, cloud: Cloud) -> None:
         world = World(cloud, profile=self.BLIND, on_unconfirmed="retry", settle_seconds=1)
         task = doubtful(world)
-        assert confirm.find_at_provider(world.services, task, AdvanceInput()) == ""
+        assert isinstance(confirm.find_at_provider(world.services, task, AdvanceInput("callback")), QueryFailed)
 
 
 class TestOurs:

@@ -9,6 +9,7 @@ import boto3
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer.s3_copy import StoredVideo, client_config
 
@@ -24,7 +25,7 @@ SLOWNESS = 0.05
 def rendered(world: World) -> Task:
     task = world.create()
     world.clock.tick(100)
-    assert advance(world.services, task.id).next == "archive"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive"
     return world.task(task.id)
 
 

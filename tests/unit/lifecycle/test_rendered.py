@@ -20,7 +20,7 @@ def asked_at(world: World, seconds: float) -> Task:
     """A task as it is after a look `seconds` after its submission."""
     task = world.create()
     world.clock.tick(seconds)
-    advance(world.services, task.id)
+    advance(world.services, task.id, AdvanceInput("callback"))
     return world.task(task.id)
 
 
@@ -36,10 +36,10 @@ def test_the_time_for_a_copy_begins_with_the_end_of_the_render(cloud: Cloud) -> 
     world.provider.seconds = 500
     task = asked_at(world, 590)
     world.clock.tick(590)
-    waiting = advance(world.services, task.id, AdvanceInput(copy_failed="storage")).task
+    waiting = advance(world.services, task.id, AdvanceInput("archive", copy_failed="storage")).task
     assert (waiting.phase, waiting.waits_for) == (Phase.RENDERED, "its copy to S3 (storage)")
     world.clock.tick(10)
-    ended = advance(world.services, task.id).task
+    ended = advance(world.services, task.id, AdvanceInput("callback")).task
     assert ended.phase is Phase.EXPIRED
     assert ended.reason.startswith("rendered, but the copy to S3 (storage) did not succeed within 0.166667 h; still")
 
@@ -48,9 +48,9 @@ def test_a_wait_for_the_next_copy_is_as_long_as_the_row_says(cloud: Cloud) -> No
     world = World(cloud, wait_scale=0.1)
     task = asked_at(world, 100)
     world.services.table.move(task, None, retry_at=world.clock.now + 1_800_000, updated_at=world.clock.now)
-    assert advance(world.services, task.id).wait_seconds == 1800
+    assert advance(world.services, task.id, AdvanceInput("callback")).wait_seconds == 1800
     world.clock.tick(1800)
-    assert advance(world.services, task.id).next == "archive"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive"
 
 
 def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Cloud) -> None:
@@ -58,8 +58,8 @@ def test_a_late_copy_begins_at_once_whatever_the_last_one_waited_for(cloud: Clou
     task = asked_at(world, 100)
     world.services.table.move(task, None, copies=7, retry_at=world.clock.now + 1_800_000, updated_at=world.clock.now)
     world.clock.tick(601)
-    assert advance(world.services, task.id).task.phase is Phase.EXPIRED
-    step = advance(world.services, task.id)
+    assert advance(world.services, task.id, AdvanceInput("callback")).task.phase is Phase.EXPIRED
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert (step.next, step.task.phase, step.task.copies) == ("archive", Phase.RENDERED, 0)
 
 
@@ -73,7 +73,8 @@ def test_each_copy_waits_longer_up_to_half_an_hour_or_a_watch(
     task, now = asked_at(world, 100), world.clock.now
     at = now if expired else None
     task = world.services.table.move(task, None, copies=copies, expired_at=at, updated_at=now)
-    begun = start_copy_attempt(world.services, task, now + 7000)
+    begun = start_copy_attempt(world.services, task.id, task.execution, 7000)
+    assert isinstance(begun, Task)
     assert (begun.copies, begun.due_at, begun.updated_at) == (copies + 1, now + 97_000, now)
     assert begun.retry_at == now + maximum * 1000
 
@@ -94,7 +95,7 @@ def test_a_second_copy_takes_what_the_provider_says_then(world: World) -> None:
     stale = [{**task.outputs[0], "url": "https://old.example/"}]
     world.services.table.move(task, None, copies=1, outputs=stale, units=None, updated_at=world.clock.now)
     world.clock.tick(5)
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert (step.next, step.task.outputs, step.task.units) == ("archive", task.outputs, "1.5")
     assert step.task.updated_at == world.clock.now
 
@@ -108,7 +109,7 @@ def test_a_video_keeps_the_name_of_its_copy_if_its_provider_stops_giving_ids(wor
         world.services.table.move(task, Phase.EXPIRED, expired_at=world.clock.now, updated_at=world.clock.now)
     unnamed = {"id": "0", "url": f"{VIDEO_URL}-of-another-day", "duration": "5"}
     world.provider.videos = lambda sold: [unnamed]
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert (step.next, step.task.outputs) == ("archive", [{**unnamed, "name": name}])
 
 
@@ -119,10 +120,10 @@ def test_the_watch_ends_after_30_days_to_the_millisecond(cloud: Cloud, early: in
     task = asked_at(world, 601)
     assert task.phase is Phase.EXPIRED
     world.clock.now, before = task.created_at + 30 * 86_400_000 - early, len(world.provider.queries)
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert (step.next, step.task.phase, step.task.due_at is None) == ("done", Phase.EXPIRED, not asked)
     assert len(world.provider.queries) == before + asked
-    assert advance(world.services, task.id).next == "done"
+    assert advance(world.services, task.id, AdvanceInput("callback")).next == "done"
 
 
 @pytest.mark.parametrize("odd", ["odd", "no_url", "foreign", "trouble", "unknown"])
@@ -130,7 +131,7 @@ def test_a_second_copy_goes_on_with_the_old_address_where_there_is_no_fresh_one(
     task = asked_at(world, 100)
     task = world.services.table.move(task, None, copies=1, updated_at=world.clock.now)
     world.provider.query_faults = [odd]
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert (step.next, step.task.outputs, step.task.units) == ("archive", task.outputs, "1.5")
     assert len(world.provider.queries) == 2
 
@@ -186,7 +187,7 @@ def test_the_deadline_is_kept_to_the_millisecond(cloud: Cloud, early: int, phase
     world.provider.seconds = 10**7
     task = world.create()
     world.clock.now = task.created_at + 600_000 - early
-    assert advance(world.services, task.id).task.phase is phase
+    assert advance(world.services, task.id, AdvanceInput("callback")).task.phase is phase
 
 
 def test_an_expired_submission_in_doubt_is_looked_up_again_in_six_hours(cloud: Cloud) -> None:
@@ -194,7 +195,7 @@ def test_an_expired_submission_in_doubt_is_looked_up_again_in_six_hours(cloud: C
     world.provider.submit_faults = ["dropped"]
     task = world.until_closed(world.create().id)
     assert task.phase is Phase.EXPIRED and task.upstream_id is None
-    step, now = advance(world.services, task.id), world.clock.now
+    step, now = advance(world.services, task.id, AdvanceInput("callback")), world.clock.now
     assert (step.next, step.task.phase, step.task.due_at) == ("done", Phase.EXPIRED, now + 6 * 3_600_000)
 
 
@@ -203,7 +204,7 @@ def test_a_late_copy_has_until_the_end_of_the_watch(world: World, early: int, ph
     task = asked_at(world, 100)
     world.services.table.move(task, None, expired_at=world.clock.now)
     world.clock.now = task.created_at + 30 * 86_400_000 - early
-    assert advance(world.services, task.id).task.phase is phase
+    assert advance(world.services, task.id, AdvanceInput("callback")).task.phase is phase
 
 
 def test_a_video_that_comes_when_nobody_watched_any_more_is_looked_after(world: World) -> None:
@@ -211,7 +212,7 @@ def test_a_video_that_comes_when_nobody_watched_any_more_is_looked_after(world: 
     expired = world.services.table.move(task, Phase.EXPIRED, updated_at=world.clock.now)
     world.services.table.move(expired, None, due_at=None, updated_at=world.clock.now)
     world.clock.tick(100)
-    step = advance(world.services, task.id)
+    step = advance(world.services, task.id, AdvanceInput("callback"))
     assert step.task.phase is Phase.RENDERED and world.row(f"task#{task.id}")["queue"] == {"S": "open"}
 
 
@@ -224,7 +225,7 @@ def test_a_poll_that_finds_an_end_is_counted(world: World, end: Any, fault: str,
     task = world.create()
     world.clock.tick(100)
     world.provider.query_faults = [fault]
-    advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000))
+    advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000))
     assert (world.measured["PollsMade"], world.measured["PollsFoundEnd"]) == (1, found)
 
 
@@ -237,7 +238,7 @@ def test_what_costs_its_estimate_or_has_none_is_not_dear(
     assert (task.reserved is None) is not bool(settings)
     world.provider.units = str((task.reserved or 9000) / 1000)
     world.clock.tick(100)
-    rendered = advance(world.services, task.id).task
+    rendered = advance(world.services, task.id, AdvanceInput("callback")).task
     assert rendered.phase is Phase.RENDERED and rendered.settled == task.reserved
     assert "dearer_than_estimated" not in caplog.messages
 

@@ -27,7 +27,10 @@ def real(sim: Simulator, world: World, request: pytest.FixtureRequest) -> None:
 def finished(world: World, sim: Simulator, task: Task) -> Task:
     while (task := world.task(task.id)).phase is not Phase.SUCCEEDED:
         world.clock.tick(31)
-        if advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000)).next == "archive":
+        if (
+            advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000)).next
+            == "archive"
+        ):
             world.archive(task)
         time.sleep(0.1)
     return task

@@ -24,7 +24,7 @@ def lost(world: World, fault: str = "dropped") -> Task:
 
 
 def go(world: World, task: Task, left_ms: int = 60_000) -> Task:
-    advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + left_ms))
+    advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + left_ms))
     return world.task(task.id)
 
 
@@ -220,7 +220,7 @@ def test_while_a_lease_runs_nobody_looks_and_after_it_nobody_posts(world: World)
     (task,) = world.tasks()
     assert task.phase is Phase.SUBMITTING and task.lease_until == START + 30_000
     world.clock.tick(29)
-    step = advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000))
+    step = advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000))
     assert (step.next, step.wait_seconds) == ("wait", 1) and world.provider.queries == []
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 1
 
@@ -254,7 +254,7 @@ def test_two_claimers_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     def meanwhile(refresh: bool) -> None:
         monkeypatch.setattr(world.provider, "prepare", real)
         (task,) = world.tasks()
-        inner.append(advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000)).next)
+        inner.append(advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000)).next)
 
     monkeypatch.setattr(world.provider, "prepare", meanwhile)
     task = world.create()

@@ -152,7 +152,7 @@ def test_a_place_that_was_made_is_one_place_until_a_probe_finds_more(world: Worl
 def test_a_task_that_somebody_else_started_costs_no_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = waiting_tasks(world, "acme", "acme", "acme")
     world.clock.tick(60)
-    stale = world.table.waiting(10)
+    stale = world.table.queue.waiting(10)
     assert queue.start_waiting(world.services, 1) == 1
     monkeypatch.setattr(queue, "_candidates", lambda *_: stale)
     assert queue.start_waiting(world.services, 1) == 1
@@ -209,7 +209,7 @@ def test_trouble_with_room_is_not_the_ended_tasks(world: World, monkeypatch: pyt
     def broken(*_: int) -> Any:
         raise client_error("ThrottlingException")
 
-    monkeypatch.setattr(world.table, "waiting", broken)
+    monkeypatch.setattr(world.table.queue, "waiting", broken)
     task = world.create()
     world.clock.tick(100)
     world.callback(task)
@@ -279,7 +279,7 @@ def test_a_late_task_that_somebody_else_moves_or_that_is_in_trouble_stops_nobody
             raise client_error("ThrottlingException")
         return real(task, *given, **changes)
 
-    monkeypatch.setattr(world.table, "late", lambda until: [late])
+    monkeypatch.setattr(world.table.queue, "late", lambda until: [late])
     monkeypatch.setattr(world.table, "move", move)
     assert world.sweep()["late"] == 1
     assert [task.phase for task in stale] == [Phase.FAILED] + [Phase.ACCEPTED] * 3
@@ -290,7 +290,7 @@ def test_what_the_index_shows_as_late_may_be_under_way(cloud: Cloud, monkeypatch
     world = World(cloud, deadline_seconds=900)
     sent = world.create()
     (young,) = waiting_tasks(world, "acme")
-    monkeypatch.setattr(world.table, "late", lambda until: [[sent.id, young.id, "gone"]])
+    monkeypatch.setattr(world.table.queue, "late", lambda until: [[sent.id, young.id, "gone"]])
     assert world.sweep()["late"] == 0
     assert [world.task(task.id).phase for task in (sent, young)] == [Phase.SUBMITTED, Phase.ACCEPTED]
 

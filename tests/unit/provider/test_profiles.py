@@ -199,7 +199,10 @@ def start(cloud: Cloud, sim: Simulator) -> Start:
 def drive(world: World, task: Task, until: Callable[[Task], bool]) -> Task:
     while not until(task := world.task(task.id)):
         world.clock.tick(31)
-        if advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000)).next == "archive":
+        if (
+            advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000)).next
+            == "archive"
+        ):
             world.archive(task)
         time.sleep(0.05)
     return task
@@ -297,7 +300,7 @@ def test_a_lost_answer_is_found_or_parked_and_never_repeated(start: Start, sim: 
     else:
         for _ in range(10):
             world.clock.tick(61)
-            advance(world.services, task.id, AdvanceInput(must_end_by=world.clock.now + 60_000))
+            advance(world.services, task.id, AdvanceInput("poll", must_end_by=world.clock.now + 60_000))
         assert world.task(task.id).phase is Phase.UNCONFIRMED
     assert len(sim.ledger.posts) == len(sim.ledger.entries) == 1
 

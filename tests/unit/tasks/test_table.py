@@ -269,14 +269,14 @@ def test_a_deleted_task_has_ended_and_is_watched_no_more(table: TaskTable, at: P
     end = Phase.FAILED if at is Phase.EXPIRED else at
     kept_until = START // 1000 + 400 * 86_400
     assert deleted == replace(task, phase=end, deleted_at=START + 7, due_at=None, expires_at=kept_until)
-    assert deleted == table.get(task.id) and table.due(START + 9, 10) == []
+    assert deleted == table.get(task.id) and table.queue.due(START + 9, 10) == []
     assert table.mark_deleted(deleted, START + 86_400_000).expires_at == kept_until
 
 
 def test_a_deleted_task_may_stay_due_for_what_is_left_of_it(table: TaskTable) -> None:
     deleted = table.mark_deleted(recorded(table, phase=Phase.EXPIRED), START + 7, START + 8)
     assert (deleted.phase, deleted.due_at) == (Phase.FAILED, START + 8) and table.get(deleted.id) == deleted
-    assert (table.due(START + 7, 10), table.due(START + 8, 10)) == ([], [deleted.id])
+    assert (table.queue.due(START + 7, 10), table.queue.due(START + 8, 10)) == ([], [deleted.id])
 
 
 def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:

@@ -71,13 +71,16 @@ def test_tasks_are_read_in_the_order_of_their_ids(table: TaskTable) -> None:
 def test_queues(table: TaskTable) -> None:
     late, later = recorded(table, due_at=START + 2), recorded(table, due_at=START + 1)
     recorded(table, due_at=START + 1000)
-    assert table.due(START + 2, 10) == [later.id, late.id]
-    assert table.due(START + 2, 1) == [later.id]
+    assert table.queue.due(START + 2, 10) == [later.id, late.id]
+    assert table.queue.due(START + 2, 1) == [later.id]
     table.move(late, None, queue="waiting", updated_at=START)
-    assert table.due(START + 2, 10) == [later.id]
-    assert table.waiting(10) == [(late.id, "acme")]
-    assert table.waiting(10, START + 2) == [(late.id, "acme")] and table.waiting(10, START + 3) == []
-    assert table.waiting_by_lot(10, START) == [(late.id, "acme")] and table.waiting_by_lot(10, START + 3) == []
-    assert list(table.late(START + 1)) == [[]] and list(table.late(START + 2)) == [[late.id]]
+    assert table.queue.due(START + 2, 10) == [later.id]
+    assert table.queue.waiting(10) == [(late.id, "acme")]
+    assert table.queue.waiting(10, START + 2) == [(late.id, "acme")] and table.queue.waiting(10, START + 3) == []
+    assert (
+        table.queue.waiting_at_random(10, START) == [(late.id, "acme")]
+        and table.queue.waiting_at_random(10, START + 3) == []
+    )
+    assert list(table.queue.late(START + 1)) == [[]] and list(table.queue.late(START + 2)) == [[late.id]]
     table.take_over(late, f"{late.id}-r1", START + 50)
-    assert table.waiting(10) == []
+    assert table.queue.waiting(10) == []

@@ -157,7 +157,7 @@ def create(
     if asked.notes:
         logger.warning("request_noted", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
-        task = _submit(services, task, AdvanceInput(must_end_by=must_end_by, fresh=True, images=asked.images))
+        task = _submit(services, task, AdvanceInput("client", must_end_by=must_end_by, images=asked.images))
     if task.refusal is not None:  # now, or when the same request came before
         raise task.refusal
     return task

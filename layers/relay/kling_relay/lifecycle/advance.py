@@ -11,7 +11,7 @@ from kling_relay.lifecycle import (
 )
 from kling_relay.lifecycle.archive import on_rendered
 from kling_relay.lifecycle.poll import on_expired, on_running
-from kling_relay.lifecycle.step import NOTHING, AdvanceInput, Step
+from kling_relay.lifecycle.step import AdvanceInput, Step
 from kling_relay.notifications import deliver
 from kling_relay.services import Services
 from kling_relay.tasks.task import AT_THE_PROVIDER, Phase, Task
@@ -26,7 +26,7 @@ class TaskNotFoundError(Exception):
 def advance(
     services: Services,
     task_id: str,
-    inputs: AdvanceInput = NOTHING,
+    inputs: AdvanceInput,
     *,
     execution: str | None = None,
     known: Task | None = None,

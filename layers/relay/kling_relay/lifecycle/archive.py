@@ -1,9 +1,10 @@
 """All the videos of a task into the video bucket, under keys that follow from task and video."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
-from kling_relay.lifecycle import polling
+from kling_relay.dynamodb import ConflictError
+from kling_relay.lifecycle import late_copies, polling
 from kling_relay.lifecycle.poll import expire_watched, query
 from kling_relay.lifecycle.step import AdvanceInput, Step, wait
 from kling_relay.observability import Metric, logger
@@ -118,15 +119,27 @@ def _next_copy(services: Services, task: Task, copies: int) -> int:
     return services.clock.now_ms() + services.settings.scaled_ms(polling.backoff(copies, first=5, maximum=maximum))
 
 
-def start_copy_attempt(services: Services, task: Task, must_end_by: int) -> Task:
+def start_copy_attempt(
+    services: Services, task_id: str, execution: str, left_ms: int
+) -> Task | Literal["advance", "done"]:
     """Write that a copy begins, so that one that never reports back is tried again, each time later.
 
-    Raises ConflictError.
+    Return the task to copy, or the workflow's next word if there is nothing to copy. `execution`: the calling workflow.
+    `left_ms`: the time that this Lambda has left.
     """
-    return services.table.move(
-        task,
-        None,
-        copies=task.copies + 1,
-        retry_at=_next_copy(services, task, task.copies + 1),
-        due_at=must_end_by + int(polling.GRACE_SECONDS * 1000),
-    )
+    task = services.table.get(task_id)
+    if task is None or task.execution != execution:
+        return "advance"  # replaced
+    if late_copies.awaits_late_copies(services, task):
+        late_copies.remove_late_copies(services, task)
+        return "done"
+    if task.phase is not Phase.RENDERED:
+        return "advance"  # moved meanwhile: the row decides
+    copies, ends_at = task.copies + 1, services.clock.now_ms() + left_ms
+    due_at = ends_at + int(polling.GRACE_SECONDS * 1000)
+    try:
+        return services.table.move(
+            task, None, copies=copies, retry_at=_next_copy(services, task, copies), due_at=due_at
+        )
+    except ConflictError:  # another copier has ended it: an error would ring FunctionErrorsAlarm
+        return "advance"

@@ -6,7 +6,7 @@ without is taken unless the stack requires signatures: relays pass callbacks on 
 
 import json
 from collections.abc import Callable
-from typing import Literal
+from enum import StrEnum
 
 from kling_relay.lifecycle import polling, step_functions
 from kling_relay.lifecycle.adopt import note_second_id
@@ -24,6 +24,15 @@ _MAX_BODY_BYTES = 65_536
 
 RequestReader = Callable[[], tuple[dict[str, str], bytes | None]]
 """Returns the headers and the bytes as they were sent; None if the gateway's encoding of the bytes is broken."""
+
+
+class Decision(StrEnum):
+    """A callback leads to a query, or it is only counted, under the metric of that name."""
+
+    ASK = "ask"
+    NOTHING = "nothing"
+    LATE = Metric.CALLBACKS_LATE.value
+    DUPLICATE = Metric.CALLBACKS_DUPLICATE.value
 
 
 class HintNotStoredError(Exception):
@@ -89,12 +98,13 @@ def on_callback(services: Services, task_id: str, claim: ProviderTask | None) ->
     task = services.table.get(task_id)
     if task is not None and claim is not None:
         _keep_claim(services, task, claim)
-    use = _use(services, task, claim)
-    logger.info("callback_received", extra={"task_id": task_id, "use": use})
-    services.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
-    if use != "ask":
+    decision = _decide(services, task, claim)
+    logger.info("callback_received", extra={"task_id": task_id, "use": decision})
+    counted = {Metric(decision): 1} if decision in (Decision.LATE, Decision.DUPLICATE) else {}
+    services.measure({Metric.CALLBACKS_RECEIVED: 1, **counted})
+    if decision is not Decision.ASK:
         return
-    step = advance(services, task_id, AdvanceInput(hint=None if claim is None else claim.upstream_id))
+    step = advance(services, task_id, AdvanceInput("callback", hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
         step_functions.wake(services, step)
         services.admissions.record_completion(services.account_of(step.task), called_back=True)
@@ -125,19 +135,19 @@ def _may_ask(services: Services, task: Task) -> bool:
     return services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=False)
 
 
-def _use(services: Services, task: Task | None, claim: ProviderTask | None) -> Literal["ask", "nothing"] | Metric:
-    """Whether a callback is worth a question, or as what it is counted."""
+def _decide(services: Services, task: Task | None, claim: ProviderTask | None) -> Decision:
+    """Decide whether a callback is worth a query."""
     if task is None or task.phase in ENDED:
-        return Metric.CALLBACKS_LATE
+        return Decision.LATE
     if task.phase is Phase.RENDERED:
-        return Metric.CALLBACKS_DUPLICATE
+        return Decision.DUPLICATE
     if task.phase is Phase.ACCEPTED:
-        return "nothing"  # nothing that the provider could tell us now
+        return Decision.NOTHING  # nothing that the provider could tell us now
     if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > services.clock.now_ms():
-        return "nothing"  # the sender is still at it, and its workflow will ask
+        return Decision.NOTHING  # the sender is still at it, and its workflow will ask
     progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in AT_THE_PROVIDER
     if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
-        return Metric.CALLBACKS_DUPLICATE
+        return Decision.DUPLICATE
     gap_ms = services.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
     asks = services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=not progress)
-    return "ask" if asks else Metric.CALLBACKS_DUPLICATE
+    return Decision.ASK if asks else Decision.DUPLICATE

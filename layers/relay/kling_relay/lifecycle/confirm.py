@@ -6,7 +6,7 @@ from kling_relay.lifecycle import evidence, polling
 from kling_relay.lifecycle.adopt import adopt
 from kling_relay.lifecycle.step import AdvanceInput, Step, deadline, expire, in_short, ms, wait
 from kling_relay.observability import logger
-from kling_relay.provider.outcomes import Found, NotFound, QueryFailed
+from kling_relay.provider.outcomes import Answer, Found, NotFound, QueryFailed
 from kling_relay.provider.profiles import Account
 from kling_relay.provider.responses import ProviderTask
 from kling_relay.services import Services
@@ -54,20 +54,21 @@ def on_unconfirmed(services: Services, task: Task, inputs: AdvanceInput) -> Task
     two denials after the settle window, by a provider whose denials prove something; or the operator's `retry`."""
     now = services.clock.now_ms()
     found = find_at_provider(services, task, inputs)
-    if isinstance(found, ProviderTask):
-        return adopt(services, task, found)
+    if isinstance(found, Found):
+        return adopt(services, task, found.provider_task)
     if now >= deadline(services, task):
         return expire(services, task, f"{_UNCONFIRMED_END}; {_WATCHED}")
     if task.retry_at is not None and task.retry_at > now:  # a callback brought us here early: it counts for nothing
         return wait(services, task, (task.retry_at - now) / 1000, scaled=False)
-    denials = task.denials + (found == "denied")
+    denied = isinstance(found, NotFound)
+    denials = task.denials + denied
     settled = now >= (task.unsure_since or now) + settle_ms(services, task)
-    denied_twice = found == "denied" and denials >= 2 and settled and task.proved_at is None
+    denied_twice = denied and denials >= 2 and settled and task.proved_at is None
     if denied_twice and (after := _denied(services, task, now)) is not None:
         return after
     if _given_up(services, task, now):
         return expire(services, task, f"{_UNCONFIRMED_END}; {_WATCHED}")
-    one_more = not settled or (found == "denied" and denials < 2)
+    one_more = not settled or (denied and denials < 2)
     pause = services.provider_of(task).profile.denial_gap_seconds if one_more else polling.PARKED_SECONDS
     retry_at = now + services.settings.scaled_ms(pause)
     parked: dict[str, Any] = {}
@@ -111,34 +112,34 @@ def settle_ms(services: Services, task: Task) -> int:
     return services.settings.scaled_ms(seconds)
 
 
-def find_at_provider(services: Services, task: Task, inputs: AdvanceInput) -> ProviderTask | str:
-    """The provider's task that is ours; "denied" if it has none of our reference; "" if nothing was learned."""
+def find_at_provider(services: Services, task: Task, inputs: AdvanceInput) -> Answer:
+    """Look the task up by our reference, then by the ids that callbacks named.
+
+    Found is ours. NotFound: the provider has no task of our reference. QueryFailed proves nothing.
+    """
     provider = services.provider_of(task)
-    learned = ""
+    learned: Answer = QueryFailed("the provider cannot be asked by reference")
     if provider.profile.ask_by_reference:
         answer = provider.query(task.kind, task.id)
         if isinstance(answer, Found) and _is_ours(services, task, answer.provider_task):
-            return answer.provider_task
-        learned = "denied" if isinstance(answer, NotFound) else ""
+            return answer
+        learned = answer if isinstance(answer, NotFound) else QueryFailed("no answer about this task")
     named = [inputs.hint] if inputs.hint else []
     for hint in dict.fromkeys([*named, *reversed(task.hints.split())]):
         answer = provider.query(task.kind, hint)
         if isinstance(answer, QueryFailed):  # the next ones would only wait as long
             break
-        if (
-            isinstance(answer, Found)
-            and answer.provider_task.is_about(hint)
-            and _may_be_ours(services, task, answer.provider_task)
-        ):
-            return answer.provider_task
+        if isinstance(answer, Found) and _may_be_ours(services, task, answer.provider_task, hint):
+            return answer
     return learned
 
 
-def _may_be_ours(services: Services, task: Task, provider_task: ProviderTask) -> bool:
+def _may_be_ours(services: Services, task: Task, provider_task: ProviderTask, hint: str) -> bool:
     """Whether the task that a callback named is ours: it carries our reference; or, with a provider that hides
     references, it is known to be made after our claim."""
     hidden = services.provider_of(task).profile.hides_reference and provider_task.created_at is not None
-    return (provider_task.reference is not None or hidden) and _is_ours(services, task, provider_task)
+    provable = provider_task.is_about(hint) and (provider_task.reference is not None or hidden)
+    return provable and _is_ours(services, task, provider_task)
 
 
 def _is_ours(services: Services, task: Task, provider_task: ProviderTask) -> bool:

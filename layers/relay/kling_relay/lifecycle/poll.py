@@ -18,7 +18,7 @@ def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
     """The provider has it (or had it, for an expired task): ask how it stands."""
     now = services.clock.now_ms()
     provider_task = query(services, task)
-    if inputs.polling:
+    if inputs.trigger == "poll":
         found = provider_task is not None and (
             provider_task.status == "failed" or (provider_task.status == "succeed" and bool(provider_task.videos))
         )
@@ -108,8 +108,8 @@ def on_expired(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
     if task.upstream_id is not None:
         return on_running(services, task, inputs)
     found = confirm.find_at_provider(services, task, inputs)
-    if isinstance(found, ProviderTask):
-        return adopt(services, task, found)
+    if isinstance(found, Found):
+        return adopt(services, task, found.provider_task)
     return keep_watching(services, task, now)
 
 

@@ -27,7 +27,7 @@ def on_slot_freed(services: Services) -> None:
     """A task has left the provider: a waiting task may take its place, unless the account is in trouble. Never raises,
     since the sweeper does the same."""
     try:
-        if not services.table.waiting(1, in_time(services)):
+        if not services.table.queue.waiting(1, in_time(services)):
             return
         admission = services.admissions.get(services.account)
         if admission.troubled:  # room is not what they wait for
@@ -42,7 +42,7 @@ def on_slot_found(services: Services, tenant: str, admission: Admission) -> None
     """The provider took a task of `tenant`, sent while the gate was `gate`. Where nobody had made that room, there may
     be more of it: two waiting tasks try, and so on until one is refused. Never raises, as `on_slot_freed`."""
     try:
-        if not services.table.waiting(1, in_time(services)):
+        if not services.table.queue.waiting(1, in_time(services)):
             services.admissions.open(services.account, admission)
             return
         services.admissions.record_turn(services.account, tenant)
@@ -78,7 +78,7 @@ def _candidates(services: Services, admission: Admission) -> list[tuple[str, str
     new index is being built.
     """
     since = in_time(services)
-    found = services.table.waiting(_TRIES, since)
+    found = services.table.queue.waiting(_TRIES, since)
     try:
         found += fair_queue.oldest_of_each(services.table.rows, admission.turn, since, _TENANTS_SEEN, _TRIES)
     except ClientError as exc:
@@ -86,7 +86,7 @@ def _candidates(services: Services, admission: Admission) -> list[tuple[str, str
             raise
         logger.warning("turns_by_age_alone", extra={"error": exc.response["Error"]["Code"]})
     if admission.account_trouble:
-        found += services.table.waiting_by_lot(_TRIES, since)
+        found += services.table.queue.waiting_at_random(_TRIES, since)
     return list(dict.fromkeys(found))
 
 

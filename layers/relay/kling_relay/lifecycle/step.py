@@ -35,30 +35,30 @@ class Step:
         }
 
 
+Trigger = Literal["client", "poll", "callback", "archive"]
+
+
 @dataclass(frozen=True, slots=True)
 class AdvanceInput:
-    """All of it optional.
+    """Who calls advance(), and the facts that the row does not hold.
 
-    `must_end_by`: when this Lambda is killed (ms); who does not say it may not send anything. `fresh`: the client sends
-    it this moment, so that those who wait come first. `images`: bytes of inline images by name. `hint`: the provider's
-    task id as a callback's body names it, never believed by itself. `copied`: our videos, proved whole. `copy_failed`:
-    why a copy failed, one word of s3_copy.py.
+    `trigger`: "client" is the POST of this moment, "poll" a workflow whose wait is over, "callback" the provider's
+    webhook, "archive" the report of a copy. Only the first two may send the paid POST. `must_end_by`: when this Lambda
+    is killed (ms). `images`: bytes of inline images by name. `hint`: the provider's task id as a callback's body names
+    it, never believed by itself. `copied`: our videos, proved whole. `copy_failed`: one word of s3_copy.py.
     """
 
-    must_end_by: int | None = None
-    fresh: bool = False
+    trigger: Trigger
+    must_end_by: int = 0
     images: Mapping[str, bytes] = field(default_factory=dict)
     hint: str | None = None
     copied: list[dict[str, Any]] | None = None
     copy_failed: str | None = None
 
     @property
-    def polling(self) -> bool:
-        """Whether a workflow asks because its wait is over: callbacks and copies have no time, clients are fresh."""
-        return self.must_end_by is not None and not self.fresh
-
-
-NOTHING = AdvanceInput()
+    def may_send(self) -> bool:
+        """Whether the caller may send the paid POST. A callback and a copy have too little time to see its answer."""
+        return self.trigger in ("client", "poll")
 
 
 def age(services: Services, task: Task) -> float:

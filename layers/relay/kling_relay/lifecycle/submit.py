@@ -15,14 +15,17 @@ from kling_relay.provider.http import CONNECT_SECONDS
 from kling_relay.provider.outcomes import (
     Accepted,
     AccountBlocked,
+    Answer,
     Exists,
+    Found,
     Misconfigured,
+    NotFound,
     NotSent,
     Outcome,
+    QueryFailed,
     Refused,
     Throttled,
 )
-from kling_relay.provider.responses import ProviderTask
 from kling_relay.security import callback_tokens
 from kling_relay.services import Services
 from kling_relay.settings import SettingsError
@@ -41,7 +44,7 @@ def submit(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
         return out_of_time(services, task)
     if task.retry_at is not None and task.retry_at > now:
         return wait(services, task, (task.retry_at - now) / 1000, scaled=False)
-    if inputs.must_end_by is None:  # a callback or a copy: neither may send anything
+    if not inputs.may_send:
         return wait(services, task, 1)
     # A POST in doubt binds the task to its account: elsewhere, a repetition could be billed beside it.
     account = services.account if task.unsure_since is None else services.account_of(task)
@@ -49,7 +52,7 @@ def submit(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
     if (held := _held_back(services, task, inputs, admission, now)) is not None:
         return held
     found = _ask_once_more(services, task, inputs)
-    if not found:
+    if isinstance(found, QueryFailed):
         return wait(services, task, services.provider_of(task).profile.denial_gap_seconds)
     if not _has_time(services, inputs.must_end_by):
         return wait(services, task, 1)
@@ -57,7 +60,7 @@ def submit(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
 
 
 def _claim_and_send(
-    services: Services, task: Task, must_end_by: int, sender: "_Sender", found: ProviderTask | str
+    services: Services, task: Task, must_end_by: int, sender: "_Sender", found: Found | NotFound
 ) -> Task | Step:
     """`found`: the provider's task, if an earlier POST was taken after all."""
     inputs, account = sender.inputs, sender.account
@@ -72,8 +75,8 @@ def _claim_and_send(
     if sender.can_be_called:
         body["callback_url"] = callback_tokens.callback_url(services.base_url, services.keyring, task.id)
     claimed = _claim(services, task, account, must_end_by)
-    if isinstance(found, ProviderTask):
-        return adopt(services, claimed, found)
+    if isinstance(found, Found):
+        return adopt(services, claimed, found.provider_task)
     if not _has_time(services, must_end_by):  # the claim took its time; it is certain that nothing was sent
         return sender.again(claimed, 1, "its turn")
     return sender.send(claimed, body)
@@ -83,11 +86,11 @@ def _held_back(
     services: Services, task: Task, inputs: AdvanceInput, admission: Admission, now: int
 ) -> Task | Step | None:
     """What becomes of a task that may not be sent now; None if it may."""
-    others_wait = inputs.fresh and admission.crowded and services.table.waiting(1)
+    others_wait = inputs.trigger == "client" and admission.crowded and services.table.queue.waiting(1)
     closed = admission.closed(now) or ("its turn, behind others" if others_wait else "")
     if (
         closed
-        and inputs.fresh
+        and inputs.trigger == "client"
         and admission.pause is None
         and admission.cause == "address"
         and admission.not_before > now
@@ -109,12 +112,12 @@ def _has_time(services: Services, must_end_by: int) -> bool:
     return services.clock.now_ms() + ms(seconds) + _LEASE_MARGIN_MS <= must_end_by
 
 
-def _ask_once_more(services: Services, task: Task, inputs: AdvanceInput) -> ProviderTask | str:
+def _ask_once_more(services: Services, task: Task, inputs: AdvanceInput) -> Answer:
     """Look the task up right before its POST is repeated: the denials that allow it may be old by now.
 
     A task without a POST in doubt counts as denied.
     """
-    return "denied" if task.unsure_since is None else find_at_provider(services, task, inputs)
+    return NotFound() if task.unsure_since is None else find_at_provider(services, task, inputs)
 
 
 def _claim(services: Services, task: Task, account: str, must_end_by: int) -> Task:
@@ -204,7 +207,7 @@ class _Sender:
         if isinstance(outcome, NotSent):
             why = f"the provider cannot be reached ({outcome.reason})"
             return self.again(task, polling.backoff(task.attempt, first=2, maximum=300), why)
-        if isinstance(outcome, Throttled) and outcome.too_fast and task.retry_at is None and not inputs.fresh:
+        if isinstance(outcome, Throttled) and outcome.too_fast and task.retry_at is None and inputs.trigger != "client":
             # Its place is still there: asked for a little later, and once, it need not wait for another turn.
             return self.again(task, polling.backoff(1, first=4, maximum=4), awaited("room", in_short(outcome.reason)))
         if isinstance(outcome, Throttled | AccountBlocked | Misconfigured):
@@ -231,7 +234,7 @@ class _Sender:
         services.admissions.close(self.account, admission, not_before=until, reason=reason, cause=cause)
         if not isinstance(outcome, Throttled):
             logger.error("provider_account_trouble", extra={"task_id": task.id, "cause": cause, "reason": reason})
-        if isinstance(outcome, Misconfigured) and self.inputs.fresh and task.unsure_since is None:
+        if isinstance(outcome, Misconfigured) and self.inputs.trigger == "client" and task.unsure_since is None:
             return _refuse_address(services, task, reason)
         return wait_in_turn(services, task, awaited(cause, reason))
 

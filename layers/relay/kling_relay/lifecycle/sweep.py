@@ -21,11 +21,11 @@ def sweep(services: Services, must_end_by: int) -> dict[str, int]:
     waiting tasks whose time is over, as far as they get until `must_end_by` (ms). Returns how many there were of each.
     """
     now = services.clock.now_ms()
-    overdue = sum(restart(services, task_id) for task_id in services.table.due(now, _OVERDUE_AT_ONCE))
+    overdue = sum(restart(services, task_id) for task_id in services.table.queue.due(now, _OVERDUE_AT_ONCE))
     told = sum(deliver.invoke_notifier_by_id(services, task_id) for task_id in services.outbox.due(now, _TOLD_AT_ONCE))
     # One probe: where it finds room it starts the next ones, and where there is none the others were started in vain.
     admission, started = services.admissions.get(services.account), 0
-    if not admission.closed(now) and services.table.waiting(1, in_time(services)):
+    if not admission.closed(now) and services.table.queue.waiting(1, in_time(services)):
         services.admissions.mark_unknown(services.account, now)
         started = start_waiting(services, 1)
     late = _end_late(services, must_end_by - _RESERVE_MS)
@@ -38,7 +38,7 @@ def _end_late(services: Services, must_end_by: int) -> int:
     write each: an execution would cost four state transitions, and thousands of them would come at once. Their notices
     are left to later sweeps for the same reason."""
     ended = 0
-    for ids in services.table.late(in_time(services) - 1):
+    for ids in services.table.queue.late(in_time(services) - 1):
         for task in services.table.read(ids):
             if services.clock.now_ms() >= must_end_by:
                 return ended

@@ -1,18 +1,10 @@
-"""A task's row, every write of it conditional: how it is found, moved and taken over. idempotency.py makes it.
+"""Find, move and take over the row of a task, with a condition on every write. idempotency.py inserts it.
 
-One table, one key `pk`: `task#{id}`, and `upstream#{space}#{upstream_id}` (owned by one task); `external#` and
-`idempotency#` are idempotency.py's, `gate#` and `control` admission.py's, `webhooks#` deliver.py's, `key#` and
-`tenant-keys#` api_keys.py's, `spend#` and `cap#` spend_cap.py's.
-
-The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
-"waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
-`birth`. The sparse index `by_age` holds those whose client sees no end: `standing` is "open" or "parked", sorted by
-`birth`. `by_notice` is outbox.py's, `by_turn` fair_queue.py's, and `by_end`, of the tasks whose client has seen an end
-(`end`), queries.py's. `by_tenant` holds the keys of all tasks by `tenant`, sorted by `birth`: no other row has both.
+The rows are `task#{id}`, and `upstream#{space}#{upstream_id}`, which one task owns. docs/reference/data-model.md has
+all kinds of rows, their columns and the indexes of the one table.
 """
 
-import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -20,12 +12,11 @@ from botocore.exceptions import ClientError
 from kling_relay.dynamodb import ConflictError, Rows, condition_failed, new_token, plain, value
 from kling_relay.tasks import outbox, queries, spend_cap
 from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Phase, Task, notice_of
+from kling_relay.tasks.task_queue import TaskQueue
 from kling_relay.tasks.task_row import _DAY_SECONDS, changed, owner_key, stored, task_of, upstream_pk
 
 _LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
 _MAX_HINTS = 4  # of one task: a forger with a stolen address fills no row
-_LATE_PAGE = 100  # as many rows as one BatchGetItem reads
-_FOR_EVER = 10**15  # ms: later than any `due_at`
 _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
@@ -41,6 +32,7 @@ class TaskTable:
         on_move: Callable[[Task | None, Task], None] = lambda before, after: None,
     ) -> None:
         self.rows = Rows(client, name)
+        self.queue = TaskQueue(self.rows)
         self._retention_days = retention_days
         self.on_move = on_move
 
@@ -221,43 +213,6 @@ class TaskTable:
 
     # -- the sweeper's side
 
-    def due(self, now: int, limit: int) -> list[str]:
-        """Ids of open tasks whose `due_at` has passed, most overdue first. From the index: a moment old, never wrong
-        for long, because whoever acts on an id reads the row again."""
-        return [task_id for task_id, _ in _found(self._queue("open", until=now, Limit=limit))]
-
-    def waiting(self, limit: int, since: int = 0) -> list[tuple[str, str]]:
-        """(id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest first."""
-        return _found(self._queue("waiting", since, Limit=limit))
-
-    def waiting_by_lot(self, limit: int, since: int) -> list[tuple[str, str]]:
-        """As `waiting`, from a moment on that is drawn between the oldest task and the newest."""
-        ends = [self._queue("waiting", since, Limit=1, ScanIndexForward=forward)["Items"] for forward in (True, False)]
-        births = [plain(item["due_at"]) for items in ends for item in items]
-        moment = random.randint(min(births), max(births)) if births else 0  # nosec B311 # noqa: S311  (a lot, no secret)
-        return self.waiting(limit, moment) if births else []
-
-    def late(self, until: int) -> Iterator[list[str]]:
-        """Ids of the tasks that wait and were created before `until` (ms), oldest first, page after page."""
-        more: dict[str, Any] = {"Limit": _LATE_PAGE}
-        while True:
-            answer = self._queue("waiting", until=until, **more)
-            yield [task_id for task_id, _ in _found(answer)]
-            if "LastEvaluatedKey" not in answer:
-                return
-            more["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-
-    def _queue(self, queue: str, since: int = 0, until: int = _FOR_EVER, **more: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.rows.client.query(
-            TableName=self.rows.name,
-            IndexName="by_due",
-            KeyConditionExpression="#queue = :queue AND #due_at BETWEEN :since AND :until",
-            ExpressionAttributeNames={"#queue": "queue", "#due_at": "due_at"},
-            ExpressionAttributeValues={":queue": value(queue), ":since": value(since), ":until": value(until)},
-            **more,
-        )
-        return answer
-
     def retry_copy_now(self, task: Task) -> Task:
         """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
         Raises ConflictError."""
@@ -326,7 +281,3 @@ class TaskTable:
         once, known = spend_cap.once(task, changes)
         values = {"seen": task.attempt, **froms, **sets, **known}
         return self.rows.expression(f"task#{task.id}", update, condition + once, **values)
-
-
-def _found(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(plain(item["pk"]).partition("#")[2], plain(item["tenant"])) for item in answer["Items"]]
