@@ -382,6 +382,33 @@ class TestRefusals:
         assert world.measured["AccountTrouble"] == 0, "no operator is called"
 
 
+class TestAHandlerThatStandsStill:
+    def test_it_refuses_no_task_whose_post_is_in_doubt(self, cloud: Cloud) -> None:
+        """The client repeats its request while the first handler stands still before its claim. The second handler's
+        POST is in doubt, the provider denies the task twice, and the repetition meets an address that has moved. Guess:
+        the provider shows the task a minute late.
+        """
+        world = World(cloud, profile=OFFICIAL)
+        world.key()
+        world.provider.submit_faults = ["lost:60", "moved"]
+
+        def stand_still(effect: str) -> None:
+            if effect != "update_item":
+                return
+            world.effects.pause = lambda _: None
+            task = world.create(**{"Idempotency-Key": "key-1"})
+            world.run(27)  # the function's time is 28 s
+            assert world.task(task.id).phase is Phase.ACCEPTED and len(world.provider.posts) == 2
+            assert world.relay.gates.get(world.relay.account).cause == "address"
+
+        world.effects.pause = stand_still
+        status, answer = world.post(**{"Idempotency-Key": "key-1"})
+        assert status == 200, f"the POST may have been charged: {answer}"
+        (task,) = world.tasks()
+        assert task.phase is Phase.ACCEPTED and task.unsure_since is not None
+        assert world.until_closed(task.id).phase is Phase.SUCCEEDED and world.provider.billed(task.id) == 1
+
+
 class TestTheOfficialHost:
     """A reference is unique there: kling-surface.md 0.2, live."""
 

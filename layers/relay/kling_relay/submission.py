@@ -80,7 +80,8 @@ def _held_back(relay: Relay, task: Task, facts: Facts, gate: Gate, now: int) -> 
     """What becomes of a task that may not be sent now; None if it may."""
     others_wait = facts.fresh and gate.crowded and relay.table.waiting(1)
     closed = gate.closed(now) or ("its turn, behind others" if others_wait else "")
-    if closed and facts.fresh and gate.pause is None and gate.cause == "address" and gate.not_before > now:
+    refusable = facts.fresh and task.unsure_since is None  # the POST of a second handler may be in doubt by now
+    if closed and refusable and gate.pause is None and gate.cause == "address" and gate.not_before > now:
         return _refuse_address(relay, task, gate.reason)
     return wait_in_turn(relay, task, closed) if closed else None
 
