@@ -499,6 +499,28 @@ class TestEvidence:
         assert world.task(task.id).phase is Phase.UNCONFIRMED and len(world.provider.posts) == 2
         assert world.provider.billed(task.id) == 1
 
+    def test_a_refused_repetition_fails_no_task_without_proof(self, world: World) -> None:
+        """A refusal of the second POST may mean that the first one was taken. Guess: the first task appears an hour
+        late, and the provider has forgotten its references by then."""
+        assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
+        world.provider.submit_faults = ["lost:3600", "refused"]
+        task = world.create()
+        while len(world.provider.posts) < 3:
+            world.run(60)
+        world.provider.denies = True
+        world.run(2 * 3600)
+        seen = world.task(task.id)
+        assert seen.phase is Phase.EXPIRED and "not repeated" in seen.reason and world.provider.billed(task.id) == 1
+        world.provider.denies = False
+        world.run(7 * 3600)
+        assert world.task(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 3
+
+    def test_a_refused_repetition_fails_a_task_that_is_surely_not_there(self, world: World) -> None:
+        assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
+        world.provider.submit_faults = ["dropped", "refused"]
+        task = world.until_closed(world.create().id)
+        assert (task.phase, task.reason) == (Phase.FAILED, "prompt: too rude")
+
     def test_a_control_is_made_once_a_day_and_path(self, world: World) -> None:
         for _ in range(3):
             world.until_closed(world.create().id)

@@ -80,13 +80,15 @@ def look_up(relay: Relay, task: Task, facts: Facts) -> Task | Step:
 
 
 def _denied(relay: Relay, task: Task, now: int) -> Task | Step | None:
-    """What two denials allow, if anything."""
-    if task.reason:
-        failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
-        return relay.table.move(task, Phase.FAILED, failure=failure, updated_at=now)
+    """Return what two denials allow, or None. The refusal of a second POST needs them to count as much as a third POST
+    does: the provider may have refused it because it has the first one."""
     policy = relay.settings.on_unconfirmed
     unique = relay.provider_of(task).profile.unique_reference
-    if unique or policy == "retry" or (policy == "auto" and evidence.proven(relay, task)):
+    counts = unique or policy == "retry" or (policy == "auto" and evidence.proven(relay, task))
+    if task.reason and (counts or policy == "fail"):
+        failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
+        return relay.table.move(task, Phase.FAILED, failure=failure, updated_at=now)
+    if counts:
         # The POST itself is left to the next step: who asks may be a callback, with little time.
         task = relay.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
         return wait(relay, task, 1)
