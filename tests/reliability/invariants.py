@@ -30,6 +30,7 @@ def hold(world: World, acknowledged: Iterable[str], history: Iterable[Change] = 
     videos_are_there(world, tasks.values())
     paid_is_delivered(world, tasks)
     proof_holds(history)
+    doubt_stays(history)
     ends_were_told_once(history)
     money_adds_up(world, tasks.values())
     measures_add_up(world, history)
@@ -100,6 +101,18 @@ def proof_holds(history: Iterable[Change]) -> None:
     for was, task in history:
         if was is not None and was.proved_at is not None:
             assert task.phase not in (Phase.ACCEPTED, Phase.SUBMITTING), f"sent again in spite of proof: {task}"
+
+
+def doubt_stays(history: Iterable[Change]) -> None:
+    """I12: the row keeps a POST in doubt, its account and the claim of the first such POST, whatever later POSTs bring.
+    No such task fails as one that was not sent: it expires, and the relay asks for it again."""
+    for was, task in history:
+        if was is None or was.unsure_since is None:
+            continue
+        assert task.unsure_since is not None, f"the doubt is lost: {was} -> {task}"
+        assert task.sent_since is not None and task.sent_since <= (was.sent_since or 0), f"{was} -> {task}"
+        assert was.account in (None, task.account), f"in doubt at another account: {was} -> {task}"
+        assert (was.phase, task.phase) != (Phase.ACCEPTED, Phase.FAILED), f"in doubt, and failed as unsent: {task}"
 
 
 def _stored(world: World, key: str) -> tuple[int, str]:

@@ -194,7 +194,8 @@ class Life:
             if not events and all(task.phase in CLOSED for task in self.world.tasks()):
                 break
         if self._watched():
-            self.until(self.world.clock.now + int(WATCH_SECONDS * 1000) + 120_000)
+            # The sweeper comes once a minute. Its clock, and that of the call before it, may each be a minute wrong.
+            self.until(self.world.clock.now + int(WATCH_SECONDS * 1000) + 240_000)
         return self
 
     def _watched(self) -> bool:
@@ -284,10 +285,10 @@ class Life:
             ends |= PARKED
         if other and self.profile.end == "succeed":
             ends |= FAILED | {Phase.SUCCEEDED}
-        assert task.phase in ends, f"{fired}: {task}"
+        sold = self._sold(task)
+        assert task.phase in ends, f"{fired}: {task}; the provider sold {sold or 'nothing'}"
         if task.phase is Phase.EXPIRED:
             assert task.unsure_since is not None, f"{fired}: expired without a POST in doubt: {task}"
-        sold = self._sold(task)
         if self.profile.end == "succeed" and self._can_be_found(task):
             assert task.phase in {Phase.SUCCEEDED} | (self.profile.ends & FAILED), (
                 f"{fired}: a paid video is lost: {task}"

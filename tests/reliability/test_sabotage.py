@@ -90,6 +90,16 @@ def no_doubt(patch: Patch) -> None:
     patch.setattr(submit._Sender, "_record", record)
 
 
+def doubt_is_forgotten(patch: Patch) -> None:
+    """The claim of a repetition takes the doubt from the row."""
+    as_it_was = TaskTable.claim
+
+    def claim(self: TaskTable, task: Task, **changes: Any) -> Task:
+        return as_it_was(self, task, **{**changes, "unsure_since": None})
+
+    patch.setattr(TaskTable, "claim", claim)
+
+
 def no_own_token(patch: Patch) -> None:
     """The repetition of our own write looks like somebody else's."""
 
@@ -210,6 +220,7 @@ SABOTAGES: list[tuple[Callable[[Patch], None], Callable[..., None], tuple[Any, .
     (no_claim, test_deaths.test_deaths_under_clocks_that_differ, ("accepts",)),
     (no_doubt, test_deaths.test_deaths, ("answer_lost",)),
     (no_doubt, test_histories.play, (0, Generate.generate)),
+    (doubt_is_forgotten, test_deaths.test_deaths, ("drops_retry",)),
     (no_end, test_histories.play, (0, Generate.generate)),
     (no_own_token, test_deaths.test_lost_answers, ("accepts",)),
     (no_sweeper, test_deaths.test_deaths, ("accepts",)),

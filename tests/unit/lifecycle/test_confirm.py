@@ -170,6 +170,22 @@ class TestTwoDenials:
         assert (seen.phase, seen.reason, seen.failure) == (Phase.FAILED, words, failure)
         assert seen.updated_at == world.clock.now
 
+    @pytest.mark.parametrize(
+        ("policy", "phase"),
+        [("retry", Phase.FAILED), ("fail", Phase.FAILED), ("auto", Phase.UNCONFIRMED), ("park", Phase.UNCONFIRMED)],
+    )
+    def test_a_refusal_of_the_second_post_ends_it_if_a_denial_counts(
+        self, cloud: Cloud, policy: str, phase: Phase
+    ) -> None:
+        """A denial counts by the operator's choice, or by proof. There is no proof here."""
+        world = World(cloud, on_unconfirmed=policy, settle_seconds=1)
+        task = doubtful(world)
+        world.table.move(task, None, reason="prompt: too rude", denials=1, updated_at=1)
+        look(world, task, world.clock.now + 5_000)
+        seen = world.task(task.id)
+        assert (seen.phase, seen.reason) == (phase, "prompt: too rude")
+        assert (seen.parked_at is None) == (phase is Phase.FAILED)
+
 
 class TestHints:
     BLIND = {"ask_by_reference": False, "hides_reference": True}  # noqa: RUF012

@@ -382,6 +382,33 @@ class TestRefusals:
         assert world.measured["AccountTrouble"] == 0, "no operator is called"
 
 
+class TestAHandlerThatStandsStill:
+    def test_it_refuses_no_task_whose_post_is_in_doubt(self, cloud: Cloud) -> None:
+        """The client repeats its request while the first handler stands still before its claim. The second handler's
+        POST is in doubt, the provider denies the task twice, and the repetition meets an address that has moved. Guess:
+        the provider shows the task a minute late.
+        """
+        world = World(cloud, profile=OFFICIAL)
+        world.key()
+        world.provider.submit_faults = ["lost:60", "moved"]
+
+        def stand_still(effect: str) -> None:
+            if effect != "update_item":
+                return
+            world.effects.pause = lambda _: None
+            task = world.create(**{"Idempotency-Key": "key-1"})
+            world.run(27)  # the function's time is 28 s
+            assert world.task(task.id).phase is Phase.ACCEPTED and len(world.provider.posts) == 2
+            assert world.services.admissions.get(world.services.account).cause == "address"
+
+        world.effects.pause = stand_still
+        status, answer = world.post(**{"Idempotency-Key": "key-1"})
+        assert status == 200, f"the POST may have been charged: {answer}"
+        (task,) = world.tasks()
+        assert task.phase is Phase.ACCEPTED and task.unsure_since is not None
+        assert world.until_closed(task.id).phase is Phase.SUCCEEDED and world.provider.billed(task.id) == 1
+
+
 class TestTheOfficialHost:
     """A reference is unique there: kling-surface.md 0.2, live."""
 
@@ -471,6 +498,28 @@ class TestEvidence:
         world.run(1800)
         assert world.task(task.id).phase is Phase.UNCONFIRMED and len(world.provider.posts) == 2
         assert world.provider.billed(task.id) == 1
+
+    def test_a_refused_repetition_fails_no_task_without_proof(self, world: World) -> None:
+        """A refusal of the second POST may mean that the first one was taken. Guess: the first task appears an hour
+        late, and the provider has forgotten its references by then."""
+        assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
+        world.provider.submit_faults = ["lost:3600", "refused"]
+        task = world.create()
+        while len(world.provider.posts) < 3:
+            world.run(60)
+        world.provider.denies = True
+        world.run(2 * 3600)
+        seen = world.task(task.id)
+        assert seen.phase is Phase.EXPIRED and "not repeated" in seen.reason and world.provider.billed(task.id) == 1
+        world.provider.denies = False
+        world.run(7 * 3600)
+        assert world.task(task.id).phase is Phase.SUCCEEDED and len(world.provider.posts) == 3
+
+    def test_a_refused_repetition_fails_a_task_that_is_surely_not_there(self, world: World) -> None:
+        assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
+        world.provider.submit_faults = ["dropped", "refused"]
+        task = world.until_closed(world.create().id)
+        assert (task.phase, task.reason) == (Phase.FAILED, "prompt: too rude")
 
     def test_a_control_is_made_once_a_day_and_path(self, world: World) -> None:
         for _ in range(3):

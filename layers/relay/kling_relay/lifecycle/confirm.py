@@ -81,13 +81,18 @@ def on_unconfirmed(services: Services, task: Task, inputs: AdvanceInput) -> Task
 
 
 def _denied(services: Services, task: Task, now: int) -> Task | Step | None:
-    """What two denials allow, if anything."""
-    if task.reason:
-        failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
-        return services.table.move(task, Phase.FAILED, failure=failure, updated_at=now)
+    """Return what two denials allow, or None.
+
+    The refusal of a second POST needs them to count as much as a third POST does: the provider may have refused it
+    because it has the first one.
+    """
     policy = services.settings.on_unconfirmed
     unique = services.provider_of(task).profile.unique_reference
-    if unique or policy == "retry" or (policy == "auto" and evidence.proven(services, task)):
+    counts = unique or policy == "retry" or (policy == "auto" and evidence.proven(services, task))
+    if task.reason and (counts or policy == "fail"):
+        failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
+        return services.table.move(task, Phase.FAILED, failure=failure, updated_at=now)
+    if counts:
         # The POST itself is left to the next step: who asks may be a callback, with little time.
         task = services.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
         return wait(services, task, 1)

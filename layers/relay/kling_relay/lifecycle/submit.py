@@ -88,13 +88,8 @@ def _held_back(
     """What becomes of a task that may not be sent now; None if it may."""
     others_wait = inputs.trigger == "client" and admission.crowded and services.table.queue.waiting(1)
     closed = admission.closed(now) or ("its turn, behind others" if others_wait else "")
-    if (
-        closed
-        and inputs.trigger == "client"
-        and admission.pause is None
-        and admission.cause == "address"
-        and admission.not_before > now
-    ):
+    refusable = inputs.trigger == "client" and task.unsure_since is None  # a second handler's POST may be in doubt now
+    if closed and refusable and admission.pause is None and admission.cause == "address" and admission.not_before > now:
         return _refuse_address(services, task, admission.reason)
     return wait_in_turn(services, task, closed) if closed else None
 
