@@ -100,8 +100,20 @@ class History(RuleBasedStateMachine):
             own = [sold.upstream_id for sold in self.world.provider.sold if sold.reference == task.id]
             for _ in range(times):
                 with suppress(Crash):
-                    said = (own or ["up-0"])[0] if hint == "true" else hint
-                    assert self.world.callback(task, {"task_id": said}) in (200, 503)  # 503: it could not be kept
+                    named = (own or ["up-0"])[0] if hint == "true" else hint
+                    if not self.provable(named, own):
+                        named = "nonsense"
+                    assert self.world.callback(task, {"task_id": named}) in (200, 503)  # 503: it could not be kept
+
+    def provable(self, upstream_id: str, own: list[str]) -> bool:
+        """Whether the relay can find out that a callback names a task of somebody else. It cannot if the provider hides
+        references and no row owns the id yet. Only the provider has the callback's token, so only it could lie so."""
+        world = self.world
+        if upstream_id in own or not world.provider.profile.hides_reference:
+            return True
+        sold = {sold.upstream_id for sold in world.provider.sold}
+        owned = {task.upstream_id for task in world.tasks()}
+        return upstream_id not in sold or upstream_id in owned
 
     @rule(data=st.data(), function=st.sampled_from(["advance_task", "archive_video"]), old=st.booleans())
     def step_comes_again(self, data: st.DataObject, function: str, old: bool) -> None:

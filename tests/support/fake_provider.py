@@ -183,7 +183,10 @@ class LedgerProvider:
         meant = [
             one for one in known if upstream_id == one.upstream_id or (by_reference and upstream_id == one.reference)
         ]
-        if fault == "mixed":  # another task's answer. Guess: a relay or a cache between us and it takes one for another
+        # Another task's answer. Guess: a relay or a cache between us and it takes one for another. An answer to a
+        # question by reference that shows no reference is left out: nothing in it can prove whose task it is.
+        provable = not self.profile.hides_reference or any(one.upstream_id == upstream_id for one in known)
+        if fault == "mixed" and provable:
             meant = [one for one in known if one not in meant] or meant
         return Found(self._snapshot(meant[0], fault)) if meant else NotFound()
 
