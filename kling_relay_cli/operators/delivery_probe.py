@@ -1,7 +1,8 @@
-"""Proof that the distribution shows an object at a signed address, and at no other.
+"""Proof that the distribution serves an object at a signed URL, and not at an unsigned one.
 
-A refusal proves nothing. CloudFront answers a wrong signature with AccessDenied (seen: aws-sdk-java-v2 issue 6543), and
-S3 answers a missing object with the same code. So an object is put into the video bucket, and only its bytes count.
+A rejection proves nothing. CloudFront answers a wrong signature with AccessDenied (seen: aws-sdk-java-v2 issue 6543),
+and S3 answers a missing object with the same code. So the probe writes an object to the video bucket and compares its
+bytes.
 """
 
 import re
@@ -18,71 +19,76 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from kling_relay_cli.stack import DeployedStack, OperatorError
+from kling_relay_cli.errors import CommandError
+from kling_relay_cli.operators.stack import DeployedStack, next_command
 
-_STRAY = {"Authorization": "Bearer stray"}  # many clients send theirs along, which presigned addresses do not bear
+_STRAY = {"Authorization": "Bearer stray"}  # many clients send this header; presigned URLs of S3 reject it
 _TIMEOUT = 15  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An object in the video bucket of `stack`."""
+    """A test object in the video bucket of `stack`."""
 
     stack: DeployedStack
     key: str
     content: bytes
 
-    def flaw(self, held: dict[str, Any]) -> OperatorError | None:
-        """Return what is wrong with addresses that `held`, a delivery key's secret, signs; None if they are good."""
-        address = f"{held['url']}/{self.key}"
+    def flaw(self, held: dict[str, Any]) -> CommandError | None:
+        """Return the problem of URLs that `held`, a delivery key's secret, signs; None if they work."""
+        url = f"{held['url']}/{self.key}"
         try:
-            signed, unsigned = _get(_signed(address, held)), _get(address)
+            signed, unsigned = _get(_signed(url, held)), _get(url)
         except requests.RequestException as exc:
-            remedy = "is this machine online? The name of a new distribution takes minutes to spread: repeat it later"
-            return OperatorError(f"{held['url']} cannot be reached ({type(exc).__name__})", remedy)
+            remedy = "check this machine's network; DNS of a new distribution takes minutes: try again later"
+            return CommandError(f"{held['url']}: no connection ({type(exc).__name__})", remedy)
         if signed.status_code != 200:
-            return self._refused(signed, held)
+            return self._rejection(signed, held)
         if signed.content != self.content:
-            other = f"{held['url']} shows something else than the object that was asked for"
-            return OperatorError(other, "is there a proxy between this machine and CloudFront? Try another network")
+            other = f"{held['url']}: the response is not the test object"
+            return CommandError(other, "try another network: a proxy may be between this machine and CloudFront")
         if unsigned.status_code != 403:
-            remedy = "give its behaviour the TrustedKeyGroups of template.yaml again: until then no video is private"
-            return OperatorError(f"{held['url']} answers {unsigned.status_code} without a signature", remedy)
+            remedy = "restore the TrustedKeyGroups of template.yaml in its behaviour: until then no video is private"
+            rule = f"an unsigned URL must be rejected with 403 (got {unsigned.status_code})"
+            return CommandError(f"{held['url']}: {rule}", remedy)
         return None
 
-    def _refused(self, answer: requests.Response, held: dict[str, Any]) -> OperatorError:
-        code = "".join(re.findall(r"<Code>(\w{1,40})</Code>", answer.text)[:1])
-        what = f"HTTP {answer.status_code} {code}".strip()
-        again = f"make delivery-key STAGE={self.stack.stage} ROTATE=1"
+    def _rejection(self, response: requests.Response, held: dict[str, Any]) -> CommandError:
+        code = "".join(re.findall(r"<Code>(\w{1,40})</Code>", response.text)[:1])
+        got = f"HTTP {response.status_code} {code}".strip()
+        rotate = next_command(self.stack.stage, "delivery-key", rotate="1")
         if code == "InvalidKey":
-            remedy = f"it may take minutes more: repeat it later; if it stays so: {again}"
-            return OperatorError(f"CloudFront does not know the key that signs ({held['key_pair_id']})", remedy)
-        if "<HostId>" in answer.text:  # S3 was reached, so the signature is good
+            remedy = f"try again in some minutes; if the error persists: {rotate}"
+            return CommandError(f"delivery key {held['key_pair_id']}: not found by CloudFront", remedy)
+        if "<HostId>" in response.text:  # the response is from S3, so CloudFront accepted the signature
             remedy = "compare the bucket's policy and the distribution's origin access with template.yaml"
-            return OperatorError(f"CloudFront takes the signature, and S3 refuses CloudFront: {what}", remedy)
-        remedy = f"compare the distribution with template.yaml, then repeat it; another key: {again}"
-        return OperatorError(f"CloudFront refuses an address that is signed with {held['key_pair_id']}: {what}", remedy)
+            return CommandError(f"video bucket: S3 rejects CloudFront (got {got})", remedy)
+        remedy = f"compare the distribution with template.yaml, then try again; for another key: {rotate}"
+        return CommandError(f"delivery key {held['key_pair_id']}: CloudFront rejects its URLs (got {got})", remedy)
 
 
 @contextmanager
 def probing(stack: DeployedStack) -> Iterator[Probe]:
-    """Put an object into the video bucket for as long as the block runs. Its name is new, so no cache holds it. It lies
-    below videos/, which is all that CloudFront may read, and in no tenant's folder. Raises ClientError."""
+    """Keep a test object in the video bucket while the block runs. Raises ClientError.
+
+    Its name is new, so no cache has it. It is below videos/, the only prefix that CloudFront reads, and in no
+    tenant's folder.
+    """
     probe = Probe(stack, f"videos/probe-{secrets.token_hex(8)}", secrets.token_bytes(64))
-    place, s3 = {"Bucket": stack.outputs["VideoBucket"], "Key": probe.key}, stack.client("s3")
-    s3.put_object(**place, Body=probe.content, CacheControl="no-store")
+    location, s3 = {"Bucket": stack.outputs["VideoBucket"], "Key": probe.key}, stack.client("s3")
+    s3.put_object(**location, Body=probe.content, CacheControl="no-store")
     try:
         yield probe
     finally:
-        s3.delete_object(**place)
+        s3.delete_object(**location)
 
 
-def _signed(address: str, held: dict[str, Any]) -> str:
-    """As the functions sign, which a test of `kling_relay.security.cloudfront_signer` compares."""
+def _signed(url: str, held: dict[str, Any]) -> str:
+    """Sign as the functions do; a test of `kling_relay.security.cloudfront_signer` compares both."""
     key: Any = serialization.load_pem_private_key(held["private_key"].encode(), None)
     signer = CloudFrontSigner(held["key_pair_id"], lambda message: key.sign(message, ec.ECDSA(SHA256())))
     until = datetime.now(UTC) + timedelta(minutes=5)
-    return f"{signer.generate_presigned_url(address, date_less_than=until)}&Hash-Algorithm=SHA256"
+    return f"{signer.generate_presigned_url(url, date_less_than=until)}&Hash-Algorithm=SHA256"
 
 
 def _get(url: str) -> requests.Response:

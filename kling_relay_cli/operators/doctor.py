@@ -1,4 +1,4 @@
-"""What can be wrong with a deployed stack, one check each, and what to do about it."""
+"""The checks of a deployed stack, each with the remedy of its problem."""
 
 import json
 import time
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kling_relay_cli import delivery_key, provider_secret
-from kling_relay_cli.stack import DeployedStack, OperatorError, explained
+from kling_relay_cli.errors import CommandError
+from kling_relay_cli.operators import delivery_key, provider_secret
+from kling_relay_cli.operators.stack import DeployedStack, explained
 
 _TIMEOUT = 15
 _BODY = b"{}"
-NOBODY = {"code": 1202, "message": "no such method or path", "request_id": ""}
-"""The callback function's answer to whoever has no token, always the same. The gateway's own has a request id."""
+NOT_FOUND = {"code": 1202, "message": "no such method or path", "request_id": ""}
+"""The callback function's response to any request without a valid token. The gateway's own 404 has a request id."""
 
 
 class Problem(Exception):
-    """A check that did not pass: `what` is wrong, and the `remedy`."""
+    """A failed check: `what` is wrong, and the `remedy`."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -27,7 +28,7 @@ class Problem(Exception):
 
 
 class Hint(Problem):
-    """Nothing is wrong, and there is something better."""
+    """A passed check with a recommendation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Finding:
 
 
 def examine(stack: DeployedStack) -> list[Finding]:
-    """Every check, in order; without a complete stack there is nothing to ask the others."""
+    """Run every check in order; only the first one if the stack is not complete."""
     findings = [_finding(stack, "the stack is deployed", _complete)]
     if not findings[0].problem:
         findings += [_finding(stack, name, check) for name, check in _CHECKS.items()]
@@ -54,27 +55,27 @@ def _finding(stack: DeployedStack, name: str, check: Callable[[DeployedStack], s
         return Finding(name, hint=exc.what, remedy=exc.remedy)
     except Problem as exc:
         return Finding(name, exc.what, exc.remedy)
-    except OperatorError as exc:
+    except CommandError as exc:
         return Finding(name, str(exc), exc.remedy)
     except (ClientError, BotoCoreError) as exc:
-        trouble = explained(exc, stack)
-        return Finding(name, str(trouble), trouble.remedy)
+        error = explained(exc, stack)
+        return Finding(name, str(error), error.remedy)
 
 
 def _complete(stack: DeployedStack) -> None:
     status = stack.described["StackStatus"]
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
-        remedy = "wait until it is done" if status.endswith("IN_PROGRESS") else f"read its events, then {stack.deploy}"
-        raise Problem(f"the stack is {status}", remedy)
+        remedy = "wait for its end" if status.endswith("IN_PROGRESS") else f"read its events, then {stack.deploy}"
+        raise Problem(f"stack {stack.name}: not complete (status {status})", remedy)
 
 
 def _provider_key(stack: DeployedStack) -> None:
     if not stack.has_provider_key():
-        raise Problem("no provider key is stored", f"make provider-key STAGE={stack.stage}")
+        raise Problem("provider key: not stored", stack.command("provider-key"))
 
 
 def _accounts(stack: DeployedStack) -> str:
-    """What is open at each account; one that has open tasks needs its key until they have ended."""
+    """Return the open tasks of each account. An account needs its key until its last task ends."""
     answer = stack.operate("accounts")
     shown = [
         f"{one['account']}{' (new tasks)' if one['current'] else ''}: {one['open']} open, {one['in_doubt']} in doubt, "
@@ -82,25 +83,23 @@ def _accounts(stack: DeployedStack) -> str:
         for one in answer["accounts"]
     ]
     if without := [one["account"] for one in answer["accounts"] if one["open"] and not one["has_key"]]:
-        remedy = (
-            f"deploy with the account's Provider and ProviderAccount once, then make provider-key STAGE={stack.stage}"
-        )
-        raise Problem(f"tasks are open at {', '.join(without)}, and its key is not stored", remedy)
-    return "; ".join(shown) + ("" if answer["whole"] else "; the oldest tasks only")
+        remedy = f"deploy once with its Provider and ProviderAccount, then {stack.command('provider-key')}"
+        raise Problem(f"provider key of {', '.join(without)}: not stored, although tasks are open", remedy)
+    return "; ".join(shown) + ("" if answer["whole"] else "; only the oldest tasks were counted")
 
 
 def _delivery_key(stack: DeployedStack) -> None:
     if not stack.delivery_url:
-        remedy = f"make delivery-key STAGE={stack.stage}"
-        raise Hint("there is none: addresses live for 12 hours at most, and take no Authorization header", remedy)
+        rule = "URLs are valid for 12 hours at most, and reject requests with an Authorization header"
+        raise Hint(f"delivery key: not stored; {rule}", stack.command("delivery-key"))
     delivery_key.check(stack)
 
 
 def _base_url(stack: DeployedStack) -> None:
-    """Callbacks go where this parameter points to."""
+    """Compare the parameter with the API's URL: the provider sends callbacks to the parameter's value."""
     if stack.base_url != stack.api_address:
         remedy = f"aws ssm put-parameter --overwrite --name /{stack.name}/base-url --value {stack.api_address}"
-        raise Problem(f"it says {stack.base_url}, the API is at {stack.api_address}", remedy)
+        raise Problem(f"base URL: must be {stack.api_address} (got {stack.base_url})", remedy)
 
 
 def _post(url: str, **headers: str) -> requests.Response:
@@ -108,8 +107,8 @@ def _post(url: str, **headers: str) -> requests.Response:
     try:
         return requests.post(url, data=_BODY, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
     except requests.RequestException as exc:
-        remedy = "is the domain's DNS record there, and its certificate valid? Is this machine online?"
-        raise Problem(f"{url} cannot be reached ({type(exc).__name__})", remedy) from None
+        remedy = "check the domain's DNS record and certificate, and this machine's network"
+        raise Problem(f"{url}: no connection ({type(exc).__name__})", remedy) from None
 
 
 def _json(response: requests.Response) -> object:
@@ -119,54 +118,57 @@ def _json(response: requests.Response) -> object:
         return None
 
 
-def _api_answers(stack: DeployedStack) -> None:
+_CALLBACKS_LOST = "read the log of KlingCallbackFunction; without callbacks, polling finds finished videos later"
+
+
+def _api_responds(stack: DeployedStack) -> None:
     response = _post(f"{stack.base_url}/kling/v1/videos/image2video")
-    answer = _json(response)
-    if response.status_code != 401 or not isinstance(answer, dict) or answer.get("code") != 1001:
-        remedy = "read the newest errors in the log of TaskApiFunction"
-        raise Problem(f"HTTP {response.status_code} instead of 401 with code 1001: {response.text[:200]}", remedy)
+    body = _json(response)
+    if response.status_code != 401 or not isinstance(body, dict) or body.get("code") != 1001:
+        rule = "a request without a key must get HTTP 401 with code 1001"
+        got = f"HTTP {response.status_code}: {response.text[:200]}"
+        raise Problem(f"API: {rule} (got {got})", "read the newest errors in the log of TaskApiFunction")
 
 
-def _callback_address(stack: DeployedStack) -> None:
+def _callback_url(stack: DeployedStack) -> None:
     response = _post(f"{stack.base_url}/hooks/kling/x/k1.x")
-    if response.status_code != 404 or _json(response) != NOBODY:
-        remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
-        raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
+    if response.status_code != 404 or _json(response) != NOT_FOUND:
+        got = f"HTTP {response.status_code}: {response.text[:200]}"
+        raise Problem(f"callback URL: a wrong token must get KlingCallbackFunction's 404 (got {got})", _CALLBACKS_LOST)
 
 
 def _callbacks_arrive(stack: DeployedStack) -> str:
-    """As the provider's own would: with a token, and a signature where there is a secret. Returns the address."""
+    """Send a callback as the provider does: with a token, and a signature if a secret is stored. Returns the URL."""
     secrets = provider_secret.webhook_secrets(stack.provider_secret(), stack.account)
     given = {p["ParameterKey"]: p.get("ParameterValue", "") for p in stack.described.get("Parameters", [])}
     if given.get("RequireWebhookSignature") == "on" and not secrets:
-        remedy = f"make webhook-secret STAGE={stack.stage}, or deploy with RequireWebhookSignature=off"
-        raise Problem("signatures are required, and no webhook secret is stored: all callbacks are refused", remedy)
+        remedy = f"{stack.command('webhook-secret')}, or deploy with RequireWebhookSignature=off"
+        raise Problem("webhook secret: not stored; signatures are required, so all callbacks are rejected", remedy)
     now = int(time.time())
     headers = provider_secret.signed(secrets[0], f"doctor-{now}", now, _BODY) if secrets else {}
-    address = f"{stack.base_url}{stack.operate('probe_path')['path']}"
-    response = _post(address, **headers)
+    url = f"{stack.base_url}{stack.operate('probe_path')['path']}"
+    response = _post(url, **headers)
     if response.status_code != 200:
-        remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
-        raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
-    return f"for the test callback in Kling's console: {address}"
+        raise Problem(f"callback: rejected (got HTTP {response.status_code}: {response.text[:200]})", _CALLBACKS_LOST)
+    return f"URL for the test callback in Kling's console: {url}"
 
 
 _TOPICS = {"OperatorTopic": "pages", "TicketTopic": "tickets"}
 
 
 def _subscription(stack: DeployedStack) -> None:
-    """Both topics have somebody who has confirmed."""
-    found = {told: _subscribed(stack, topic) for topic, told in _TOPICS.items() if topic in stack.outputs}
-    if none := [told for told, arns in found.items() if not arns]:
+    """Both topics need a confirmed subscription."""
+    found = {kind: _subscribed(stack, topic) for topic, kind in _TOPICS.items() if topic in stack.outputs}
+    if missing := [kind for kind, arns in found.items() if not arns]:
         remedy = f"deploy with your address: {stack.deploy} PARAMETERS=OperatorEmail=you@example.com"
-        raise Problem(f"nobody gets {' or '.join(none)}", remedy)
-    if pending := [told for told, arns in found.items() if not any(arn.startswith("arn:") for arn in arns)]:
-        remedy = "click on the link in each mail from AWS Notifications"
-        raise Problem(f"the subscription to {' and '.join(pending)} is not confirmed", remedy)
+        raise Problem(f"alarms: no subscription to {' and '.join(missing)}", remedy)
+    if pending := [kind for kind, arns in found.items() if not any(arn.startswith("arn:") for arn in arns)]:
+        remedy = "click the link in each mail from AWS Notifications"
+        raise Problem(f"alarms: the subscription to {' and '.join(pending)} is not confirmed", remedy)
 
 
 def _subscribed(stack: DeployedStack, topic: str) -> list[str]:
-    """The subscriptions' ARNs; one that is not confirmed has a word in its place."""
+    """Return the subscriptions' ARNs. An unconfirmed one has the text PendingConfirmation instead."""
     pages = stack.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=stack.outputs[topic])
     return [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
 
@@ -174,35 +176,35 @@ def _subscribed(stack: DeployedStack, topic: str) -> list[str]:
 def _state_machine(stack: DeployedStack) -> None:
     machine = stack.client("stepfunctions").describe_state_machine(stateMachineArn=stack.outputs["StateMachineArn"])
     if machine["status"] != "ACTIVE":
-        raise Problem(f"it is {machine['status']}", stack.deploy)
+        raise Problem(f"state machine: must be ACTIVE (got {machine['status']})", stack.deploy)
     if "AwaitCallback" not in json.loads(machine["definition"])["States"]:
-        raise Problem("its definition is not this project's", stack.deploy)
+        raise Problem("state machine: its definition is not from this project", stack.deploy)
 
 
 def _sweeper(stack: DeployedStack) -> None:
     rule = stack.client("events").describe_rule(Name=stack.resource("SweepTasksFunctionEveryMinute"))
     if rule["State"] != "ENABLED":
-        remedy = f"aws events enable-rule --name {rule['Name']}: without it, tasks that are stuck stay stuck"
-        raise Problem(f"the rule is {rule['State']}", remedy)
+        remedy = f"aws events enable-rule --name {rule['Name']}; without the rule, no overdue task is restarted"
+        raise Problem(f"sweeper rule: must be ENABLED (got {rule['State']})", remedy)
 
 
-def _sending(stack: DeployedStack) -> None:
-    held = stack.operate("status")
-    if held["paused"]:
-        because = f": {held['reason']}" if held["reason"] else ""
-        raise Problem(f"new tasks wait, the operator has paused sending{because}", f"make resume STAGE={stack.stage}")
+def _submissions(stack: DeployedStack) -> None:
+    state = stack.operate("status")
+    if state["paused"]:
+        reason = f" ({state['reason']})" if state["reason"] else ""
+        raise Problem(f"submissions: paused by an operator{reason}; new tasks wait", stack.command("resume"))
 
 
 _CHECKS: dict[str, Callable[[DeployedStack], str | None]] = {
     "the provider's key is stored": _provider_key,
     "open tasks have their account's key": _accounts,
-    "addresses of videos are signed by a delivery key": _delivery_key,
-    "the base URL is the API's address": _base_url,
-    "the API answers in Kling's envelope": _api_answers,
-    "the callback address answers": _callback_address,
-    "a callback arrives": _callbacks_arrive,
-    "somebody is told about alarms": _subscription,
+    "video URLs are signed by a delivery key": _delivery_key,
+    "the base URL parameter is the API's URL": _base_url,
+    "the API responds in Kling's envelope": _api_responds,
+    "the callback URL responds": _callback_url,
+    "a test callback arrives": _callbacks_arrive,
+    "alarms have confirmed subscriptions": _subscription,
     "the state machine is active": _state_machine,
-    "the sweeper comes every minute": _sweeper,
-    "sending is not paused": _sending,
+    "the sweeper runs every minute": _sweeper,
+    "submissions are not paused": _submissions,
 }

@@ -1,67 +1,82 @@
-"""The report of `make reconcile` for people: what was found, what it means, and what to do about it."""
+"""The report of `reconcile` as text: each finding, its meaning and its remedy."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-# What was found -> what it means, and what to do. docs/runbook.md has the rest.
+# Type of finding -> its meaning, and its remedy. docs/runbook.md explains each of them.
 MEANINGS = {
     "billed_twice": (
         "the provider has a second task under our reference",
-        "claim the money back; report it as a fault",
+        "ask the provider for a refund, and report a bug",
     ),
-    "no_row": ("the provider has a task of ours that the table does not know", "another stack's? else fetch its video"),
+    "no_row": (
+        "the provider has a task with our reference, and the table has no row",
+        "check whether another stack sent it; otherwise fetch its video",
+    ),
     "not_adopted": (
-        "the provider has it, and our row does not know",
-        "make pause if it waits to be sent again; fetch its video",
+        "the provider has the task, and our row has no provider id",
+        "if it waits to be sent again, run make pause; fetch its video",
     ),
-    "not_kept": ("a video that was paid for is not in your bucket", "fetch it while the provider still has it"),
-    "unconfirmed": ("whether the provider accepted it was never proved", "look it up at the provider by our task's id"),
-    "denied": ("our row names a task that the provider does not know", "has the key or the account been changed?"),
-    "wrong_task": ("our row names a task with another reference", "its video is somebody else's: report it as a fault"),
-    "end_differs": ("it succeeded with us, the provider says that it failed", "nothing is lost; was it refunded?"),
-    "units_differ": ("the provider states another amount than before", "compare with the provider's bill"),
+    "not_kept": ("a paid video is not in the video bucket", "fetch it before the provider deletes it"),
+    "unconfirmed": (
+        "the outcome of the paid request was never confirmed",
+        "search for our task id at the provider",
+    ),
+    "denied": (
+        "our row names a task that the provider does not find",
+        "check whether the key or the account was changed",
+    ),
+    "wrong_task": (
+        "our row names a task with another reference",
+        "its video belongs to another task: report a bug",
+    ),
+    "end_differs": (
+        "the task succeeded here, and failed at the provider",
+        "no video is lost; check whether it was refunded",
+    ),
+    "units_differ": ("the provider reports other units than before", "compare with the provider's bill"),
 }
 UNCHECKED = {
-    "not_asked": "rows were not asked for: more than one report can ask, or no answer came",
-    "of_another_provider": "rows belong to another provider, or another profile of this one",
-    "without_reference": "of the provider's tasks have no owner, and its list leaves references out",
-    "unreadable_rows": "rows cannot be read",
+    "not_asked": "rows: the limit of queries was reached, or the provider did not answer",
+    "of_another_provider": "rows: sent to another provider, or to another profile of this one",
+    "without_reference": "tasks of the provider: no row names them, and the provider's list omits references",
+    "unreadable_rows": "rows: not readable",
 }
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """The report, line by line."""
-    how = "which lists its tasks" if report["lists"] else "which is asked task by task, since it has no list"
-    yield f"{report['provider']}, {how}: the last {report['days']} days, at {_time(report['at'])} UTC"
-    for what, (meaning, remedy) in MEANINGS.items():
-        if count := report["counts"].get(what):
-            yield f"\n{what} ({count}): {meaning}\n-> {remedy}"
-            yield from _table([one for one in report["findings"] if one["what"] == what])
+    """Yield the report, line by line."""
+    method = "compared with its list of tasks" if report["lists"] else "queried task by task (it has no list)"
+    yield f"{report['provider']}, {method}: the last {report['days']} days, at {_time(report['at'])} UTC"
+    for kind, (meaning, remedy) in MEANINGS.items():
+        if count := report["counts"].get(kind):
+            yield f"\n{kind} ({count}): {meaning}\n-> {remedy}"
+            yield from _table([one for one in report["findings"] if one["what"] == kind])
     if report["left_off"]:
-        yield f"\n{report['left_off']} more were found than a report can name: ask for fewer days"
+        yield f"\n{report['left_off']} more findings exceed the size of a report: run it for fewer days"
     checked = {"rows": 0, "listed": 0, "not_ours": 0, "without_reference": 0, "asked": 0, **report["checked"]}
     others = checked["not_ours"] + checked["without_reference"]
-    yield f"\n{checked['rows']} of our rows, {checked['asked']} questions"
+    yield f"\nchecked: {checked['rows']} rows, {checked['asked']} queries"
     if report["lists"]:
-        yield f"{checked['listed']} tasks in the provider's list, {others} of them not ours by their reference"
-    yield from (f"not checked: {count} {UNCHECKED[why]}" for why, count in report["unchecked"].items())
-    yield from (f"trouble: {trouble}" for trouble in report["trouble"])
-    yield "all is well" if report["sound"] else "there is something to look at: docs/runbook.md#reconciliation"
+        yield f"listed by the provider: {checked['listed']} tasks, {others} of them without a reference of ours"
+    yield from (f"not checked: {count} {UNCHECKED[reason]}" for reason, count in report["unchecked"].items())
+    yield from (f"error: {error}" for error in report["trouble"])
+    yield "no findings" if report["sound"] else "action needed: docs/runbook.md#reconciliation"
 
 
 def _table(found: list[dict[str, Any]]) -> Iterator[str]:
-    rows = [("our task", "the provider's task", "kind", "ours", "theirs", "since", "looked after")]
+    rows = [("our task", "the provider's task", "kind", "our status", "its status", "created", "open")]
     for one in found:
-        says = one["ours"] or "-", one["theirs"] or "-", _time(one["created_at"])
-        rows.append((one["task_id"], one["upstream_id"] or "-", one["kind"], *says, "yes" if one["open"] else "no"))
+        values = one["ours"] or "-", one["theirs"] or "-", _time(one["created_at"])
+        rows.append((one["task_id"], one["upstream_id"] or "-", one["kind"], *values, "yes" if one["open"] else "no"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if found else []:
         yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _time(ms: int | None) -> str:
-    """UTC; "-" for a time that the provider does not state, or that no calendar has."""
+    """Format as UTC; "-" if the provider states no time, or one outside the calendar."""
     try:
         return "-" if ms is None else f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}"
     except (ValueError, OverflowError, OSError):

@@ -1,16 +1,18 @@
-"""One real task, which costs money, through a deployed stack: `make smoke`."""
+"""One real task, which costs money, through a deployed stack."""
 
-import argparse
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 from kling_relay_cli import STATE, api_client, image_file
-from kling_relay_cli.stack import DeployedStack, OperatorError
+from kling_relay_cli.errors import CommandError
+from kling_relay_cli.operators.stack import DeployedStack
 
 KIND = "image2video"
-# Dollars a second by Kling's own price list, silent; relays have lists of their own.
+# US dollars per second in Kling's price list, without sound. Relays have other prices.
 PRICES = {
     ("kling-v2-5-turbo", "std"): 0.042,
     ("kling-v2-5-turbo", "pro"): 0.07,
@@ -21,61 +23,58 @@ PRICES = {
 }
 
 
-def smoke(stack: DeployedStack, options: argparse.Namespace) -> int:
-    body = {"model_name": options.model, "mode": options.mode, "duration": options.duration}
-    image = image_file.as_base64(Path(options.image))
-    if not stack.has_provider_key():
-        raise OperatorError(
-            "no provider key is stored: the task would wait for one", f"make provider-key STAGE={stack.stage}"
-        )
-    if not _agreed(options):
-        print("nothing was sent")
-        return 1
-    issued = stack.operate("create_key", tenant="smoke")
+def smoke(stack: DeployedStack, body: dict[str, str], image: Path, *, assume_yes: bool, every: float) -> bool:
+    """Send one task with a temporary key, and download its video. Return False if the user declines the cost."""
     try:
-        _send(
-            api_client.Client(stack.base_url, issued["api_key"]),
-            {**body, "image": image, "prompt": options.prompt},
-            options,
-        )
+        encoded = image_file.as_base64(image)
+    except image_file.ImageFileError as exc:
+        raise CommandError(str(exc), "choose another file with --image") from exc
+    if not stack.has_provider_key():
+        raise CommandError("provider key: not stored", stack.command("provider-key"))
+    if not _accepts_cost(body, assume_yes):
+        click.echo("no task was sent")
+        return False
+    key = stack.operate("create_key", tenant="smoke")
+    try:
+        _send(api_client.Client(stack.base_url, key["api_key"]), {**body, "image": encoded}, every)
     except api_client.ClientError as exc:
-        raise OperatorError(str(exc), f"make doctor STAGE={stack.stage}") from exc
+        raise CommandError(str(exc), stack.command("doctor")) from exc
     finally:
-        stack.operate("revoke_key", key_id=issued["key_id"])
-        print("its temporary key is revoked")
-    return 0
+        stack.operate("revoke_key", key_id=key["key_id"])
+        click.echo("the temporary API key is revoked")
+    return True
 
 
-def _agreed(options: argparse.Namespace) -> bool:
-    """Whether the money may be spent. Without a terminal and without --yes it may not."""
-    price = PRICES.get((options.model, options.mode))
-    cost = "what your provider's price list says"
+def _accepts_cost(body: dict[str, str], assume_yes: bool) -> bool:
+    """Print the cost and return whether the user accepts it. Raises CommandError without a terminal and `--yes`."""
+    price = PRICES.get((body["model_name"], body["mode"]))
+    cost = "not known, see your provider's price list"
     if price is not None:
-        cost = f"about ${price * float(options.duration):.2f} by Kling's list; a relay may charge otherwise"
-    print(f"This sends one real task: {options.model}, {options.mode}, {options.duration} s. Cost: {cost}.")
-    if options.yes:
+        cost = f"about ${price * float(body['duration']):.2f} in Kling's price list; a relay may have another price"
+    click.echo(f"One real task: {body['model_name']}, {body['mode']}, {body['duration']} s. Cost: {cost}.")
+    if assume_yes:
         return True
     if not sys.stdin.isatty():
-        raise OperatorError("nobody is there to agree", "run it on a terminal, or add --yes")
-    return input("Send it? [y/N] ").strip().lower() in ("y", "yes")
+        raise CommandError("cost: not accepted (standard input is not a terminal)", "add --yes to accept the cost")
+    return click.confirm("Send it?")
 
 
-def _send(api: api_client.Client, body: dict[str, Any], options: argparse.Namespace) -> None:
-    began, shown = time.monotonic(), ""
+def _send(api: api_client.Client, body: dict[str, Any], every: float) -> None:
+    start, shown = time.monotonic(), ""
 
-    def tell(text: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+    def show(text: str) -> None:
+        click.echo(f"{time.monotonic() - start:6.1f} s  {text}")
 
-    def look(task: dict[str, Any]) -> None:
+    def on_status(task: dict[str, Any]) -> None:
         nonlocal shown
         if task["task_status"] != shown:
             shown = task["task_status"]
-            tell(f"{shown:<10}  {task['task_status_msg']}".rstrip())
+            show(f"{shown:<10}  {task['task_status_msg']}".rstrip())
 
     task = api.send(KIND, body)
-    tell(f"task {task['task_id']}")
-    task = api.follow(KIND, task, look, every=options.every)
+    show(f"task {task['task_id']}")
+    task = api.follow(KIND, task, on_status, every=every)
     path = api.download(task, STATE / "videos" / f"{task['task_id']}.mp4")
     seconds = api_client.seconds_of_video(path)
-    tell(f"downloaded and decoded: {path.stat().st_size} bytes, {seconds:.1f} s of video")
-    print(f"video: {path}")
+    show(f"downloaded and decoded: {path.stat().st_size} bytes, {seconds:.1f} s of video")
+    click.echo(f"video: {path}")

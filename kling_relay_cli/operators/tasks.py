@@ -1,116 +1,97 @@
-"""The operator's commands about tasks and money of a deployed stack; functions/operate_tasks does what they say."""
+"""Commands for single tasks, dead letters and exports; OperateTasksFunction does the work."""
 
-import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import requests
 
-from kling_relay_cli import doctor, reconcile_report
-from kling_relay_cli.stack import DeployedStack, OperatorError
+from kling_relay_cli.errors import CommandError
+from kling_relay_cli.operators.command import examples, on_stack
+from kling_relay_cli.operators.stack import DeployedStack
+
+task_option = click.option("--task", required=True, metavar="TASK_ID", help="The id of the task.")
 
 
-def replay(stack: DeployedStack, options: argparse.Namespace) -> int:
-    more = {} if options.sequence is None else {"sequence": options.sequence}
-    sent = stack.operate("replay_notice", task_id=options.task, **more)["webhooks"]
-    print(f"{sent} {'webhook goes' if sent == 1 else 'webhooks go'} out again, under the same ids")
-    return 0
+@click.command("replay", epilog=examples("replay --stage dev --task TASK_ID", "replay --task TASK_ID --sequence 2"))
+@on_stack
+@task_option
+@click.option("--sequence", type=int, help="Only the webhook with this number. Default: all.")
+def replay(stack: DeployedStack, task: str, sequence: int | None) -> None:
+    """Send a task's webhooks again, with the same ids."""
+    fields = {} if sequence is None else {"sequence": sequence}
+    sent = stack.operate("replay_notice", task_id=task, **fields)["webhooks"]
+    click.echo(f"{_count(sent, 'webhook')} queued again, with the same {'id' if sent == 1 else 'ids'}")
 
 
-def retry_archive(stack: DeployedStack, options: argparse.Namespace) -> int:
-    if stack.operate("retry_archive", task_id=options.task)["begun"]:
-        print(f"the video of task {options.task} is copied again now")
+@click.command("retry-archive", epilog=examples("retry-archive --stage dev --task TASK_ID"))
+@on_stack
+@task_option
+def retry_archive(stack: DeployedStack, task: str) -> None:
+    """Copy a finished video again after a failed copy.
+
+    Works for an expired task too, while the provider still has the video.
+    """
+    if stack.operate("retry_archive", task_id=task)["begun"]:
+        click.echo(f"task {task}: a new copy of the video has started")
     else:
-        print(f"a copy of task {options.task} is under way just now")
-    print("next: GET the task, or look at it in the dashboard")
-    return 0
+        click.echo(f"task {task}: a copy of the video is already running")
+    click.echo("next: GET the task, or open it in the dashboard")
 
 
-def redrive(stack: DeployedStack, options: argparse.Namespace) -> int:
-    done = stack.operate("redrive", queue=options.queue)
-    print(f"{done['moved']} {'message goes' if done['moved'] == 1 else 'messages go'} back from {done['queue']}")
+@click.command("redrive", epilog=examples("redrive --stage dev", "redrive --queue IntakeDeadLetters"))
+@on_stack
+@click.option(
+    "--queue",
+    default="IntakeDeadLetters",
+    show_default=True,
+    metavar="LOGICAL_ID",
+    help="The dead-letter queue, by its logical id in template.yaml.",
+)
+def redrive(stack: DeployedStack, queue: str) -> None:
+    """Move messages of a dead-letter queue back to their source."""
+    done = stack.operate("redrive", queue=queue)
+    click.echo(f"{_count(done['moved'], 'message')} moved back from {done['queue']}")
     if done["left"]:
-        print(f"about {done['left']} are left\nnext: make redrive STAGE={stack.stage} QUEUE={done['queue']}")
-    return 0
+        click.echo(f"about {done['left']} remain\nnext: {stack.command('redrive', queue=done['queue'])}")
 
 
-def export(stack: DeployedStack, options: argparse.Namespace) -> int:
-    wanted = {"since": options.since, "until": options.until, "tenant": options.tenant}
-    answer = stack.operate("export", **{name: given for name, given in wanted.items() if given})
-    path = Path(options.out)
+@click.command(
+    "export",
+    epilog=examples("export --stage dev --since 2026-11-01", "export --tenant demo --out demo.csv"),
+)
+@on_stack
+@click.option("--since", metavar="TIME", help="Tasks created from this date or time on. Default: the last 24 hours.")
+@click.option("--until", metavar="TIME", help="Tasks created before this date or time.")
+@click.option("--tenant", "--only", "tenant", help="Only tasks of this tenant. Default: all tenants.")
+@click.option("--out", default="tasks.csv", show_default=True, type=click.Path(path_type=Path), help="The CSV file.")
+def export(stack: DeployedStack, since: str | None, until: str | None, tenant: str | None, out: Path) -> None:
+    """Write the tasks of a time window as CSV.
+
+    The file contains no prompts and no addresses.
+    """
+    fields = {"since": since, "until": until, "tenant": tenant}
+    response = stack.operate("export", **{name: value for name, value in fields.items() if value})
     try:
-        _write(path, answer)
-    except OSError as exc:  # requests' own are among them
-        remedy = f"choose another OUT, or try again: make export STAGE={stack.stage}"
-        raise OperatorError(f"the tasks could not be written to {path}: {type(exc).__name__}", remedy) from exc
-    print(f"{answer['rows']} tasks: {path}")
-    return 0
+        _write(out, response)
+    except OSError as exc:  # the base class of requests' errors too
+        remedy = f"choose another file with --out (make: OUT=), or repeat: {stack.command('export')}"
+        raise CommandError(f"{out}: not written ({type(exc).__name__})", remedy) from exc
+    click.echo(f"{_count(response['rows'], 'task')}: {out}")
 
 
-def _write(path: Path, answer: dict[str, Any]) -> None:
-    if "csv" in answer:
-        path.write_bytes(answer["csv"].encode())
+def _write(path: Path, response: dict[str, Any]) -> None:
+    if "csv" in response:
+        path.write_bytes(response["csv"].encode())
         return
-    with requests.get(answer["url"], stream=True, timeout=60) as response, path.open("wb") as file:
-        response.raise_for_status()
-        for piece in response.iter_content(65_536):
+    with requests.get(response["url"], stream=True, timeout=60) as download, path.open("wb") as file:
+        download.raise_for_status()
+        for piece in download.iter_content(65_536):
             file.write(piece)
 
 
-def cap(stack: DeployedStack, options: argparse.Namespace) -> int:
-    if options.units is None:
-        month = stack.operate("spend", tenant=options.tenant)
-    else:
-        month = stack.operate("set_cap", tenant=options.tenant, units=_units(options.units))
-    allowed = f"{month['cap_units']:g} units a month" if month["cap_units"] else "none"
-    print(f"tenant     {options.tenant}")
-    print(f"cap        {allowed}, {'its own' if month['own_cap'] else 'by the stack (MonthlyCapUnits)'}")
-    print(f"committed  {month['committed_units']:g} units in {month['month']} (UTC), by tasks that came under a cap")
-    return 0
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _units(text: str) -> int | None:
-    if text == "default":
-        return None
-    if not text.isdecimal():
-        raise OperatorError(f"UNITS: a whole number, 0 for no cap, or 'default'; given: {text!r}", "correct it")
-    return int(text)
-
-
-def pause(stack: DeployedStack, options: argparse.Namespace) -> int:
-    held = stack.operate("pause", reason=options.reason)
-    because = f" ({held['reason']})" if held["reason"] else ""
-    print(f"paused since {_time(held['since'])}{because}: nothing new is sent to the provider")
-    print("What was sent goes on; new tasks are accepted and wait, up to their deadline.")
-    print(f"next: make resume STAGE={stack.stage}")
-    return 0
-
-
-def resume(stack: DeployedStack, options: argparse.Namespace) -> int:
-    resumed = stack.operate("resume")["resumed"]
-    print("sending goes on: the sweeper starts what waits, every minute some" if resumed else "sending was not paused")
-    return 0
-
-
-def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
-    findings = doctor.examine(stack)
-    for finding in findings:
-        print(f"{'problem' if finding.problem else 'hint' if finding.hint else 'ok':<8} {finding.check}")
-        if said := finding.problem or finding.hint:
-            print(f"         {said}\n         -> {finding.remedy}")
-        if finding.note:
-            print(f"         {finding.note}")
-    problems = sum(bool(finding.problem) for finding in findings)
-    print(f"\n{problems} of {len(findings)} checks found a problem" if problems else f"\nall {len(findings)} are well")
-    return 1 if problems else 0
-
-
-def reconcile(stack: DeployedStack, options: argparse.Namespace) -> int:
-    report = stack.operate("reconcile", **({} if options.days is None else {"days": options.days}))
-    print("\n".join(reconcile_report.lines(report)))
-    return 0 if report["sound"] else 1
-
-
-def _time(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+COMMANDS = (replay, retry_archive, redrive, export)
