@@ -77,7 +77,8 @@ def smoke(
 ) -> None:
     """Send one real task, which costs money, and download its video.
 
-    The command creates a temporary API key and revokes it at the end.
+    The command creates a temporary API key and revokes it at the end. The video is in .local/videos of a checkout,
+    otherwise in ~/.kling-relay/videos.
     """
     body = {"model_name": model, "mode": mode, "duration": duration, "prompt": prompt}
     sent = smoke_test.smoke(stack, body, image, assume_yes=yes, every=every)

@@ -16,7 +16,7 @@ MEANINGS = {
     ),
     "not_adopted": (
         "the provider has the task, and our row has no provider id",
-        "if it waits to be sent again, run make pause; fetch its video",
+        "if it waits to be sent again, pause submissions; fetch its video",
     ),
     "not_kept": ("a paid video is not in the video bucket", "fetch it before the provider deletes it"),
     "unconfirmed": (
