@@ -103,58 +103,49 @@ deploy: build ## sam deploy to your AWS account (STAGE=dev PARAMETERS="Provider=
 rehearse: build $(VENV)/run.done ## the same sam deploy, against the emulator on this machine
 	$(VENV)/bin/python -m local.stack.rehearse_deploy $(VENV)/sam/bin/sam
 
-provider-key: $(VENV)/run.done ## store the provider's API key of a deployed stack, from standard input (STAGE=dev)
-	@exec $(VENV)/bin/python -m kling_relay_cli provider-key --stage $(STAGE)
+# Commands of operators: `python -m kling_relay_cli COMMAND --help` describes them. Their rule is below. It passes STAGE and each
+# variable in OPTIONS that is not empty: TENANT=demo becomes --tenant 'demo'. The variables in FLAGS become options without a value.
+provider-key: OPTIONS := ## store the provider's API key, from standard input (STAGE=dev)
 
-webhook-secret: $(VENV)/run.done ## store what the provider signs its callbacks with, from standard input (STAGE=dev)
-	@exec $(VENV)/bin/python -m kling_relay_cli webhook-secret --stage $(STAGE)
+webhook-secret: OPTIONS := ## store the secret of the provider's callbacks, from standard input (STAGE=dev)
 
-delivery-key: $(VENV)/run.done ## make the key that signs the addresses of videos (STAGE=dev; ROTATE=1 changes it)
-	@exec $(VENV)/bin/python -m kling_relay_cli delivery-key --stage $(STAGE) $(if $(ROTATE),--rotate "$(ROTATE)")
+delivery-key: OPTIONS := ROTATE ## create the key that signs video URLs (STAGE=dev; ROTATE=1 or ROTATE=now rotates it)
 
-key: $(VENV)/run.done ## issue an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
-	@exec $(VENV)/bin/python -m kling_relay_cli key --stage $(STAGE) --tenant $(TENANT) $(if $(LABEL),--label "$(LABEL)") \
-	  $(if $(SCOPES),--scopes "$(SCOPES)") $(if $(DAYS),--days "$(DAYS)") $(if $(UNTIL),--until "$(UNTIL)")
+key: OPTIONS := TENANT LABEL SCOPES DAYS UNTIL ## create an API key (STAGE=dev TENANT=demo LABEL="..." SCOPES=submit,read DAYS=90 or UNTIL=2027-01-31)
 
-keys: $(VENV)/run.done ## list a tenant's API keys (STAGE=dev TENANT=demo)
-	@exec $(VENV)/bin/python -m kling_relay_cli keys --stage $(STAGE) --tenant $(TENANT)
+keys: OPTIONS := TENANT ## list a tenant's API keys (STAGE=dev TENANT=demo)
 
-revoke: $(VENV)/run.done ## end an API key at once (STAGE=dev KEY=its id)
-	@exec $(VENV)/bin/python -m kling_relay_cli revoke --stage $(STAGE) --key "$(KEY)"
+revoke: OPTIONS := KEY ## revoke an API key at once (STAGE=dev KEY=its id)
 
-signing-secret: $(VENV)/run.done ## what webhooks to a tenant are signed with (STAGE=dev TENANT=demo; CHANGE=1 gives a new one)
-	@exec $(VENV)/bin/python -m kling_relay_cli signing-secret --stage $(STAGE) --tenant $(TENANT) $(if $(CHANGE),--change)
+signing-secret: OPTIONS := TENANT CHANGE ## print a tenant's webhook secret (STAGE=dev TENANT=demo; CHANGE=1 creates a new one)
 
-replay: $(VENV)/run.done ## send a task's webhooks once more (STAGE=dev TASK=its id SEQUENCE=only that one)
-	@exec $(VENV)/bin/python -m kling_relay_cli replay --stage $(STAGE) --task "$(TASK)" $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+replay: OPTIONS := TASK SEQUENCE ## send a task's webhooks again (STAGE=dev TASK=its id SEQUENCE=only this one)
 
-retry-archive: $(VENV)/run.done ## copy a finished video again now, where its copy failed (STAGE=dev TASK=its id)
-	@exec $(VENV)/bin/python -m kling_relay_cli retry-archive --stage $(STAGE) --task "$(TASK)"
+retry-archive: OPTIONS := TASK ## copy a finished video again after a failed copy (STAGE=dev TASK=its id)
 
-redrive: $(VENV)/run.done ## send what lies in a dead-letter queue back to where it came from (STAGE=dev QUEUE=IntakeDeadLetters)
-	@exec $(VENV)/bin/python -m kling_relay_cli redrive --stage $(STAGE) $(if $(QUEUE),--queue "$(QUEUE)")
+redrive: OPTIONS := QUEUE ## move messages of a dead-letter queue back to their source (STAGE=dev QUEUE=IntakeDeadLetters)
 
-export: $(VENV)/run.done ## the tasks of a time window as CSV (STAGE=dev SINCE=2026-11-01 UNTIL=... ONLY=tenant OUT=tasks.csv)
-	@exec $(VENV)/bin/python -m kling_relay_cli export --stage $(STAGE) $(if $(SINCE),--since "$(SINCE)") \
-	  $(if $(UNTIL),--until "$(UNTIL)") $(if $(ONLY),--tenant "$(ONLY)") $(if $(OUT),--out "$(OUT)")
+export: OPTIONS := SINCE UNTIL ONLY OUT ## write the tasks of a time window as CSV (STAGE=dev SINCE=2026-11-01 UNTIL=... ONLY=tenant OUT=tasks.csv)
 
-cap: $(VENV)/run.done ## cap a tenant's month (STAGE=dev TENANT=demo UNITS=500, 0 or default); without UNITS show it
-	@exec $(VENV)/bin/python -m kling_relay_cli cap --stage $(STAGE) --tenant $(TENANT) $(if $(UNITS),--units "$(UNITS)")
+cap: OPTIONS := TENANT UNITS ## set or show a tenant's monthly cap (STAGE=dev TENANT=demo UNITS=500, 0 or default; without UNITS: show)
 
-pause: $(VENV)/run.done ## kill switch: nothing new goes to the provider, everything else goes on (STAGE=dev REASON="...")
-	@exec $(VENV)/bin/python -m kling_relay_cli pause --stage $(STAGE) --reason "$(REASON)"
+pause: OPTIONS := REASON ## stop new submissions at once; running tasks continue (STAGE=dev REASON="...")
 
-resume: $(VENV)/run.done ## the end of a pause (STAGE=dev)
-	@exec $(VENV)/bin/python -m kling_relay_cli resume --stage $(STAGE)
+resume: OPTIONS := ## end a pause (STAGE=dev)
 
-doctor: $(VENV)/run.done ## check key, callback address and alarm subscription of a deployed stack (STAGE=dev)
-	@exec $(VENV)/bin/python -m kling_relay_cli doctor --stage $(STAGE)
+doctor: OPTIONS := ## check keys, callback URL and alarm subscriptions of a deployed stack (STAGE=dev)
 
-reconcile: $(VENV)/run.done ## compare our rows with what the provider knows; exits 1 when there is something to look at (STAGE=dev DAYS=30)
-	@exec $(VENV)/bin/python -m kling_relay_cli reconcile --stage $(STAGE) $(if $(DAYS),--days "$(DAYS)")
+reconcile: OPTIONS := DAYS ## compare the task table with the provider; exits 1 if there are findings (STAGE=dev DAYS=30)
 
-smoke: $(VENV)/run.done ## send one real task, which costs money, through a deployed stack (STAGE=dev)
-	@exec $(VENV)/bin/python -m kling_relay_cli smoke --stage $(STAGE)
+smoke: OPTIONS := ## send one real task, which costs money, through a deployed stack (STAGE=dev)
+
+FLAGS := CHANGE
+quoted = '$(subst ','\'',$(1))'
+as_option = --$(shell echo $(1) | tr A-Z a-z)$(if $(filter $(1),$(FLAGS)),, $(call quoted,$($(1))))
+OPERATOR_COMMANDS := $(shell sed -nE 's/^([a-z-]+): OPTIONS :=.*## .*/\1/p' $(MAKEFILE_LIST))
+
+$(OPERATOR_COMMANDS): $(VENV)/run.done
+	@exec $(VENV)/bin/python -m kling_relay_cli $@ --stage $(call quoted,$(STAGE)) $(foreach one,$(OPTIONS),$(if $($(one)),$(call as_option,$(one))))
 
 # ------------------------------------------------------------------------------------------------------------------- tools
 lock: $(VENV)/made ## pin the newest dependencies anew, with hashes
@@ -182,7 +173,7 @@ charts: ## fetch another version of what draws the graphs of the operations page
 	  cp $$got/package/LICENSE.md local/cloudwatch/static/chart.LICENSE.txt; rm -rf $$got
 
 clean: ## remove everything that was installed or built here
-	@rm -rf $(VENV) .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
 # Installed once per lock file; every target above asks for what it needs.
 $(VENV)/made:

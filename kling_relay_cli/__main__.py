@@ -1,4 +1,4 @@
-"""`python -m kling_relay_cli COMMAND`."""
+"""Run the command line: `python -m kling_relay_cli COMMAND`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Any photo as Kling takes it: JPEG or PNG, and small enough for a request."""
+"""Convert any image file to one that Kling accepts: JPEG or PNG, small enough for a request."""
 
 import base64
 import io
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import av
 
-_MAX_BYTES = 3_500_000  # as base64 it has to fit into a request of 5.5 MB
-_SIDES = (2048, 1280, 640, 320)  # px; the first that is small enough is taken
+_MAX_BYTES = 3_500_000  # as base64 it fits into a request of 5.5 MB
+_SIDES = (2048, 1280, 640, 320)  # px; the first size that fits is used
 
 
-class PictureError(Exception):
-    """The file cannot be sent; the text says why."""
+class ImageFileError(Exception):
+    """The file cannot be sent; the text contains the reason."""
 
 
 def as_base64(path: Path) -> str:
-    """The picture at `path`, sent as it is where Kling would take it, otherwise converted to JPEG and made smaller."""
+    """Return the image at `path` as base64: unchanged if Kling accepts it, otherwise as a smaller JPEG."""
     try:
         data = path.expanduser().read_bytes()
     except FileNotFoundError:
-        raise PictureError(f"IMAGE: there is no file {path}") from None
+        raise ImageFileError(f"image: file not found (got {path})") from None
     except OSError as exc:
-        raise PictureError(f"IMAGE: {path} cannot be read: {exc.strerror}") from None
+        raise ImageFileError(f"image: {path} is not readable ({exc.strerror})") from None
     if len(data) > _MAX_BYTES or not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
         frame = _upright(_decoded(data, path))
         data = next(small for side in _SIDES if len(small := _as_jpeg(frame, side)) <= _MAX_BYTES)
@@ -34,11 +34,11 @@ def _decoded(data: bytes, path: Path) -> av.VideoFrame:
         with av.open(io.BytesIO(data), mode="r") as container:
             return next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, IndexError) as exc:
-        raise PictureError(f"IMAGE: {path} is no picture that can be read; try a JPEG or PNG file") from exc
+        raise ImageFileError(f"{path} is not a readable image; use a JPEG or PNG file") from exc
 
 
 def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    """Turned as the camera says (EXIF): a JPEG that is written anew has no such note."""
+    """Rotate the frame as its EXIF data requires; the new JPEG has no EXIF data."""
     turns = {90: ["cclock"], -90: ["clock"], 180: ["clock", "clock"], -180: ["clock", "clock"]}.get(frame.rotation, [])
     if not turns:
         return frame
@@ -50,8 +50,8 @@ def _upright(frame: av.VideoFrame) -> av.VideoFrame:
     return graph.vpull()
 
 
-def _as_jpeg(frame: av.VideoFrame, most_side: int) -> bytes:
-    shrink = min(1.0, most_side / max(frame.width, frame.height))
+def _as_jpeg(frame: av.VideoFrame, max_side: int) -> bytes:
+    shrink = min(1.0, max_side / max(frame.width, frame.height))
     width, height = (max(2, int(side * shrink) // 2 * 2) for side in (frame.width, frame.height))
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"

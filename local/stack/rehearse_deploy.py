@@ -17,7 +17,7 @@ from pathlib import Path
 import requests
 
 from kling_relay_cli import REPOSITORY, STATE
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators.stack import DeployedStack
 from local.emulator.process import CREDENTIALS, REGION, Emulator, EmulatorError
 from local.stack import packaging
 

@@ -32,7 +32,7 @@ _FORESEEN = (
     EmulatorError,
     PortTaken,
     packaging.PackagingError,
-    image_file.PictureError,
+    image_file.ImageFileError,
 )
 _BAR = 30
 _LOOK_SECONDS = 0.2

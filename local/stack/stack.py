@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kling_relay_cli import REPOSITORY, STATE, delivery_key
+from kling_relay_cli import REPOSITORY, STATE
+from kling_relay_cli.operators import delivery_key
 from local.cloudwatch.page import OperationsPage
 from local.emulator.process import REGION, Emulator, PortInUse
 from local.stack import deploy_template, issued_keys, packaging

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kling_relay_cli import smoke
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators import smoke
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack import deploy_template
 from local.stack.stack import Options, Stack
 from tests.deployed.operator import STAGE

@@ -4,9 +4,10 @@ import io
 
 import pytest
 
-from kling_relay_cli import commands, doctor
+from kling_relay_cli import commands
 from kling_relay_cli.api_client import Client
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators import doctor
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack.stack import Stack
 
 STAGE = "test"

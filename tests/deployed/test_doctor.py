@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from kling_relay_cli import commands, doctor
+from kling_relay_cli import REPOSITORY
 from kling_relay_cli.api_client import seconds_of_video
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators import doctor
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, problems, run, typed
 
@@ -18,15 +19,15 @@ CHECKS = [
     "the stack is deployed",
     "the provider's key is stored",
     "open tasks have their account's key",
-    "addresses of videos are signed by a delivery key",
-    "the base URL is the API's address",
-    "the API answers in Kling's envelope",
-    "the callback address answers",
-    "a callback arrives",
-    "somebody is told about alarms",
+    "video URLs are signed by a delivery key",
+    "the base URL parameter is the API's URL",
+    "the API responds in Kling's envelope",
+    "the callback URL responds",
+    "a test callback arrives",
+    "alarms have confirmed subscriptions",
     "the state machine is active",
-    "the sweeper comes every minute",
-    "sending is not paused",
+    "the sweeper runs every minute",
+    "submissions are not paused",
 ]
 
 
@@ -35,10 +36,10 @@ class TestDoctor:
         assert run("doctor") == 1
         lines = capsys.readouterr().out.splitlines()
         assert [line[9:] for line in lines if line.startswith(("ok ", "problem "))] == CHECKS
-        assert [line[9:] for line in lines if line.startswith("problem ")] == ["somebody is told about alarms"]
-        assert any("nobody gets pages or tickets" in line for line in lines)
+        assert [line[9:] for line in lines if line.startswith("problem ")] == ["alarms have confirmed subscriptions"]
+        assert any("alarms: no subscription to pages and tickets" in line for line in lines)
         assert any("-> " in line and "OperatorEmail=" in line for line in lines)
-        assert lines[-1] == f"1 of {len(CHECKS)} checks found a problem"
+        assert lines[-1] == f"1 of {len(CHECKS)} checks failed"
 
     def test_confirmed_subscriptions_make_it_well(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -49,12 +50,12 @@ class TestDoctor:
         subscribed = {"Protocol": "sqs", "Endpoint": arn["QueueArn"], "ReturnSubscriptionArn": True}
         made = []
         try:
-            for topic, missing in (("OperatorTopic", "nobody gets tickets"), ("TicketTopic", None)):
+            for topic, missing in (("OperatorTopic", "alarms: no subscription to tickets"), ("TicketTopic", None)):
                 answer = stack.client("sns").subscribe(TopicArn=stack.outputs[topic], **subscribed)
                 made.append(answer["SubscriptionArn"])
-                assert missing is None or problems()["somebody is told about alarms"].problem == missing
+                assert missing is None or problems()["alarms have confirmed subscriptions"].problem == missing
             assert run("doctor") == 0
-            assert capsys.readouterr().out.endswith(f"all {len(CHECKS)} are well\n")
+            assert capsys.readouterr().out.endswith(f"all {len(CHECKS)} checks passed\n")
             monkeypatch.setattr(DeployedStack, "delivery_url", "")  # a hint is no problem
             assert run("doctor") == 0
             said = capsys.readouterr().out
@@ -71,8 +72,8 @@ class TestDoctor:
         monkeypatch.setattr(
             DeployedStack, "client", lambda self, name, *more: topic if name == "sns" else real(self, name, *more)
         )
-        told = problems()["somebody is told about alarms"].problem
-        assert told == "the subscription to pages and tickets is not confirmed"
+        told = problems()["alarms have confirmed subscriptions"].problem
+        assert told == "alarms: the subscription to pages and tickets is not confirmed"
 
     def test_no_provider_key(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         secrets = DeployedStack(STAGE).client("secretsmanager")
@@ -84,20 +85,20 @@ class TestDoctor:
     def test_another_address_in_the_parameter(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(DeployedStack, "api_address", "https://moved.example.com")
         found = problems()
-        assert set(found) == {"the base URL is the API's address", "somebody is told about alarms"}
-        assert "--value https://moved.example.com" in found["the base URL is the API's address"].remedy
+        assert set(found) == {"the base URL parameter is the API's URL", "alarms have confirmed subscriptions"}
+        assert "--value https://moved.example.com" in found["the base URL parameter is the API's URL"].remedy
 
     def test_nothing_there_at_the_address(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(DeployedStack, "base_url", "http://127.0.0.1:9")
         found = problems()
-        for check in ("the API answers in Kling's envelope", "the callback address answers", "a callback arrives"):
-            assert "cannot be reached" in found[check].problem
+        for check in ("the API responds in Kling's envelope", "the callback URL responds", "a test callback arrives"):
+            assert "no connection" in found[check].problem
 
     def test_somebody_elses_404_is_not_the_callback_functions(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(DeployedStack, "base_url", f"{aws.endpoint['api_url']}/nowhere")
-        assert "the callback address answers" in problems()
+        assert "the callback URL responds" in problems()
 
     def test_the_probe_answers_at_the_address_that_is_shown(
         self, aws: Stack, capsys: pytest.CaptureFixture[str]
@@ -111,20 +112,20 @@ class TestDoctor:
     def test_signatures_are_required_and_there_is_no_secret(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         parameters = [{"ParameterKey": "RequireWebhookSignature", "ParameterValue": "on"}]
         monkeypatch.setattr(DeployedStack, "described", {**DeployedStack(STAGE).described, "Parameters": parameters})
-        assert "make webhook-secret" in problems()["a callback arrives"].remedy
+        assert "make webhook-secret" in problems()["a test callback arrives"].remedy
 
     def test_a_sweeper_that_was_switched_off(self, aws: Stack) -> None:
         stack = DeployedStack(STAGE)
         rule = stack.resource("SweepTasksFunctionEveryMinute")
         stack.client("events").disable_rule(Name=rule)
         try:
-            assert "DISABLED" in problems()["the sweeper comes every minute"].problem
+            assert "DISABLED" in problems()["the sweeper runs every minute"].problem
         finally:
             stack.client("events").enable_rule(Name=rule)
 
     def test_the_callback_functions_answer_is_the_one_that_is_expected(self) -> None:
-        source = (commands.REPOSITORY / "functions/kling_callback/app.py").read_text()
-        assert f"'{json.dumps(doctor.NOBODY, separators=(',', ':'))}'" in source
+        source = (REPOSITORY / "functions/kling_callback/app.py").read_text()
+        assert f"'{json.dumps(doctor.NOT_FOUND, separators=(',', ':'))}'" in source
 
 
 class TestSmoke:
@@ -176,7 +177,7 @@ class TestSmoke:
     ) -> None:
         typed(monkeypatch, "n\n", terminal=True)
         assert self.send("--model", "kling-v9") == 1
-        assert "your provider's price list" in capsys.readouterr().out
+        assert "Cost: not known, see your provider's price list" in capsys.readouterr().out
 
     def test_without_a_provider_key_nothing_is_sent(
         self, aws: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

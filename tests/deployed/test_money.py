@@ -5,7 +5,7 @@ import re
 import pytest
 
 from kling_relay_cli.api_client import ClientError as ApiError
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, client, problems, run
 from tests.workflow.driver import BODY, until
@@ -19,9 +19,9 @@ def said(capsys: Out) -> dict[str, str]:
 
 def test_a_cap_is_set_shown_and_holds(aws: Stack, capsys: Out) -> None:
     assert run("cap", "--tenant", "capped") == 0
-    assert said(capsys)["cap"] == "none, by the stack (MonthlyCapUnits)"
+    assert said(capsys)["cap"] == "none, from the stack (MonthlyCapUnits)"
     assert run("cap", "--tenant", "capped", "--units", "2") == 0
-    assert said(capsys)["cap"] == "2 units a month, its own"
+    assert said(capsys)["cap"] == "2 units a month, set for this tenant"
     api = client(aws, "capped")
     task = api.send("image2video", BODY)  # 1.5 units
     with pytest.raises(ApiError, match=r"code 1102.*2 units are allowed.*1\.5 are committed.*up to 1\.5"):
@@ -30,7 +30,7 @@ def test_a_cap_is_set_shown_and_holds(aws: Stack, capsys: Out) -> None:
     committed = said(capsys)["committed"]
     assert re.match(r"1\.5 units in 20\d\d-\d\d \(UTC\)", committed), committed
     assert run("cap", "--tenant", "capped", "--units", "default") == 0
-    assert said(capsys)["cap"].startswith("none, by the stack")
+    assert said(capsys)["cap"].startswith("none, from the stack")
     api.send("image2video", BODY)
     until(lambda: api.query("image2video", task["task_id"])["task_status"] == "succeed")
 
@@ -47,16 +47,16 @@ def test_a_pause_holds_tasks_back_and_the_doctor_knows(aws: Stack, capsys: Out) 
     assert run("pause", "--reason", "the bill is too high") == 0
     assert run("pause", "--reason", "another") == 0
     first, *_ = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"paused since 20[-\d]+ [:\d]+ UTC \(the bill is too high\): nothing new is sent .*", first)
+    assert re.fullmatch(r"paused since 20[-\d]+ [:\d]+ UTC \(the bill is too high\): no new task is sent .*", first)
     try:
-        assert "the bill is too high" in problems()["sending is not paused"].problem
+        assert "the bill is too high" in problems()["submissions are not paused"].problem
         api = client(aws, "patient")
         task = api.send("image2video", BODY)
         assert task["task_status"] == "submitted"
     finally:
         assert run("resume") == 0
-    assert "sending goes on" in capsys.readouterr().out
-    assert "sending is not paused" not in problems()
+    assert "submissions resumed" in capsys.readouterr().out
+    assert "submissions are not paused" not in problems()
     sweeper = DeployedStack(STAGE).resource("SweepTasksFunction")
 
     def done() -> bool:
@@ -65,4 +65,4 @@ def test_a_pause_holds_tasks_back_and_the_doctor_knows(aws: Stack, capsys: Out) 
 
     until(done)
     assert run("resume") == 0
-    assert "was not paused" in capsys.readouterr().out
+    assert "submissions were not paused" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack.stack import Stack
 from tests.deployed.operator import STAGE, client, run
 from tests.workflow.driver import BODY, until
@@ -29,7 +29,7 @@ def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:
     assert run("retry-archive", "--task", task_id) == 0
     faults(aws, wrong_file=None)
     said = capsys.readouterr().out
-    assert f"the video of task {task_id} is copied again now" in said or "is under way just now" in said
+    assert f"task {task_id}: a new copy of the video has started" in said or "is already running" in said
     until(lambda: api.query("image2video", task_id)["task_status"] == "succeed")
     assert run("retry-archive", "--task", task_id) == 1
     assert f"task_id: {task_id} has no copy that failed; it is succeeded" in capsys.readouterr().err
@@ -38,12 +38,12 @@ def test_a_copy_that_failed_is_begun_again(aws: Stack, capsys: Out) -> None:
 def test_dead_letters_go_back(aws: Stack, capsys: Out) -> None:
     stack = DeployedStack(STAGE)
     assert run("redrive") == 0
-    assert "0 messages go back from IntakeDeadLetters" in capsys.readouterr().out
+    assert "0 messages moved back from IntakeDeadLetters" in capsys.readouterr().out
     source = {"bucket": stack.outputs["InputBucket"], "key": "inbox/gone.png", "version": "none"}
     body = json.dumps({"source": source})
     stack.client("sqs").send_message(QueueUrl=stack.outputs["IntakeDeadLetters"], MessageBody=body)
     assert run("redrive", "--queue", "IntakeDeadLetters") == 0
-    assert "1 message goes back" in capsys.readouterr().out
+    assert "1 message moved back" in capsys.readouterr().out
     assert run("redrive", "--queue", "IntakeQueue") == 1
     assert "queue: one of IntakeDeadLetters; sent: 'IntakeQueue'" in capsys.readouterr().err
 
@@ -81,4 +81,4 @@ def test_an_export_that_cannot_be_made_is_explained(aws: Stack, capsys: Out, tmp
     assert run("export", "--since", "yesterday") == 1
     assert "since: a date or time such as 2026-11-01 is expected" in capsys.readouterr().err
     assert run("export", "--out", str(tmp_path / "no" / "folder.csv")) == 1
-    assert "choose another OUT" in capsys.readouterr().err
+    assert "choose another file with --out (make: OUT=)" in capsys.readouterr().err

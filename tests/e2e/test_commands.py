@@ -142,9 +142,9 @@ def test_a_picture_that_the_api_refuses(tmp_path: Path) -> None:
         ({"WAIT_SCALE": "2"}, "WAIT_SCALE"),
         ({"WAIT_SCALE": "fast"}, "WAIT_SCALE"),
         ({"RENDER_SECONDS": "-1"}, "RENDER_SECONDS"),
-        ({"IMAGE": "/nowhere/cat.jpg"}, "there is no file /nowhere/cat.jpg"),
+        ({"IMAGE": "/nowhere/cat.jpg"}, "image: file not found (got /nowhere/cat.jpg)"),
         ({"IMAGE": "/"}, "directory"),
-        ({"IMAGE": "Makefile"}, "no picture"),
+        ({"IMAGE": "Makefile"}, "not a readable image"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path: Path, variables: dict[str, str], words: str) -> None:

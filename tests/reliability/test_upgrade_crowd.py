@@ -14,7 +14,7 @@ from kling_relay.provider.credentials import entries, entry_of, key_in, webhook_
 from kling_relay.tasks.task import Phase
 from moto import mock_aws
 
-from kling_relay_cli.provider_secret import with_key, with_webhook_secrets
+from kling_relay_cli.operators.provider_secret import with_key, with_webhook_secrets
 from tests.reliability.upgrade import OFFICIAL, Upgraded, fixture
 from tests.support.s3_inbox import empty
 from tests.support.spend_equation import balanced

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kling_relay.transfer.s3_copy import CACHE_CONTROL
 
-from kling_relay_cli.delivery_key import new_pair
+from kling_relay_cli.operators.delivery_key import new_pair
 from local.stack import deploy_template
 from tests.template.rules import of_type, references
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import click
 import pytest
 from botocore import xform_name
 from kling_relay.api import request
@@ -18,6 +20,7 @@ from kling_relay.operations.discrepancies import Finding
 from kling_relay.tasks.notification import EVENTS
 from kling_relay.tasks.task import MOVES, Phase, Task
 
+from kling_relay_cli.commands import SECTIONS, cli
 from local.stack.deploy_template import load_template
 from tests.support.doc_blocks import BLOCKS, PAGES, ROOT, Block, blocks_of, make_call, name_of, prose
 from tests.support.stack_in_memory import World
@@ -141,11 +144,21 @@ def aws_problems(call: str) -> Iterator[str]:
     yield from (f"aws {service} {operation}: no option --{one}" for one in options - known)
 
 
+def cli_problems(command: str) -> Iterator[str]:
+    if not command.startswith("kling-relay ") or command.endswith("--help"):
+        return
+    _, name, *words = shlex.split(command, comments=True)
+    try:
+        cli.commands[name].make_context(name, words)
+    except (KeyError, click.UsageError) as exc:
+        yield f"kling-relay {name}: {exc}"
+
+
 def shell_problems(block: Block) -> list[str]:
     parsed = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=10)
     found = [parsed.stderr] * bool(parsed.returncode or parsed.stderr)
     for command in block.commands:
-        found += make_problems(command)
+        found += [*make_problems(command), *cli_problems(command)]
         found += [problem for call in aws_calls(command) for problem in aws_problems(call)]
     return found
 
@@ -165,6 +178,8 @@ def test_shell_blocks_name_what_exists(block: Block) -> None:
         ("aws dynamodb describe-table --table x", "aws dynamodb describe-table: no option --table"),
         ('echo "$(aws iam list-polices)"', "aws iam list-polices: no such operation"),
         ("aws s3 copy a b", "aws s3 copy: no such command"),
+        ("kling-relay kyes", "kling-relay kyes: 'kyes'"),
+        ("kling-relay keys --tenants demo", "kling-relay keys: No such option '--tenants'."),
     ],
 )
 def test_a_wrong_command_is_found(text: str, problem: str) -> None:
@@ -288,6 +303,12 @@ def test_commands_are_the_targets_of_the_makefile() -> None:
     for target, row in rows.items():
         names = {name.partition("=")[0] for name in code(row[2])}
         assert {name for name in names if not re.search(rf"\b{name}\b", RULES[target])} == set(), target
+
+
+def test_sections_of_commands_are_those_of_the_command_line() -> None:
+    for title, commands in SECTIONS.items():
+        listed = [code(row[0])[0] for row in cells(section("docs/reference/commands.md", f"## {title}"))]
+        assert listed == [f"make {command.name}" for command in commands]
 
 
 def test_parameters_are_those_of_the_template_with_their_defaults() -> None:

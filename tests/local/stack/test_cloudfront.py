@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kling_relay_cli.delivery_key import new_pair
+from kling_relay_cli.operators.delivery_key import new_pair
 from local.emulator.process import Emulator
 from local.stack import deploy_template
 from local.stack.api_gateway import Front

@@ -21,7 +21,7 @@ from kling_relay.services import Services
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase
 
-from kling_relay_cli.delivery_key import new_pair, secret_text
+from kling_relay_cli.operators.delivery_key import new_pair, secret_text
 from tests.support.stack_in_memory import START, Cloud, World, video_keys
 
 PRIVATE, PUBLIC = new_pair()

@@ -1,4 +1,4 @@
-"""A deployed stack as its operator sees it: through CloudFormation, with the operator's own AWS credentials."""
+"""A deployed stack, read through CloudFormation with the operator's own AWS credentials."""
 
 import json
 from functools import cached_property
@@ -20,10 +20,12 @@ from botocore.exceptions import (
 from kling_relay.provider.profiles import Account, profile
 from kling_relay.settings import Settings
 
-from kling_relay_cli import provider_secret
+from kling_relay_cli import IN_CHECKOUT
+from kling_relay_cli.errors import CommandError
+from kling_relay_cli.operators import provider_secret
 
-# An action may take as long as its function, and is never begun a second time because the first one takes its time.
-_PATIENT = Config(read_timeout=310, tcp_keepalive=True, retries={"mode": "standard", "total_max_attempts": 1})
+# An action takes as long as its function (five minutes). No retry: a second invocation would repeat the action.
+_ONE_LONG_ATTEMPT = Config(read_timeout=310, tcp_keepalive=True, retries={"mode": "standard", "total_max_attempts": 1})
 _SIGN_IN = "sign in (`aws sso login`, `aws configure`) or name a profile (AWS_PROFILE=...)"
 _NO_CREDENTIALS = (
     *(CredentialRetrievalError, NoCredentialsError, PartialCredentialsError),
@@ -33,21 +35,25 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "Un
 _DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"}
 
 
-class OperatorError(Exception):
-    """Something foreseeable is wrong; `remedy` says what to do."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.remedy = remedy
+def next_command(stage: str, command: str, **options: str) -> str:
+    """Return the line that runs `command`: with make in a checkout, with `kling-relay` in an installed copy."""
+    given = {"stage": stage, **options}
+    if IN_CHECKOUT:
+        return " ".join(("make", command, *(f"{name.upper()}={value}" for name, value in given.items())))
+    return " ".join(("kling-relay", command, *(f"--{name} {value}" for name, value in given.items())))
 
 
 class DeployedStack:
-    """The stack `kling-relay-{stage}`; nothing is asked before it is needed. AWS_ENDPOINT_URL is honoured (boto3)."""
+    """The stack `kling-relay-{stage}`. Each value is read when it is first used. boto3 reads AWS_ENDPOINT_URL."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self.name = f"kling-relay-{stage}"
         self.deploy = f"make deploy STAGE={stage}"
+
+    def command(self, name: str, **options: str) -> str:
+        """Return the line that runs another command on this stack."""
+        return next_command(self.stage, name, **options)
 
     def client(self, service: str, config: Config | None = None) -> Any:
         return self._session.client(service, config=config)
@@ -65,7 +71,7 @@ class DeployedStack:
     def outputs(self) -> dict[str, str]:
         found = {output["OutputKey"]: output["OutputValue"] for output in self.described.get("Outputs", [])}
         if "OperateTasksFunction" not in found:
-            raise OperatorError(f"the stack {self.name} is {self.described['StackStatus']}", self.deploy)
+            raise CommandError(f"stack {self.name}: not complete (status {self.described['StackStatus']})", self.deploy)
         return found
 
     @property
@@ -74,23 +80,23 @@ class DeployedStack:
 
     @property
     def account(self) -> str:
-        """The account that new tasks are sent to, as the functions name it."""
+        """The provider account of new tasks, under the name that the functions use."""
         given = self.parameters
         name, label = given.get("Provider") or Settings().provider, given.get("ProviderAccount") or "1"
         return str(Account(name, profile(name, given.get("KlingBaseUrl", "")).base_url, label))
 
     def forget(self) -> None:
-        """After an update: look at the stack anew."""
+        """Discard the cached description, after an update."""
         for name in ("described", "outputs"):
             self.__dict__.pop(name, None)
 
     @property
     def delivery_url(self) -> str:
-        """The distribution's address; empty without a delivery key."""
+        """The distribution's URL; empty without a delivery key."""
         return self.outputs.get("DeliveryUrl", "")
 
     def resource(self, logical_id: str) -> str:
-        """The physical id of a resource."""
+        """Return the physical id of a resource."""
         answer = self.client("cloudformation").describe_stack_resource(
             StackName=self.name, LogicalResourceId=logical_id
         )
@@ -100,7 +106,7 @@ class DeployedStack:
         return provider_secret.holds_key(self.provider_secret(), self.account)
 
     def provider_secret(self) -> str:
-        """The provider's secret as it is stored now, "" where nothing is."""
+        """Return the stored secret of the provider, "" if none is stored."""
         secrets = self.client("secretsmanager")
         try:
             value = secrets.get_secret_value(SecretId=self.outputs["ProviderKeySecret"])
@@ -113,45 +119,47 @@ class DeployedStack:
 
     @cached_property
     def base_url(self) -> str:
-        """What the functions take for the API's address."""
+        """The base URL that the functions use (SSM parameter)."""
         parameter = self.client("ssm").get_parameter(Name=f"/{self.name}/base-url")
         return str(parameter["Parameter"]["Value"]).rstrip("/")
 
     @cached_property
     def api_address(self) -> str:
-        """The API's address, as the template makes it: a domain of its own, or the one that API Gateway gave it."""
+        """The API's URL: its custom domain, or the one of API Gateway."""
         if self.parameters.get("DomainName"):
             return f"https://{self.parameters['DomainName']}"
         region = self.client("apigateway").meta.region_name
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         return f"https://{self.resource('Api')}.execute-api.{region}.{suffix}/live"
 
-    def operate(self, action: str, **more: Any) -> dict[str, Any]:
-        """Have OperateTasksFunction do something; returns its answer."""
-        function, payload = self.outputs["OperateTasksFunction"], json.dumps({"action": action, **more})
-        answer = self.client("lambda", _PATIENT).invoke(FunctionName=function, Payload=payload)
-        said: dict[str, Any] = json.loads(answer["Payload"].read())
-        if "FunctionError" in answer:
-            refused = said.get("errorType") == "ValueError"
-            remedy = "correct that and try again" if refused else "read the log of OperateTasksFunction"
-            raise OperatorError(str(said.get("errorMessage", said)), remedy)
-        return said
+    def operate(self, action: str, **fields: Any) -> dict[str, Any]:
+        """Invoke OperateTasksFunction with an action; return its response."""
+        function, payload = self.outputs["OperateTasksFunction"], json.dumps({"action": action, **fields})
+        response = self.client("lambda", _ONE_LONG_ATTEMPT).invoke(FunctionName=function, Payload=payload)
+        body: dict[str, Any] = json.loads(response["Payload"].read())
+        if "FunctionError" in response:
+            invalid = body.get("errorType") == "ValueError"
+            remedy = "correct the value and try again" if invalid else "read the log of OperateTasksFunction"
+            raise CommandError(str(body.get("errorMessage", body)), remedy)
+        return body
 
 
-def explained(trouble: ClientError | BotoCoreError, stack: DeployedStack) -> OperatorError:
-    """What an error of AWS means for the operator."""
-    if isinstance(trouble, NoRegionError):
-        return OperatorError("no AWS region is chosen", "set AWS_DEFAULT_REGION, or a region in your AWS profile")
-    if isinstance(trouble, _NO_CREDENTIALS):
-        return OperatorError(f"no AWS credentials: {trouble}", _SIGN_IN)
-    if not isinstance(trouble, ClientError):
-        return OperatorError(f"AWS cannot be reached: {trouble}", "is this machine online, and the region right?")
-    code, message = trouble.response["Error"]["Code"], trouble.response["Error"].get("Message", "")
+def explained(error: ClientError | BotoCoreError, stack: DeployedStack) -> CommandError:
+    """Return an error of AWS with its meaning and remedy for the operator."""
+    if isinstance(error, NoRegionError):
+        return CommandError("AWS region: not set", "set AWS_DEFAULT_REGION, or a region in your AWS profile")
+    if isinstance(error, _NO_CREDENTIALS):
+        return CommandError(f"AWS credentials: not usable ({error})", _SIGN_IN)
+    if not isinstance(error, ClientError):
+        return CommandError(f"AWS: no connection ({error})", "check the network and the region")
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     if code == "ValidationError" and "does not exist" in message:
-        where = f"there is no stack {stack.name} in {stack.client('cloudformation').meta.region_name}"
-        return OperatorError(where, f"{stack.deploy}, or choose another STAGE, region or profile")
+        region = stack.client("cloudformation").meta.region_name
+        return CommandError(
+            f"stack {stack.name}: not found in {region}", f"{stack.deploy}, or choose another stage, region or profile"
+        )
     if code in _EXPIRED:
-        return OperatorError(f"AWS does not take your credentials: {message}", _SIGN_IN)
+        return CommandError(f"AWS credentials: rejected ({message})", _SIGN_IN)
     if code in _DENIED:
-        return OperatorError(f"your AWS user may not do this: {message}", "ask for the right, or use another profile")
-    return OperatorError(f"AWS refused {trouble.operation_name}: {code}: {message}", "try again; read the runbook")
+        return CommandError(f"AWS permissions: denied ({message})", "get the permission, or use another profile")
+    return CommandError(f"AWS {error.operation_name}: failed ({code}: {message})", "try again; see docs/runbook.md")

@@ -8,7 +8,7 @@ from kling_relay.provider.credentials import TokenSigner, entries, entry_of, key
 from kling_relay.security.standard_webhooks import is_signed
 from standardwebhooks import Webhook
 
-from kling_relay_cli import provider_secret as secret
+from kling_relay_cli.operators import provider_secret as secret
 
 OLD, NEW = "whsec_b2xkLW9sZC1vbGQtb2xkLW9sZC1vbGQ=", "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
 PAIR = '{"access_key":"ak","secret_key":"a-secret-key-of-at-least-32-bytes"}'

@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 import requests
 
-from kling_relay_cli import commands, delivery_key, doctor
+from kling_relay_cli import commands
 from kling_relay_cli.api_client import Client
-from kling_relay_cli.stack import DeployedStack, OperatorError
+from kling_relay_cli.errors import CommandError
+from kling_relay_cli.operators import delivery_key, doctor
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack import deploy_template
 from local.stack.cloudfront import Answer, Refused
 from local.stack.stack import Options, Stack
 from tests.workflow.driver import BODY
 
 STAGE = "keyless"
-CHECK = "addresses of videos are signed by a delivery key"
+CHECK = "video URLs are signed by a delivery key"
 DAY = 86_400
 
 
@@ -45,7 +47,7 @@ class Operator:
         self.api = Client(endpoint["api_url"], endpoint["api_key"], direct=True)
 
     def run(self, rotate: str = "") -> int:
-        return commands.main(["delivery-key", "--stage", STAGE, "--rotate", rotate])
+        return commands.main(["delivery-key", "--stage", STAGE, *(("--rotate", rotate) if rotate else ())])
 
     def secret(self) -> dict[str, Any]:
         self.deployed.forget()
@@ -121,17 +123,21 @@ def test_a_first_key_that_the_distribution_refuses_changes_no_address(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """CloudFront refuses a signature with AccessDenied. That is no proof: clients keep their presigned addresses."""
-    monkeypatch.setattr(delivery_key, "_PATIENCE", 3)
+    monkeypatch.setattr(delivery_key, "_MAX_POLLS", 3)
     task = operator.api.follow("image2video", operator.api.send("image2video", BODY), lambda _: None, every=0.1)
     with edge_that(operator, refused):
         assert operator.run() == 1
     said = capsys.readouterr()
-    assert "not yet: CloudFront refuses" in said.out and "signs now" not in said.out
-    assert "HTTP 403 AccessDenied\n-> " in said.err and "what signs has not changed" in said.err
+    assert (
+        "waiting: delivery key" in said.out
+        and "CloudFront rejects its URLs" in said.out
+        and "signs now" not in said.out
+    )
+    assert "(got HTTP 403 AccessDenied)\n-> " in said.err and "functions still sign as before" in said.err
     with pytest.raises(operator.deployed.client("secretsmanager").exceptions.ResourceNotFoundException):
         operator.secret()
     assert "X-Amz-Signature=" in operator.address(task["task_id"])
-    assert "no key that signs" in operator.doctor().problem and probes(operator) == []
+    assert "delivery key: not stored" in operator.doctor().problem and probes(operator) == []
     operator.deployed.forget()
     delivery_key._update(operator.deployed, "A", "")  # as if nothing had been tried, for the next test
 
@@ -154,7 +160,7 @@ def test_a_life_of_keys(operator: Operator, capsys: pytest.CaptureFixture[str]) 
     assert operator.doctor() == doctor.Finding(CHECK)
 
     assert operator.run() == 0  # again: nothing to do
-    assert "nothing to do" in capsys.readouterr().out and operator.secret() == held
+    assert "no change: key A signs since" in capsys.readouterr().out and operator.secret() == held
 
     assert operator.run("1") == 0
     second_held = operator.secret()
@@ -163,13 +169,16 @@ def test_a_life_of_keys(operator: Operator, capsys: pytest.CaptureFixture[str]) 
     assert f"Key-Pair-Id={second_held['key_pair_id']}" in second
     assert (status(first), status(second)) == (200, 200)  # both are trusted
 
-    for rotate, words in (("1", "may still sign with key A"), ("now", "may still sign with key A")):
+    for rotate, words in (
+        ("1", "key A: functions may still sign with it"),
+        ("now", "key A: functions may still sign with it"),
+    ):
         assert operator.run(rotate) == 1
         assert words in capsys.readouterr().err
     operator.keep({**second_held, "made_at": time.time() - DAY})
     assert operator.run("1") == 1
     said = capsys.readouterr().err
-    assert "addresses that key A signed live until" in said and "ROTATE=now" in said
+    assert "delivery key A: its URLs are valid until" in said and "ROTATE=now" in said
     assert operator.secret()["slot"] == "B" and status(first) == 200
 
     assert operator.run("now") == 0  # A is known to others
@@ -191,7 +200,7 @@ def test_a_run_that_broke_off_changed_nothing_that_signs(
     before = operator.secret()
 
     def dead(*_: Any) -> None:
-        raise OperatorError("the laptop was closed", "open it")
+        raise CommandError("the laptop was closed", "open it")
 
     with monkeypatch.context() as patch:
         patch.setattr(delivery_key, "_wait_for_proof", dead)
@@ -230,15 +239,15 @@ def test_a_key_that_the_distribution_refuses_never_signs(
     operator.run()
     operator.keep({**operator.secret(), "made_at": time.time() - 32 * DAY})
     before = operator.secret()
-    monkeypatch.setattr(delivery_key, "_PATIENCE", 3)
+    monkeypatch.setattr(delivery_key, "_MAX_POLLS", 3)
     with edge_that(operator, refused):
         assert operator.run("1") == 1
         assert operator.secret() == before
         found = operator.doctor()
-        assert "CloudFront refuses an address that is signed with" in found.problem and "template.yaml" in found.remedy
+        assert "CloudFront rejects its URLs" in found.problem and "template.yaml" in found.remedy
         capsys.readouterr()
         assert operator.run() == 1  # nor does it say that there is nothing to do
-        assert "nothing to do" not in capsys.readouterr().out
+        assert "no change" not in capsys.readouterr().out
     assert operator.doctor() == doctor.Finding(CHECK) and probes(operator) == []
 
 
@@ -254,7 +263,7 @@ def test_a_distribution_that_asks_for_no_signature_is_a_problem(operator: Operat
 
     with edge_that(operator, open_to_all):
         found = operator.doctor()
-        assert "answers 200 without a signature" in found.problem and "TrustedKeyGroups" in found.remedy
+        assert "must be rejected with 403 (got 200)" in found.problem and "TrustedKeyGroups" in found.remedy
         assert operator.run() == 1
     assert operator.secret() == held and probes(operator) == []
 
@@ -262,12 +271,12 @@ def test_a_distribution_that_asks_for_no_signature_is_a_problem(operator: Operat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"private_key": delivery_key.new_pair()[0]}, "is not the public half"),
+        ({"private_key": delivery_key.new_pair()[0]}, "is not its public half"),
         ({"key_pair_id": "KOTHER"}, "has another id"),
-        ({"url": "https://d1.cloudfront.net"}, "addresses lead to https://d1.cloudfront.net"),
-        ({"slot": "C"}, "cannot be read"),
-        ({"private_key": "canary"}, "cannot be read"),
-        ("canary", "cannot be read"),
+        ({"url": "https://d1.cloudfront.net"}, "URLs start with https://d1.cloudfront.net"),
+        ({"slot": "C"}, "is not readable"),
+        ({"private_key": "canary"}, "is not readable"),
+        ("canary", "is not readable"),
     ],
     ids=range(6),
 )
@@ -289,10 +298,10 @@ def test_an_edge_out_of_reach_is_a_problem(
 ) -> None:
     operator.run()
     monkeypatch.setattr(requests, "get", lambda *_, **__: (_ for _ in ()).throw(requests.ConnectionError("no")))
-    assert "cannot be reached" in operator.doctor().problem
+    assert "no connection" in operator.doctor().problem
     held = operator.secret()
-    assert operator.run() == 1  # "it signs, nothing to do" is only said with the proof
-    assert "cannot be reached" in capsys.readouterr().err
+    assert operator.run() == 1  # "no change" needs the proof
+    assert "no connection" in capsys.readouterr().err
     assert operator.secret() == held  # no reason for another key
 
 
@@ -302,4 +311,4 @@ def test_an_older_stack_is_told_to_be_deployed_first(
     monkeypatch.setattr(DeployedStack, "parameters", {"Provider": "kling"})
     assert operator.run() == 1
     said = capsys.readouterr().err
-    assert "without delivery keys" in said and f"make deploy STAGE={STAGE}" in said
+    assert "has no delivery keys" in said and f"make deploy STAGE={STAGE}" in said

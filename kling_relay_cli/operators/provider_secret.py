@@ -1,7 +1,6 @@
-"""The provider's secret: the key of each account, and what it signs callbacks with. The layer's credential.py reads it.
+"""The provider's secret: the key and the webhook secrets of each account. The layer's provider/credentials.py reads it.
 
-Also the signature itself, as the provider makes
-it (Standard Webhooks), for a test callback.
+Also the provider's signature (Standard Webhooks), for a test callback.
 """
 
 import base64
@@ -18,14 +17,16 @@ _KEY_NAMES = ("key", "access_key", "secret_key")
 
 
 def with_key(stored: str, account: str, key: str) -> str:
-    """The secret with another key of `account`; whatever else it holds stays. An older form of the secret, which names
-    no account, stays for accounts that have no entry: tasks may be open that were sent with it."""
+    """Return the secret with another key of `account`; all other entries stay.
+
+    An older form of the secret names no account. It stays for accounts without an entry, because open tasks may use it.
+    """
     rest = {name: value for name, value in _entry(stored, account).items() if name not in _KEY_NAMES}
     return json.dumps({**_accounts(stored), account: {"key": key, **rest} if rest else key})
 
 
 def with_webhook_secrets(stored: str, account: str, given: str) -> str:
-    """The secret with other webhook secrets of `account`, separated by blanks, or without any if `given` is "none"."""
+    """Return the secret with other webhook secrets of `account`, separated by blanks. "none" removes them."""
     rest = {name: value for name, value in _entry(stored, account).items() if name != "webhook_secret"}
     entry: Any = rest if given == "none" else {**rest, "webhook_secret": given}
     return json.dumps({**_accounts(stored), account: entry["key"] if set(entry) == {"key"} else entry})
@@ -46,7 +47,7 @@ def webhook_secrets(stored: str, account: str) -> list[str]:
 
 
 def signed(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of a callback with `body`, signed with `secret` at `timestamp` (Unix seconds)."""
+    """Return the headers of a callback with `body`, signed with `secret` at `timestamp` (Unix seconds)."""
     key = base64.b64decode(secret.removeprefix("whsec_") + "==")
     mac = hmac.new(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     signature = f"v1,{base64.b64encode(mac).decode()}"

@@ -8,9 +8,10 @@ import pytest
 import requests
 from kling_relay.operations.discrepancies import FindingType
 
-from kling_relay_cli import commands, reconcile_report
+from kling_relay_cli import REPOSITORY, commands
 from kling_relay_cli.api_client import Client
-from kling_relay_cli.stack import DeployedStack
+from kling_relay_cli.operators import reconcile_report
+from kling_relay_cli.operators.stack import DeployedStack
 from local.stack import deploy_template
 from local.stack.stack import SIMULATOR_KEY, Options, Stack
 from tests.support.simulator_client import SAMPLE, b64, until
@@ -37,15 +38,19 @@ def printed(**changes: Any) -> str:
 class TestLines:
     def test_everything_that_can_be_found_is_explained(self) -> None:
         assert set(reconcile_report.MEANINGS) == set(FindingType)
-        runbook = (commands.REPOSITORY / "docs/runbook.md").read_text()
+        runbook = (REPOSITORY / "docs/runbook.md").read_text()
         assert "\n## Reconciliation\n" in runbook
         assert {what for what in FindingType if f"| `{what}` |" not in runbook} == set()
 
     def test_nothing_found(self) -> None:
         said = printed()
-        assert said.splitlines()[0].startswith("kling, which lists its tasks: the last 30 days, at 2026-09-21 ")
-        assert "3 of our rows, 2 questions\n5 tasks in the provider's list, 2 of them not ours" in said
-        assert said.endswith("\nall is well")
+        assert said.splitlines()[0].startswith(
+            "kling, compared with its list of tasks: the last 30 days, at 2026-09-21 "
+        )
+        assert (
+            "checked: 3 rows, 2 queries\nlisted by the provider: 5 tasks, 2 of them without a reference of ours" in said
+        )
+        assert said.endswith("\nno findings")
 
     @pytest.mark.parametrize("what", FindingType)
     def test_a_finding_has_its_meaning_its_remedy_and_its_line(self, what: str) -> None:
@@ -58,8 +63,8 @@ class TestLines:
     def test_what_was_left_out_is_said(self) -> None:
         unchecked = dict.fromkeys(reconcile_report.UNCHECKED, 7)
         said = printed(sound=False, counts={"denied": 9}, left_off=9, unchecked=unchecked, trouble=["list of x: y"])
-        assert said.count("not checked: 7 ") == 4 and "\ntrouble: list of x: y\n" in said
-        assert "9 more were found" in said and "our task" not in said
+        assert said.count("not checked: 7 ") == 4 and "\nerror: list of x: y\n" in said
+        assert "9 more findings" in said and "our task" not in said
 
     @pytest.mark.parametrize("at", [None, -1, 10**17, -(10**30)])
     def test_times_of_a_provider_that_has_no_calendar(self, at: int | None) -> None:
@@ -99,7 +104,7 @@ def test_the_whole_way(running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert until(lambda: run(capsys)[1].count("\n  " + "b" * 32) == 1, 60)
     code, said = run(capsys, "--days", "1")
     assert code == 1 and "no_row (1): " in said and "order-1" not in said and "canary" not in said
-    assert "3 of our rows, 0 questions\n5 tasks in the provider's list, 1 of them not ours" in said
+    assert "checked: 3 rows, 0 queries\nlisted by the provider: 5 tasks, 1 of them without a reference of ours" in said
 
     upstream = {one["external_task_id"]: one["task_id"] for one in ledger(running)}
     change(dynamodb, table, tasks[0], "SET phase = :new", "failed")
@@ -113,7 +118,7 @@ def test_the_whole_way(running: Stack, monkeypatch: pytest.MonkeyPatch, capsys: 
     for what, task in (("not_kept", tasks[0]), ("units_differ", tasks[1]), ("no_row", tasks[2])):
         part = said[said.index(f"\n{what} (") :]
         assert re.search(rf"^  {task}  {upstream[task]}  ", part, re.MULTILINE)
-    assert said.count("\n  " + "b" * 32) == 1 and "trouble" not in said
+    assert said.count("\n  " + "b" * 32) == 1 and "error" not in said
 
 
 def test_days_that_make_no_window_are_explained(

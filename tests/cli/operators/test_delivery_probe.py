@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kling_relay_cli.delivery_key import new_pair
-from kling_relay_cli.delivery_probe import probing
+from kling_relay_cli.operators.delivery_key import new_pair
+from kling_relay_cli.operators.delivery_probe import probing
 
 PRIVATE, _ = new_pair()
 
@@ -97,16 +97,16 @@ def test_the_object_itself_with_a_signature_and_a_refusal_without_one(cloudfront
 @pytest.mark.parametrize(
     ("signed", "unsigned", "what", "remedy"),
     [
-        (DENIED, MISSING, "refuses an address that is signed with K1: HTTP 403 AccessDenied", "template.yaml"),
-        (MISSING, MISSING, "refuses an address that is signed", "template.yaml"),  # it drops the query
-        ((403, error("InvalidKey")), MISSING, "does not know the key that signs (K1)", "repeat it later"),
-        (S3_DENIED, MISSING, "S3 refuses CloudFront: HTTP 403 AccessDenied", "the bucket's policy"),
+        (DENIED, MISSING, "delivery key K1: CloudFront rejects its URLs (got HTTP 403 AccessDenied)", "template.yaml"),
+        (MISSING, MISSING, "CloudFront rejects its URLs", "template.yaml"),  # it drops the query
+        ((403, error("InvalidKey")), MISSING, "delivery key K1: not found by CloudFront", "try again in some minutes"),
+        (S3_DENIED, MISSING, "S3 rejects CloudFront (got HTTP 403 AccessDenied)", "the bucket's policy"),
         ((400, b""), MISSING, "HTTP 400", "ROTATE=1"),  # the stray Authorization header
         ((302, b""), MISSING, "HTTP 302", "template.yaml"),
-        ((200, b"<html>sign in to this network</html>"), MISSING, "shows something else", "proxy"),
+        ((200, b"<html>sign in to this network</html>"), MISSING, "the response is not the test object", "proxy"),
         ((206, b""), MISSING, "HTTP 206", "template.yaml"),
-        (None, None, "answers 200 without a signature", "TrustedKeyGroups"),
-        (None, (302, b""), "answers 302 without a signature", "TrustedKeyGroups"),
+        (None, None, "must be rejected with 403 (got 200)", "TrustedKeyGroups"),
+        (None, (302, b""), "must be rejected with 403 (got 302)", "TrustedKeyGroups"),
     ],
     ids=range(10),
 )
@@ -121,7 +121,7 @@ def test_everything_else_is_a_flaw_and_says_what_to_do(
 
 def test_a_distribution_out_of_reach(cloudfront: CloudFront) -> None:
     found = flaw(cloudfront, "http://127.0.0.1:9")
-    assert str(found) == "http://127.0.0.1:9 cannot be reached (ConnectionError)" and "repeat it later" in found.remedy
+    assert str(found) == "http://127.0.0.1:9: no connection (ConnectionError)" and "try again later" in found.remedy
 
 
 def test_the_object_goes_whatever_happens(cloudfront: CloudFront) -> None:
