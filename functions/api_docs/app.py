@@ -1,4 +1,7 @@
-"""The interactive documentation: a page, the viewer's files, the API's description. Public: nothing in it is secret."""
+"""Serve the interactive API documentation: its page, the viewer's files and the OpenAPI description.
+
+The function is public: its files hold no secret.
+"""
 
 import hashlib
 import json
@@ -12,7 +15,7 @@ from kling_relay.observability import logger
 from kling_relay.services import get_services
 
 _FOLDER = Path(__file__).parent
-_PLACEHOLDER = "https://your-api.example"  # the API's address in the description
+_PLACEHOLDER = "https://your-api.example"  # stands for the API's address in the description
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -27,21 +30,21 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     name = (event.get("pathParameters") or {}).get("file", "")
     if not name:
         page = _files()["index.html"].replace("{version}", _version())
-        return _answer(200, ".html", page.replace("{here}", "" if event["path"].endswith("/") else "docs/"))
+        return _response(200, ".html", page.replace("{here}", "" if event["path"].endswith("/") else "docs/"))
     if name not in _files():
         request_id = str(event["requestContext"].get("requestId", ""))
         error = KlingError(1202)
-        return _answer(error.http, ".json", json.dumps(envelope(request_id, code=error.code, message=error.message)))
+        return _response(error.http, ".json", json.dumps(envelope(request_id, code=error.code, message=error.message)))
     if name == "openapi.json":
         services = get_services()
-        return _answer(200, ".json", _files()[name].replace(_PLACEHOLDER, services.base_url))
-    asked_for = (event.get("queryStringParameters") or {}).get("v")
-    return _answer(200, Path(name).suffix, _files()[name], for_ever=asked_for == _version())
+        return _response(200, ".json", _files()[name].replace(_PLACEHOLDER, services.base_url))
+    requested_version = (event.get("queryStringParameters") or {}).get("v")
+    return _response(200, Path(name).suffix, _files()[name], immutable=requested_version == _version())
 
 
 @cache
 def _files() -> dict[str, str]:
-    """Everything that is served, by name: a name that is no key of this is served to nobody."""
+    """Return every file that may be served, by name. Any other name gets a 404."""
     paths = [_FOLDER / "openapi.json", *(_FOLDER / "page").iterdir(), *(_FOLDER / "viewer").iterdir()]
     return {path.name: path.read_text("utf-8") for path in paths}
 
@@ -51,8 +54,8 @@ def _version() -> str:
     return hashlib.sha256("".join(text for _, text in sorted(_files().items())).encode()).hexdigest()[:12]
 
 
-def _answer(status: int, suffix: str, body: str, *, for_ever: bool = False) -> dict[str, Any]:
+def _response(status: int, suffix: str, body: str, *, immutable: bool = False) -> dict[str, Any]:
     kind = _TYPES.get(suffix, "text/plain")
-    cached = "public, max-age=31536000, immutable" if for_ever else "no-cache"
+    cached = "public, max-age=31536000, immutable" if immutable else "no-cache"
     headers = {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8", "Cache-Control": cached}
     return {"statusCode": status, "headers": headers, "body": body}

@@ -1,4 +1,4 @@
-"""Workflow step: the provider's videos into our bucket, then tell advance() how it went."""
+"""Copy the provider's videos into the video bucket and pass the result to advance()."""
 
 from typing import Any
 
@@ -20,16 +20,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     logger.append_keys(task_id=task_id)
     task = services.table.get(task_id)
     if task is None or task.execution != event["execution"]:
-        return {"task_id": task_id, "next": "advance"}  # replaced
+        return {"task_id": task_id, "next": "advance"}  # a newer execution replaced this one
     if late_copies.awaits_late_copies(services, task):
         late_copies.remove_late_copies(services, task)
         return {"task_id": task_id, "next": "done"}
     if task.phase is not Phase.RENDERED:
-        return {"task_id": task_id, "next": "advance"}  # moved meanwhile: the row decides
+        return {"task_id": task_id, "next": "advance"}  # the task has moved meanwhile: the row decides
     left_ms = context.get_remaining_time_in_millis()
     try:
         task = start_copy_attempt(services, task, services.clock.now_ms() + left_ms)
-    except ConflictError:  # another copier has ended it: an error would ring FunctionErrorsAlarm
+    except ConflictError:  # Another copier has ended it. An error would set off FunctionErrorsAlarm.
         return {"task_id": task_id, "next": "advance"}
     try:
         videos = copy_outputs(services, task, seconds=left_ms / 1000 - 10)
@@ -43,5 +43,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if task.deleted_at is not None:
         late_copies.undo_copy(services, task)
         return {"task_id": task_id, "next": "done"}
-    # A failed copy is no error of the function: that rings FunctionErrorsAlarm, and mostly the provider is the cause.
+    # A failed copy is not an error of the function. An error sets off FunctionErrorsAlarm, but the usual cause is the
+    # provider.
     return advance(services, task_id, inputs, known=task).as_state()

@@ -1,4 +1,7 @@
-"""Tells what a task has to tell: an event on the stack's bus, and a webhook to the client. Invoked asynchronously."""
+"""Deliver a task's pending notifications: an event on the stack's bus and a webhook to the client.
+
+Invoked asynchronously.
+"""
 
 from typing import Any
 
