@@ -1,19 +1,19 @@
-"""Positive controls of the providers' look-up by reference, row `lookup#{account}#{path}`: evidence.py makes them.
+"""Store the positive controls of the provider's look-up by reference. lifecycle/evidence.py makes them.
 
-A control is a look-up by our reference of a task that the provider surely has. A path or an account that is new has no
-row, so that a change of either proves nothing until a control is found there.
+Row: `lookup#{account}#{path}`. A control is a look-up, by our reference, of a task that the provider certainly has. A
+new path or account has no row, so a change of either proves nothing until a control is found there.
 """
 
 from dataclasses import dataclass
 
 from kling_relay.dynamodb import Rows, plain
 
-_DAY_MS = 86_400_000  # a control a day, as long as tasks come
+_DAY_MS = 86_400_000  # a control a day, as long as tasks arrive
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The last one: whose `reference` was asked for, and when one was last found and last missed (ms; 0: never)."""
+    """The last control: its `reference`, and the times of the last hit and the last miss (ms; 0: never)."""
 
     reference: str = ""
     found_at: int = 0
@@ -28,7 +28,7 @@ class Controls:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._not_before: dict[str, int] = {}  # what this process knows to be not due yet, which spares reading it
+        self._not_before: dict[str, int] = {}  # controls that are not due yet, which saves reading them
 
     def due(self, pk: str, now: int) -> bool:
         if now < self._not_before.get(pk, 0):
@@ -42,7 +42,7 @@ class Controls:
         return Control(**{name: plain(stored) for name, stored in row.items() if name in Control.__slots__})
 
     def note(self, pk: str, reference: str, *, found: bool, now: int) -> None:
-        """Keep what a control came to. A later one holds, whichever comes to be written first."""
+        """Record the result of a control. The latest control wins, in any order of the writes."""
         at = "found_at" if found else "missed_at"
         update, condition = f"SET #reference = :reference, #{at} = :now", f"attribute_not_exists(#{at}) OR #{at} < :now"
         self._rows.update_if(pk, update, condition, reference=reference, now=now)
