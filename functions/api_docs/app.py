@@ -1,7 +1,4 @@
-"""Serve the interactive API documentation: its page, the viewer's files and the OpenAPI description.
-
-The function is public: its files hold no secret.
-"""
+"""Serve the public API documentation: its page, the viewer's files and the OpenAPI description, without any secret."""
 
 import hashlib
 import json

@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     left_ms = context.get_remaining_time_in_millis()
     try:
         task = start_copy_attempt(services, task, services.clock.now_ms() + left_ms)
-    except ConflictError:  # Another copier has ended it. An error would set off FunctionErrorsAlarm.
+    except ConflictError:  # another copier has ended it: an error would set off FunctionErrorsAlarm
         return {"task_id": task_id, "next": "advance"}
     try:
         videos = copy_outputs(services, task, seconds=left_ms / 1000 - 10)
@@ -43,6 +43,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if task.deleted_at is not None:
         late_copies.undo_copy(services, task)
         return {"task_id": task_id, "next": "done"}
-    # A failed copy is not an error of the function. An error sets off FunctionErrorsAlarm, but the usual cause is the
-    # provider.
+    # A failed copy raises no error: that sets off FunctionErrorsAlarm, and the usual cause is the provider.
     return advance(services, task_id, inputs, known=task).as_state()

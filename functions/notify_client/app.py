@@ -1,7 +1,4 @@
-"""Deliver a task's pending notifications: an event on the stack's bus and a webhook to the client.
-
-Invoked asynchronously.
-"""
+"""Deliver a task's notifications, an event on the stack's bus and a client's webhook. Invoked asynchronously."""
 
 from typing import Any
 

@@ -12,8 +12,7 @@ returns the current state.
 rotates them. {"action": "replay_notice", "task_id": "..."} sends a task's webhooks again, or only that of "sequence".
 {"action": "retry_archive", "task_id": "..."} retries a failed copy now.
 {"action": "redrive", "queue": "IntakeDeadLetters"} moves the messages of a dead-letter queue back to their source.
-{"action": "export", "since": "2026-11-01", "until": "...", "tenant": "..."} returns the tasks recorded in that period
-as CSV.
+{"action": "export", "since": "2026-11-01", "until": "...", "tenant": "..."} returns that period's tasks as CSV.
 {"action": "probe_path"} returns the path, below the API's address, that accepts a test callback.
 {"action": "accounts"} lists the provider accounts: which have a key, and how many tasks are open at each.
 {"action": "reconcile"} compares our rows with the provider's tasks of the last 30 days, or of "days". It is read-only.
