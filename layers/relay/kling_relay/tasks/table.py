@@ -1,14 +1,14 @@
-"""A task's row, every write of it conditional: how it is found, moved and taken over. idempotency.py makes it.
+"""Read and write task rows; every write is conditional. idempotency.py creates them.
 
-One table, one key `pk`: `task#{id}`, and `upstream#{space}#{upstream_id}` (owned by one task); `external#` and
-`idempotency#` are idempotency.py's, `gate#` and `control` admission.py's, `webhooks#` deliver.py's, `key#` and
-`tenant-keys#` api_keys.py's, `spend#` and `cap#` spend_cap.py's.
+One table, one key `pk`: `task#{id}`, and `upstream#{space}#{upstream_id}` (owned by one task). Other modules own the
+other rows: idempotency.py `external#` and `idempotency#`, admission.py `gate#` and `control`, deliver.py `webhooks#`,
+api_keys.py `key#` and `tenant-keys#`, spend_cap.py `spend#` and `cap#`.
 
-The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue`
-"waiting" (for their turn) by age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by
-`birth`. The sparse index `by_age` holds those whose client sees no end: `standing` is "open" or "parked", sorted by
-`birth`. `by_notice` is outbox.py's, `by_turn` fair_queue.py's, and `by_end`, of the tasks whose client has seen an end
-(`end`), queries.py's. `by_tenant` holds the keys of all tasks by `tenant`, sorted by `birth`: no other row has both.
+The sparse index `by_due` holds the open tasks: `queue` "open" sorted by `due_at`, `queue` "waiting" (for a slot) by
+age. `by_owner` holds the keys of all tasks: `owner` is "{tenant}#{kind}", sorted by `birth`. The sparse index `by_age`
+holds the tasks whose client sees no end: `standing` is "open" or "parked", sorted by `birth`. outbox.py uses
+`by_notice`, fair_queue.py `by_turn`, and queries.py `by_end`, which holds the tasks whose client has seen an end
+(`end`). `by_tenant` holds the keys of all tasks by `tenant`, sorted by `birth`: no other row has both.
 """
 
 import random
@@ -22,16 +22,17 @@ from kling_relay.tasks import outbox, queries, spend_cap
 from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Phase, Task, notice_of
 from kling_relay.tasks.task_row import _DAY_SECONDS, changed, owner_key, stored, task_of, upstream_pk
 
-_LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
-_MAX_HINTS = 4  # of one task: a forger with a stolen address fills no row
-_LATE_PAGE = 100  # as many rows as one BatchGetItem reads
+_LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: its pointers live longer
+_MAX_HINTS = 4  # of one task: a forger with a stolen URL fills no row
+_LATE_PAGE = 100  # the number of rows that one BatchGetItem reads
 _FOR_EVER = 10**15  # ms: later than any `due_at`
-_LONGEST_REFERENCE = 256  # characters, as the request's schema has it
+_LONGEST_REFERENCE = 256  # characters, the limit in the request's schema
 
 
 class TaskTable:
-    """The table `name` through a low-level DynamoDB `client`; `retention_days` is how long a row outlives its task.
-    `on_move` hears of every move that was won: the task as it was read (None: a new one), and as the write left it."""
+    """The table `name` through a low-level DynamoDB `client`; rows are kept `retention_days` after their task's end.
+    `on_move` is called for every successful move, with the task as it was read (None: a new one), and as the write left
+    it."""
 
     def __init__(
         self,
@@ -47,12 +48,12 @@ class TaskTable:
     # -- tasks
 
     def get(self, task_id: str) -> Task | None:
-        """The task as it is now: it must be readable the moment its id is out."""
+        """Return the current task: it must be readable as soon as its id is returned."""
         item = self.rows.get(f"task#{task_id}")
         return None if item is None else task_of(item)
 
     def find(self, tenant: str, reference: str) -> Task | None:
-        """The tenant's task by our id or by its own external id. A foreign task is not found, like a missing one."""
+        """Return the tenant's task by our id or by its external id. Another tenant's task counts as missing."""
         if len(reference) > _LONGEST_REFERENCE:
             return None
         task = self.get(reference)
@@ -62,8 +63,8 @@ class TaskTable:
         return task if task is not None and task.tenant == tenant else None
 
     def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
-        """`size` tasks of a tenant and kind, newest first, after the first `skip`. Walks keys of the index, and reads
-        the rows of the page alone."""
+        """Return `size` tasks of a tenant and kind, newest first, after the first `skip`. It walks keys of the index,
+        and reads only the rows of the page."""
         walk: dict[str, Any] = {
             "TableName": self.rows.name,
             "IndexName": "by_owner",
@@ -84,7 +85,7 @@ class TaskTable:
         return self._read(pks)
 
     def read(self, task_ids: list[str]) -> list[Task]:
-        """The tasks of `task_ids`, in their order; those that are gone are left out."""
+        """Return the tasks of `task_ids`, in their order, without those that do not exist."""
         return self._read([f"task#{task_id}" for task_id in task_ids])
 
     def _read(self, pks: list[str]) -> list[Task]:
@@ -92,14 +93,11 @@ class TaskTable:
         return [task_of(rows[pk]) for pk in pks if pk in rows]
 
     def move(self, task: Task, to: Phase | None, *, also: Collection[Phase] = (), **changes: Any) -> Task:
-        """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
-
-        Conditions, both needed: the phase is the one that was read, on which the decision was made, or one of `also`;
-        and `attempt` is the one that was read (a claimer whose lease ran out cannot write over its successor). Raises
-        ConflictError; ValueError for a move that no task may make.
-
-        Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
-        """
+        """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write. Both
+        conditions must hold: the phase is the one that was read, on which the decision was made, or one of `also`; and
+        `attempt` is the one that was read (a claimer whose lease has expired cannot overwrite its successor). Raises
+        ConflictError; ValueError for a move that no task may make. If the move states the cost of a task under a cap,
+        the tenant's month is corrected in the same transaction."""
         settled = spend_cap.settlement(task, to, changes)
         update = self._moving(task, to, also, changes if settled is None else {**changes, "settled": settled})
         if settled is None or settled == task.committed:
@@ -110,11 +108,9 @@ class TaskTable:
         return moved
 
     def claim(self, task: Task, **changes: Any) -> Task:
-        """Move `task` to SUBMITTING: whoever gets the row back may send it, once. Raises ConflictError.
-
-        The token `claim` is written by claims alone. So a claimer recognises its own claim, however late the SDK
-        repeats it and whatever was written in between; a claim whose lease has run out meanwhile is none any more.
-        """
+        """Move `task` to SUBMITTING: the caller that gets the row back may send it, once. Raises ConflictError. Only
+        claims write the token `claim`. So a claimer recognises its own claim, even if the SDK repeats it late and other
+        writes were made in between. A claim whose lease has expired meanwhile is not valid any more."""
         update = self._moving(task, Phase.SUBMITTING, (), {"claim": new_token(), **changes})
         claimed = task_of(self.rows.update(update, mark="claim"))
         if claimed.phase is not Phase.SUBMITTING:
@@ -132,11 +128,11 @@ class TaskTable:
         also: Collection[Phase] = (),
         **changes: Any,
     ) -> Task:
-        """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
+        """Move as `move`, and take ownership of the provider's `upstream_id`, which no other task may have."""
         update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
         owner = {"pk": value(upstream_pk(space, upstream_id)), "task_id": value(task.id)}
         put = self.rows.put_new({**owner, **self.ttl_after(task.created_at)})
-        # Ours already: the answer to an earlier write of ours was lost on its way back.
+        # Ours already: the answer to an earlier write of ours was lost.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
         moved = self._together(update, put)
@@ -144,8 +140,8 @@ class TaskTable:
         return moved
 
     def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
-        """`update` of a task and `part`, both or none; the row after it. A condition that failed in front of our own
-        token is our own write, repeated. Raises ConflictError."""
+        """Make the `update` of a task and `part`, both or none. Return the row after it. A failed condition with our
+        own token in the row is our own write, repeated. Raises ConflictError."""
         token, lost = update["ExpressionAttributeValues"][":write"], None
         try:
             self.rows.transact([{"Update": update}, part], token=plain(token))
@@ -159,28 +155,27 @@ class TaskTable:
         return task_of(item)
 
     def owner(self, space: str, upstream_id: str) -> str | None:
-        """The id of the task that owns the provider's `upstream_id` in `space` (profiles.Account.space)."""
+        """Return the id of the task that owns the provider's `upstream_id` in `space`
+        (provider.profiles.Account.space)."""
         item = self.rows.get(upstream_pk(space, upstream_id))
         return None if item is None else str(plain(item["task_id"]))
 
     def claim_callback_slot(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
-        """Whether a callback may ask the provider now: once per `gap_ms`, whoever knows the URL. Otherwise, where it is
-        `urgent`, `due_at` is brought forward, and a workflow that is about to sleep looks again: nothing it told is
-        lost."""
+        """Return whether a callback may query the provider now: once per `gap_ms`, for any sender that has the URL.
+        Otherwise, if it is `urgent`, `due_at` is brought forward, and a workflow that is about to wait reads the row
+        again: no news is lost."""
         pk = f"task#{task.id}"
         condition = "attribute_exists(#pk) AND (attribute_not_exists(#asked_at) OR #asked_at <= :before)"
-        just_asked = (
-            task.asked_at is not None and task.asked_at > now - gap_ms
-        )  # a write that is lost before it is made
+        just_asked = task.asked_at is not None and task.asked_at > now - gap_ms  # a write that would fail is not made
         if not just_asked and self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
             return True
-        if urgent:  # only an open row has due_at, and it only ever comes nearer
+        if urgent:  # only an open row has due_at, and it is only ever brought forward
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
 
     def keep_hint(self, task: Task, upstream_id: str) -> None:
-        """Keep an id that a callback named while the row has none, for the next look-up. Another one's note at the same
-        moment wins."""
+        """Store an id from a callback while the row has none, for the next look-up. A concurrent callback's id may
+        win."""
         hints = task.hints.split()
         if task.upstream_id is not None or upstream_id in hints or upstream_id.split() != [upstream_id]:
             return
@@ -190,8 +185,8 @@ class TaskTable:
         self.rows.update_if(f"task#{task.id}", "SET #hints = :hints", condition, hints=kept, seen=task.hints)
 
     def mark_deleted(self, task: Task, now: int, due_at: int | None = None) -> Task:
-        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper takes it
-        up once more; None means never. Raises ConflictError."""
+        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper processes
+        it once more; None means never. Raises ConflictError."""
         later = {} if due_at is None else {"due": due_at, "open": "open"}
         update = self.rows.expression(
             f"task#{task.id}",
@@ -209,7 +204,7 @@ class TaskTable:
         return task_of(self.rows.update(update))
 
     def scrub(self, task: Task) -> Task:
-        """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
+        """Remove a deleted task's client content from its row. What remains: tenant, ids, times and its end."""
         scrubbed = self.rows.expression(
             f"task#{task.id}",
             "SET #request = :nothing, #write = :write REMOVE #outputs, #videos, #callback_url, #task_token, #waits_for",
@@ -222,23 +217,24 @@ class TaskTable:
     # -- the sweeper's side
 
     def due(self, now: int, limit: int) -> list[str]:
-        """Ids of open tasks whose `due_at` has passed, most overdue first. From the index: a moment old, never wrong
-        for long, because whoever acts on an id reads the row again."""
+        """Return ids of open tasks whose `due_at` has passed, most overdue first. The index lags for a moment. That
+        does no harm, because every caller reads the row again."""
         return [task_id for task_id, _ in _found(self._queue("open", until=now, Limit=limit))]
 
     def waiting(self, limit: int, since: int = 0) -> list[tuple[str, str]]:
-        """(id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest first."""
+        """Return (id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest
+        first."""
         return _found(self._queue("waiting", since, Limit=limit))
 
     def waiting_by_lot(self, limit: int, since: int) -> list[tuple[str, str]]:
-        """As `waiting`, from a moment on that is drawn between the oldest task and the newest."""
+        """Return tasks as `waiting`, from a random time between the oldest task and the newest."""
         ends = [self._queue("waiting", since, Limit=1, ScanIndexForward=forward)["Items"] for forward in (True, False)]
         births = [plain(item["due_at"]) for items in ends for item in items]
         moment = random.randint(min(births), max(births)) if births else 0  # nosec B311 # noqa: S311  (a lot, no secret)
         return self.waiting(limit, moment) if births else []
 
     def late(self, until: int) -> Iterator[list[str]]:
-        """Ids of the tasks that wait and were created before `until` (ms), oldest first, page after page."""
+        """Yield ids of the waiting tasks that were created before `until` (ms), oldest first, page after page."""
         more: dict[str, Any] = {"Limit": _LATE_PAGE}
         while True:
             answer = self._queue("waiting", until=until, **more)
@@ -259,7 +255,7 @@ class TaskTable:
         return answer
 
     def retry_copy_now(self, task: Task) -> Task:
-        """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
+        """Allow a rendered task's next copy at once, and make a workflow that is about to wait read the row again.
         Raises ConflictError."""
         update = self.rows.expression(
             f"task#{task.id}",
@@ -272,7 +268,7 @@ class TaskTable:
         return task_of(self.rows.update(update))
 
     def take_over(self, task: Task, execution: str, due_at: int) -> Task:
-        """Give `task` to a new execution; the one before it finds that out and stops. Raises ConflictError."""
+        """Move `task` to a new execution; the previous one notices that and stops. Raises ConflictError."""
         update = self.rows.expression(
             f"task#{task.id}",
             "SET #execution = :new, #due_at = :due, #queue = :open, #write = :write",
@@ -285,23 +281,23 @@ class TaskTable:
     # -- shared
 
     def ttl_after(self, created_at: int) -> dict[str, Any]:
-        """When a row that points to a task is removed: not before the task itself can be."""
+        """Return the removal time of a row that points to a task: not before the task itself may be removed."""
         days = self._retention_days + _LONGEST_LIFE_DAYS
         return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}
 
     def _moving(self, task: Task, to: Phase | None, also: Collection[Phase], changes: dict[str, Any]) -> dict[str, Any]:
-        """The conditional update behind `move`, `claim` and `adopt`. `None` removes an attribute."""
+        """Build the conditional update of `move`, `claim` and `adopt`. `None` removes an attribute."""
         phases = {task.phase, *also}
         if to is not None and not phases <= MOVES[to]:
             raise ValueError(f"{to} may not follow {', '.join(sorted(phases - MOVES[to]))}")
         if to is not None:
             changes = {"phase": to, **changes}
-        if to in ENDED or changes.get("due_at", 0) is None:  # nobody comes back to it: out of the index
+        if to in ENDED or changes.get("due_at", 0) is None:  # final: the sweeper's index does not list it
             changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
             changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
         if to in CLOSED:
             changes |= {"standing": None, **queries.noted(task.id, TASK_STATUS[to], changes["updated_at"])}
-        elif to is Phase.RENDERED:  # late, perhaps: an end that is none any more
+        elif to is Phase.RENDERED:  # perhaps late: its earlier end is reverted
             changes |= queries.NOT_YET
         elif to in (Phase.ACCEPTED, Phase.SUBMITTED):
             changes |= {"standing": "open", "parked_at": None}
@@ -314,14 +310,15 @@ class TaskTable:
         update = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
         update += " REMOVE " + ", ".join(removes) if removes else ""
         counted = ["#notice_seq :one"] if notice is not None else []
-        counted += ["#wake_seq :one"] if to is Phase.RENDERED or to in CLOSED else []  # a sleeper must not miss it
+        # a waiting workflow must not miss it
+        counted += ["#wake_seq :one"] if to is Phase.RENDERED or to in CLOSED else []
         if counted:
             update += " ADD " + ", ".join(counted)
             sets["one"] = 1
         froms = {f"from{i}": phase for i, phase in enumerate(sorted(phases))}
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
-        if notice is not None:  # nobody has told anything meanwhile
+        if notice is not None:  # no concurrent writer has added this notice
             condition += f" AND attribute_not_exists(#{notice.attribute})"
         once, known = spend_cap.once(task, changes)
         values = {"seen": task.attempt, **froms, **sets, **known}
