@@ -16,8 +16,7 @@ DIMENSION = "service"  # of every metric: the stack's name
 
 
 class Metric(StrEnum):
-    """Every metric. A metric in `REASONS` has a second dimension and exists only with both; all others have `service`
-    alone.
+    """Every metric. One in `REASONS` has a second dimension and exists only with both; all others have `service` alone.
 
     A count that equals another metric's SampleCount has no metric.
     """

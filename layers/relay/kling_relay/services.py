@@ -54,8 +54,7 @@ class Services:
         self._session = session
 
     def client(self, service: str, config: Config | None = None) -> Any:
-        """Create a botocore client. All clients share one session, which saves most of the second one's start-up
-        time."""
+        """Create a botocore client. All clients share one session, which makes all but the first start faster."""
         return self._create_client(service, _CONFIG.merge(config) if config else _CONFIG)
 
     def _create_client(self, service: str, config: Config) -> Any:
@@ -193,8 +192,7 @@ class Services:
         return self.provider_at(self.account_of(task))
 
     def provider_at(self, account: str) -> Provider:
-        """Return the provider of `account`, with that account's key. Raises SettingsError for an account that no
-        profile describes."""
+        """Return the provider of `account`, with that account's key. Raises SettingsError without a profile for it."""
         if account not in self._providers:
             self._providers[account] = self._connect(account)
         return self._providers[account]
@@ -250,8 +248,7 @@ class Services:
         return Cached(self._read_catalogue)
 
     def _read_catalogue(self) -> Catalogue:
-        """Read the catalogue. Never fails: a broken or unreachable overlay is logged, and the shipped catalogue
-        applies."""
+        """Read the catalogue. Never fails: a bad or unreachable overlay is logged, and the shipped one applies."""
         if not (name := self.settings.models_parameter):
             return models.shipped()
         try:

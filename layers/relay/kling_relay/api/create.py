@@ -28,8 +28,7 @@ from kling_relay.transfer.ssrf_rules import AddressError
 def record(
     services: Services, tenant: str, request: Request, idempotency_key: str | None = None, source: Source | None = None
 ) -> Task:
-    """Record a task, or return the one that the same request, or the same `source`, created before. Nothing is paid
-    here.
+    """Record a task, or return the one that the same request, or the same `source`, created before. It pays nothing.
 
     Raises KlingError if the model does not support it, if the tenant's cap leaves no room, if an image is visibly
     invalid, and if the same external id or Idempotency-Key was used with another body.

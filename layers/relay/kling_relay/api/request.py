@@ -136,8 +136,7 @@ def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
 
 
 def _without_blanks(value: Any, depth: int = 5) -> Any:
-    """Return objects without their empty fields, down to the schema's depth; the entries of a list keep their
-    positions.
+    """Return objects without their empty fields, down to the schema's depth; list entries keep their positions.
 
     A float without a fraction becomes an integer: 1.0 is 1.
     """

@@ -1,8 +1,7 @@
-"""Accept images in the input bucket: uploaded with a presigned form and named by `s3://` reference, or put below inbox/
-and named by their key.
+"""Accept images in the input bucket: uploaded with a presigned form, or put below inbox/.
 
-A task gets a copy of the very bytes that were checked, because an upload can be overwritten, used by several tasks, or
-expire.
+A request names the former by `s3://` reference, the latter by key. A task gets a copy of the very bytes that were
+checked, because an upload can be overwritten, used by several tasks, or expire.
 """
 
 import json

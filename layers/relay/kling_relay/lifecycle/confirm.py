@@ -112,8 +112,9 @@ def _given_up(services: Services, task: Task, now: int) -> bool:
 
 
 def settle_ms(services: Services, task: Task) -> int:
-    """Return the time (ms) after a POST in doubt in which no denial counts: the operator's setting, or the profile's if
-    0.
+    """Return the time (ms) after a POST in doubt in which no denial counts.
+
+    It is the operator's setting, or the profile's if that is 0.
     """
     seconds = services.settings.settle_seconds or services.provider_of(task).profile.settle_seconds
     return services.settings.scaled_ms(seconds)

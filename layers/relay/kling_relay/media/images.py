@@ -89,10 +89,9 @@ def _jpeg_sides(data: bytes) -> tuple[int, int]:
 
 
 def _check_end(data: bytes, header: ImageHeader) -> None:
-    """Raise UnfinishedError if the picture is cut off: a PNG's chunks must reach IEND, a JPEG needs its EOI after a
-    scan.
+    """Raise UnfinishedError if the picture is cut off.
 
-    Bytes after the end are ignored, as decoders do.
+    A PNG's chunks must reach IEND, a JPEG needs its EOI after a scan. Bytes after the end are ignored, as decoders do.
     """
     whole = _png_ends(data) if header.format == "png" else _jpeg_ends(data)
     if not whole:

@@ -1,7 +1,7 @@
-"""Deliver a task's due notices: the result of an uploaded file, an event on the stack's bus, and a webhook to the
-client's `callback_url`.
+"""Deliver a task's due notices: the result of an uploaded file, an event on the stack's bus, and a webhook.
 
-Delivery is at least once: a crash between a delivery and its record repeats it under the same id.
+The webhook goes to the client's `callback_url`. Delivery is at least once: a crash between a delivery and its record
+repeats it under the same id.
 """
 
 import json

@@ -69,8 +69,9 @@ def note(services: Services, source: Source, message: str) -> None:
 
 
 def summarise(services: Services, source: Source) -> None:
-    """Update the summary of a list of requests: at once if all lines are taken or all have ended, else every two
-    seconds.
+    """Update the summary of a list of requests.
+
+    At once if all lines are taken or all have ended, else every two seconds.
     """
     whole = Source(source.bucket, source.key, source.version)
     tally = services.batch_counts.read(whole.tag)

@@ -92,8 +92,9 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class AccountBlocked:
-    """Certainly not accepted, and no retry succeeds before an operator acts: key (`authentication`), arrears, rights,
-    or the caller's IP address.
+    """Certainly not accepted, and no retry succeeds before an operator acts.
+
+    The cause is the key (`authentication`), arrears, rights, or the caller's IP address.
     """
 
     reason: str

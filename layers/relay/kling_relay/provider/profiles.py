@@ -56,8 +56,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account that pays for a task: the profile, the base URL, and the operator's label for the account behind the
-    key.
+    """The account that pays for a task: the profile, the base URL, and the operator's label for the account.
 
     A new key under the same label is a rotation; another label is another account.
     """

@@ -57,10 +57,10 @@ class ProviderTask:
 
 
 def error_code(answer: dict[str, Any]) -> int | str:
-    """Return the answer's own code: 0 for success in any spelling. "unreadable" if it is neither a number nor one word,
-    because a code is logged and stored.
+    """Return the answer's own code: 0 for success in any spelling.
 
-    A bare callback body, which has no code, counts as 0.
+    A bare callback body, which has no code, counts as 0. "unreadable" if it is neither a number nor one word, because a
+    code is logged and stored.
     """
     code = answer.get("code", 0)
     if isinstance(code, bool) or not isinstance(code, int | str):
@@ -120,10 +120,9 @@ def _is_zero(amount: str) -> bool:
 
 
 def names_task(answer: Any) -> bool:
-    """Return whether `answer`, which may be an error, contains the id of a task anywhere: then a task may have been
-    made.
+    """Return whether `answer`, which may be an error, contains the id of a task: then a task may have been made.
 
-    A relay may quote Kling's whole answer in the text of its error.
+    It searches eight levels. A relay may quote Kling's whole answer in the text of its error.
     """
     listed = answer if isinstance(answer, list) else [answer]
     data = [one.get("data") for one in listed if isinstance(one, dict)]

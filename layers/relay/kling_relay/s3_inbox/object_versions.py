@@ -16,8 +16,7 @@ _MAX_COMPARED_BYTES = 64 * 1024 * 1024  # a list of requests; images are smaller
 
 
 def original(services: Services, source: Source) -> Source:
-    """Return the oldest version of the same key since which all versions have the bytes of `source`; else `source`
-    itself.
+    """Return the oldest version of the key since which all versions have the bytes of `source`; else `source`.
 
     Overwritten versions are removed after seven days. The result of the key names the original for longer.
     """

@@ -32,10 +32,10 @@ class DeliveryKey:
 
     @classmethod
     def read(cls, text: str) -> "DeliveryKey":
-        """Read the key from its secret: JSON of `url`, `key_pair_id`, `private_key` (PEM), and other data of `make
-        delivery-key`.
+        """Read the key from its secret, as `make delivery-key` stores it: JSON with `url`, `key_pair_id`,
+        `private_key`.
 
-        Raises SettingsError, which does not repeat the secret.
+        `private_key` is PEM. Other fields are ignored. Raises SettingsError, which does not repeat the secret.
         """
         try:
             stored = json.loads(text)

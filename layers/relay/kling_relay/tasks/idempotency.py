@@ -39,12 +39,12 @@ def record(
     budget: Budget | None = None,
     clock: Clock | None = None,
 ) -> Task:
-    """Write a new task with its unique keys (external id and Idempotency-Key) and, under a cap (`budget`), its
-    reservation.
+    """Write a new task with its unique keys and, under a cap (`budget`), its reservation.
 
-    One transaction: there is never a pointer without a task. Returns the task, or the one that the same request created
-    before. Raises KlingError if the same external id or key was used with another body, unless that task failed and
-    cost nothing: then the new task replaces it. Raises KlingError too if the cap leaves no room.
+    The keys are the external id and the Idempotency-Key. One transaction: there is never a pointer without a task.
+    Returns the task, or the one that the same request created before. Raises KlingError if the same external id or key
+    was used with another body, unless that task failed and cost nothing: then the new task replaces it. Raises
+    KlingError too if the cap leaves no room.
 
     If the table does not answer, the task may be recorded, and the sweeper will send it. So the row is read and the
     same transaction repeated until one of both is answered. After 20 s without an answer, raises KlingError 5000 with

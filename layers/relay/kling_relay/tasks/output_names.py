@@ -18,9 +18,7 @@ _POSITION = re.compile(r"[0-9]{1,2}")
 
 
 def names(outputs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the name of each output: the one that `named` recorded, else one derived from `outputs` (rows of an older
-    version).
-    """
+    """Return the name of each output: the one that `named` recorded, else (rows of an older version) a derived one."""
     recorded = [output.get("name") for output in outputs]
     return [name for name in recorded if name is not None] if all(recorded) else _derived(outputs)
 

@@ -63,8 +63,8 @@ class TaskTable:
         return task if task is not None and task.tenant == tenant else None
 
     def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
-        """Return `size` tasks of a tenant and kind, newest first, after the first `skip`. It walks keys of the index,
-        and reads only the rows of the page."""
+        """Return `size` tasks of a tenant and kind, newest first, after the first `skip`. Reads only the page's
+        rows."""
         walk: dict[str, Any] = {
             "TableName": self.rows.name,
             "IndexName": "by_owner",
@@ -155,8 +155,7 @@ class TaskTable:
         return task_of(item)
 
     def owner(self, space: str, upstream_id: str) -> str | None:
-        """Return the id of the task that owns the provider's `upstream_id` in `space`
-        (provider.profiles.Account.space)."""
+        """Return the id of the task that owns the provider's `upstream_id` in `space` (Account.space)."""
         item = self.rows.get(upstream_pk(space, upstream_id))
         return None if item is None else str(plain(item["task_id"]))
 
@@ -174,8 +173,7 @@ class TaskTable:
         return False
 
     def keep_hint(self, task: Task, upstream_id: str) -> None:
-        """Store an id from a callback while the row has none, for the next look-up. A concurrent callback's id may
-        win."""
+        """Store an id from a callback while the row has none, for the next look-up. A concurrent one may win."""
         hints = task.hints.split()
         if task.upstream_id is not None or upstream_id in hints or upstream_id.split() != [upstream_id]:
             return
@@ -222,8 +220,7 @@ class TaskTable:
         return [task_id for task_id, _ in _found(self._queue("open", until=now, Limit=limit))]
 
     def waiting(self, limit: int, since: int = 0) -> list[tuple[str, str]]:
-        """Return (id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest
-        first."""
+        """Return (id, tenant) of the waiting tasks that were created since `since` (ms), oldest first."""
         return _found(self._queue("waiting", since, Limit=limit))
 
     def waiting_by_lot(self, limit: int, since: int) -> list[tuple[str, str]]:
