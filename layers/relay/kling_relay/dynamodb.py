@@ -125,6 +125,7 @@ def value(given: Any) -> dict[str, Any]:
 
 
 def plain(stored: dict[str, Any]) -> Any:
+    """Convert a DynamoDB value to an int or a str."""
     return int(stored["N"]) if "N" in stored else stored["S"]
 
 

@@ -21,6 +21,10 @@ _PERMIT_MS = 30_000  # longer than a webhook takes; a function that dies keeps i
 
 
 def send(services: Services, task: Task, notice: Notice) -> None:
+    """Send one webhook for `notice`, and record its result.
+
+    It is postponed if the tenant's permits are taken. Raises ConflictError if another writer sends it.
+    """
     if task.callback_url is None:  # the client has deleted the task, and with it the callback URL
         save(services, task, notice, replace(notice, webhook="gone"))
         return

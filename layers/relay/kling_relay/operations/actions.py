@@ -24,6 +24,7 @@ _MAX_TURNS = 5
 
 
 def create_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    """Create an API key of a tenant. The key is returned once, here."""
     tenant, now = _tenant(event), services.clock.now_ms()
     label, scopes, until = _label(event), _scopes(event), _valid_until(event, now)
     issued = auth.issue(services.keys, services.keyring, tenant, now, label=label, scopes=scopes, valid_until=until)
@@ -31,10 +32,12 @@ def create_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_keys(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    """List a tenant's keys: their stored data, never a key."""
     return {"keys": [_listed(key, services.clock.now_ms()) for key in services.keys.of(_tenant(event))]}
 
 
 def revoke_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    """Revoke a key at once. `revoked`: whether it exists."""
     return {"revoked": services.keys.revoke(str(event.get("key_id", "")), services.clock.now_ms())}
 
 

@@ -68,6 +68,7 @@ class WidgetRequest:
         return value.strip() if isinstance(value, str) else ""
 
     def number(self, name: str, *, default: int, maximum: int) -> int:
+        """Return a positive whole number parameter, at most `maximum`; `default` without one."""
         given = self.params.get(name)
         return min(given, maximum) if type(given) is int and given > 0 else default
 
@@ -93,6 +94,7 @@ def bar(part: float, tone: str, title: str = "") -> Html:
 
 
 def badge(text: str, tone: str) -> Html:
+    """Build a coloured label. `tone`: a class of the style sheet."""
     return tag("span", text, class_=f"badge {tone}")
 
 
@@ -102,6 +104,7 @@ def unbroken(text: str) -> Html:
 
 
 def note(*content: Content, tone: str = "") -> Html:
+    """Build a paragraph. `tone`: a class of the style sheet."""
     return tag("p", *content, class_=f"note {tone}".strip())
 
 
@@ -129,6 +132,7 @@ def _call(endpoint: str, values: dict[str, Any], **attributes: str) -> Html:
 
 
 def cut(text: str, maximum: int = _CUT) -> str:
+    """Cut a text to `maximum` characters, with an ellipsis."""
     return text if len(text) <= maximum else f"{text[: maximum - 1]}…"
 
 
@@ -153,10 +157,12 @@ def ago(asked: WidgetRequest, at: int) -> Html:
 
 
 def utc(ms: int) -> str:
+    """Format a time (ms) in UTC."""
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def size(number: int) -> str:
+    """Format a number of bytes in kB or MB."""
     return f"{number / 1_000_000:.1f} MB" if number >= 100_000 else f"{number / 1000:.1f} kB"
 
 

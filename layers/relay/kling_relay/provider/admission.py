@@ -97,6 +97,7 @@ class AdmissionStore:
         return Admission(**admission, pause=_pause(rows.get(_CONTROL)))
 
     def stopped(self) -> Pause | None:
+        """Return the operator's pause, None without one."""
         return _pause(self._rows.get(_CONTROL))
 
     def stop(self, now: int, reason: str) -> bool:

@@ -97,6 +97,7 @@ class OverlayError(ValueError):
 
 @cache
 def shipped() -> Catalogue:
+    """Return the catalogue in `models.json`."""
     return msgspec.convert(_shipped_data(), Catalogue)
 
 

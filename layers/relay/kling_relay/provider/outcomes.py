@@ -121,6 +121,8 @@ OUTCOME_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
+    """The provider has the task."""
+
     provider_task: ProviderTask
 
 
@@ -149,6 +151,7 @@ class Listed:
 
 
 def is_authentication_error(status: int, payload: Any) -> bool:
+    """Return whether an answer rejects the key: HTTP 401, or one of the codes 1000 to 1004."""
     return status == 401 or (isinstance(payload, dict) and responses.error_code(payload) in _AUTHENTICATION)
 
 
@@ -219,6 +222,7 @@ def _bare_refusal(status: int, text: str) -> KlingError:
 
 
 def classify_query(status: int, payload: Any) -> Answer:
+    """Return the outcome that an answer to a query proves."""
     if not isinstance(payload, dict):
         return _inconclusive(status, payload)
     found = responses.read(payload) if status < 300 else None

@@ -20,6 +20,7 @@ class Control:
     missed_at: int = 0
 
     def due(self, now: int) -> bool:
+        """Return whether the last control is a day old at `now` (ms)."""
         return now - max(self.found_at, self.missed_at) >= _DAY_MS
 
 
@@ -31,6 +32,7 @@ class Controls:
         self._not_before: dict[str, int] = {}  # controls that are not due yet, which saves reading them
 
     def due(self, pk: str, now: int) -> bool:
+        """Return whether a control at `pk` is due at `now` (ms)."""
         if now < self._not_before.get(pk, 0):
             return False
         control = self.get(pk)
@@ -38,6 +40,7 @@ class Controls:
         return control.due(now)
 
     def get(self, pk: str) -> Control:
+        """Return the last control at `pk`."""
         row = self._rows.get(pk) or {}
         return Control(**{name: plain(stored) for name, stored in row.items() if name in Control.__slots__})
 

@@ -29,6 +29,7 @@ class KeyRow:
     revoked_at: int | None = None
 
     def state(self, now_ms: int) -> str:
+        """Return "active", "expired" or "revoked" at `now_ms`."""
         if self.revoked_at is not None:
             return "revoked"
         return "active" if self.valid_until is None or now_ms < self.valid_until else "expired"
@@ -55,6 +56,7 @@ class Keys:
                 raise
 
     def get(self, key_id: str) -> KeyRow | None:
+        """Return the row of a key, None if there is none."""
         item = self._rows.get(f"key#{key_id}")
         return None if item is None else _key(item)
 

@@ -44,6 +44,8 @@ class Tally:
 
 
 class BatchCountStore:
+    """The counts of all lists in the one table."""
+
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
@@ -67,6 +69,7 @@ class BatchCountStore:
         return "handed_out" in (self._rows.get(f"lines#{tag}") or {})
 
     def handed_out(self, tag: str, now: int) -> None:
+        """Record that all lines of a list were queued at `now` (ms)."""
         self._rows.update_if(f"lines#{tag}", "SET #handed_out = :now", "attribute_exists(#pk)", now=now)
 
     def tell(self, tag: str, line: int, word: LineOutcome, reason: str = "") -> None:
@@ -89,6 +92,7 @@ class BatchCountStore:
         )
 
     def read(self, tag: str) -> Tally | None:
+        """Return the counts of a list, None if it has no rows."""
         head = self._rows.get(f"lines#{tag}")
         if head is None:
             return None

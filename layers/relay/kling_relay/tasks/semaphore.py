@@ -11,6 +11,8 @@ from kling_relay.dynamodb import ConflictError, Rows, new_token, plain
 
 @dataclass(frozen=True, slots=True)
 class Permit:
+    """A taken permit of row `pk`."""
+
     pk: str
     name: str
     until: int  # ms

@@ -31,6 +31,7 @@ class Budget:
             raise self.refusal(estimate)
 
     def refusal(self, estimate: int) -> KlingError:
+        """Build the error (code 1102) for a task that does not fit under the cap."""
         allowed = f"{in_units(self.cap)} units are allowed in {self.month} (UTC)"
         taken = f"{in_units(self.committed)} are committed"
         return KlingError(1102, f"monthly cap: {allowed}, {taken}, this task needs up to {in_units(estimate)}")
@@ -61,6 +62,7 @@ class Spending:
             )
 
     def committed(self, tenant: str, month: str) -> int:
+        """Return the amount that a tenant's tasks have committed in a month."""
         row = self._rows.get(_pk(tenant, month)) or {}
         return int(plain(row["committed"])) if "committed" in row else 0
 

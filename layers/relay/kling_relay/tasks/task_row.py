@@ -21,6 +21,7 @@ def upstream_pk(space: str, upstream_id: str) -> str:
 
 
 def owner_key(tenant: str, kind: str) -> str:
+    """Return the key of a tenant and kind in the index `by_owner`."""
     return f"{tenant}#{kind}"
 
 
@@ -39,6 +40,7 @@ def new_item(task: Task) -> dict[str, Any]:
 
 
 def task_of(item: dict[str, Any]) -> Task:
+    """Convert a row to its task."""
     every = {name: plain(stored) for name, stored in item.items()}
     row = {name: field for name, field in every.items() if name in _TASK_FIELDS}
     row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
@@ -56,4 +58,5 @@ def changed(task: Task, to: Phase | None, changes: dict[str, Any]) -> Task:
 
 
 def stored(given: Any) -> Any:
+    """Return a field in its stored form: lists and objects as JSON."""
     return json.dumps(given) if isinstance(given, (list, dict)) else given

@@ -30,12 +30,14 @@ class Deadline:
         return left
 
     def guard(self, connection: socket.socket) -> None:
+        """Shut `connection` down too, at once if the deadline has passed."""
         with self._lock:
             self._sockets.append(socket.fromfd(connection.fileno(), connection.family, connection.type))
         if self.passed:
             self._pass()
 
     def close(self) -> None:
+        """Stop the timer and release the sockets. Guarded connections stay open."""
         self._timer.cancel()
         with self._lock:
             while self._sockets:
