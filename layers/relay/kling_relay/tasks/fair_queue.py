@@ -46,14 +46,14 @@ def oldest_of_each(rows: Rows, last: str, since: int, tenants: int, each: int) -
     return _flat(queued)
 
 
-def _page(rows: Rows, place: str, limit: int) -> list[tuple[str, str]]:
-    """Return (tenant, birth) of at most `limit` waiting tasks whose `turn` is after `place`."""
+def _page(rows: Rows, position: str, limit: int) -> list[tuple[str, str]]:
+    """Return (tenant, birth) of at most `limit` waiting tasks whose `turn` is after `position`."""
     answer = rows.client.query(
         TableName=rows.name,
         IndexName=INDEX,
         KeyConditionExpression="#queue = :waiting AND #turn > :place",
         ExpressionAttributeNames={"#queue": "queue", "#turn": "turn"},
-        ExpressionAttributeValues={":waiting": value("waiting"), ":place": value(place)},
+        ExpressionAttributeValues={":waiting": value("waiting"), ":place": value(position)},
         Limit=limit,
     )
     turns = [str(plain(item["turn"])).partition("#") for item in answer["Items"]]
