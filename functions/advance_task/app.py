@@ -1,4 +1,4 @@
-"""Workflow step: move this task one step forward and say what comes next."""
+"""Advance one task by one step and return the workflow's next state."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The interactive documentation: a page, the viewer's files, the API's description. Public: nothing in it is secret."""
+"""Serve the public API documentation: its page, the viewer's files and the OpenAPI description, without any secret."""
 
 import json
 from pathlib import Path

@@ -31,5 +31,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if task.deleted_at is not None:
         late_copies.undo_copy(services, task)
         return {"task_id": task_id, "next": "done"}
-    # A failed copy is no error of the function: that rings FunctionErrorsAlarm, and mostly the provider is the cause.
+    # A failed copy raises no error: that sets off FunctionErrorsAlarm, and the usual cause is the provider.
     return advance(services, task_id, inputs, known=task).as_state()

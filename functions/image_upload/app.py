@@ -1,4 +1,4 @@
-"""Objects below inbox/ of the input bucket, and the lines of those that are lists, become tasks."""
+"""Create tasks from the objects below inbox/ of the input bucket, and from the lines of uploaded lists."""
 
 import json
 import traceback
@@ -9,8 +9,8 @@ from kling_relay.observability import logger
 from kling_relay.s3_inbox import objects
 from kling_relay.services import get_services
 
-_TOO_LATE_MS = 10_000  # with less time left a message is not begun: it comes again
-_MAX_TRIES = 3  # then SQS puts it into the dead-letter queue: RedrivePolicy in template.yaml
+_MIN_REMAINING_MS = 10_000  # With less time left, a message is not started: SQS delivers it again.
+_MAX_TRIES = 3  # then SQS moves it to the dead-letter queue: RedrivePolicy in template.yaml
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -18,10 +18,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     services, failed = get_services(), []
     for record in event["Records"]:
         try:
-            if context.get_remaining_time_in_millis() < _TOO_LATE_MS:
+            if context.get_remaining_time_in_millis() < _MIN_REMAINING_MS:
                 raise TimeoutError("no time is left for this message")
             objects.receive(services, json.loads(record["body"]), context.get_remaining_time_in_millis)
-        except Exception as exc:  # its text may name an object: where it comes from says enough
+        except Exception as exc:  # its text may contain an object's name: the traceback is enough
             places = traceback.format_tb(exc.__traceback__)[-3:]
             logger.error("upload_not_handled", extra={"error": type(exc).__name__, "places": places})
             if int(record["attributes"]["ApproximateReceiveCount"]) >= _MAX_TRIES:

@@ -1,4 +1,4 @@
-"""The provider's webhook. Its rules: lifecycle/callback.py."""
+"""Receive the provider's webhook. lifecycle/callback.py holds the rules."""
 
 import base64
 from typing import Any
@@ -9,7 +9,7 @@ from kling_relay.observability import logger
 from kling_relay.services import get_services
 from kling_relay.tasks.task import is_task_id
 
-_ANSWERS = {  # constant: nobody learns from one whether a task exists
+_RESPONSES = {  # constant: an answer does not reveal whether a task exists
     200: '{"code":0,"message":"SUCCEED","request_id":""}',
     404: '{"code":1202,"message":"no such method or path","request_id":""}',
     503: '{"code":5001,"message":"try again","request_id":""}',
@@ -18,13 +18,13 @@ _ANSWERS = {  # constant: nobody learns from one whether a task exists
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    place = event.get("pathParameters") or {}
-    task_id, token = str(place.get("task_id", "")), str(place.get("token", ""))
+    path = event.get("pathParameters") or {}
+    task_id, token = str(path.get("task_id", "")), str(path.get("token", ""))
     if is_task_id(task_id):
         logger.append_keys(task_id=task_id)
     status = callback.receive(get_services(), task_id, token, lambda: (event.get("headers") or {}, _body(event)))
     headers = {"Content-Type": "application/json"}
-    return {"statusCode": status, "headers": headers, "body": _ANSWERS[status]}
+    return {"statusCode": status, "headers": headers, "body": _RESPONSES[status]}
 
 
 def _body(event: dict[str, Any]) -> bytes | None:

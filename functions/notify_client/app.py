@@ -1,4 +1,4 @@
-"""Tells what a task has to tell: an event on the stack's bus, and a webhook to the client. Invoked asynchronously."""
+"""Deliver a task's notifications, an event on the stack's bus and a client's webhook. Invoked asynchronously."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""The custom widgets of the operations dashboard, called by CloudWatch with the rights of whoever looks at it.
+"""Render the custom widgets of the operations dashboard. CloudWatch calls it with the viewer's own rights.
 
-`show` says what to draw; "describe": true answers what there is, for those who edit a dashboard.
+`show` selects the view. "describe": true returns the parameters, for those who edit a dashboard.
 """
 
 from typing import Any

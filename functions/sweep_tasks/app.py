@@ -1,4 +1,4 @@
-"""Every minute: new workflows for overdue tasks, turns for tasks that wait, and ends for those that wait too long."""
+"""Sweep once a minute: restart overdue workflows, start waiting tasks, and end tasks that waited too long."""
 
 from typing import Any
 

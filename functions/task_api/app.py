@@ -1,4 +1,4 @@
-"""The API that clients call. Its paths: api/routes.py."""
+"""Serve the API that clients call. api/routes.py holds its paths."""
 
 from typing import Any
 

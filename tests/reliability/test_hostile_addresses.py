@@ -75,7 +75,7 @@ def test_hostile_addresses(campaign: Campaign, internet: Internet) -> None:
         reasons = (fetched(url), looked_at(url))
         assert reasons[0] == reasons[1] and reasons[0] in REFUSED, f"{url!r}: {reasons}"
         assert archived(url) in ("refused_address", "source_unreachable"), url
-        assert preflight._look(url, time.monotonic() + 5) is None
+        assert preflight._probe(url, time.monotonic() + 5) is None
         assert internet.connected == [], f"{url!r} connected to {internet.connected}"
 
     campaign.run(_hostile(campaign), attack)

@@ -89,7 +89,7 @@ def test_hostile_servers(
             tracemalloc.start()
             try:
                 if what == "image":
-                    preflight._look(URL, began + DEADLINE)
+                    preflight._probe(URL, began + DEADLINE)
                 else:
                     copy_result(bucket)
                 took, held = time.monotonic() - began, tracemalloc.get_traced_memory()[1]

@@ -1,4 +1,4 @@
-"""A task as its client gets it, with the addresses of its videos."""
+"""Build the task object that a client gets, with the URLs of its videos."""
 
 from typing import Any
 
@@ -6,24 +6,27 @@ from kling_relay.services import Services
 from kling_relay.tasks import notification
 from kling_relay.tasks.task import TASK_STATUS, Phase, Task
 
-_PRESIGNED_SECONDS = 12 * 3600  # a presigned URL ends with the session that signed it, whatever it says itself
+# a presigned URL expires with the session that signed it, even if its own expiry is later
+_PRESIGNED_SECONDS = 12 * 3600
 
 
 def task_object(services: Services, task: Task) -> dict[str, Any]:
-    """The task object of every answer about one task, and of every entry of a list."""
+    """Build the task object for an answer about one task, and for an entry of a list."""
     return client_view(task, video_urls(services, task))
 
 
 def places(services: Services, task: Task) -> list[dict[str, Any]]:
-    """The videos of a task by bucket and key, for readers with rights of their own."""
+    """List the videos of a task by bucket and key, for readers with their own S3 rights."""
     bucket = services.settings.need("video_bucket") if task.videos else ""
-    named = ("id", "key", "duration", "size", "watermark_key")
-    return [{"bucket": bucket, **{name: video[name] for name in named if name in video}} for video in task.videos]
+    names = ("id", "key", "duration", "size", "watermark_key")
+    return [{"bucket": bucket, **{name: video[name] for name in names if name in video}} for video in task.videos]
 
 
 def video_urls(services: Services, task: Task) -> dict[str, str]:
-    """Archive key -> URL, signed anew at every call and stored nowhere: by the delivery key, or without one by S3's
-    own scheme."""
+    """Return archive key -> URL. URLs are signed at every call and never stored.
+
+    The delivery key signs them. Without one they are S3 presigned URLs.
+    """
     keys = [video[name] for video in task.videos for name in ("key", "watermark_key") if name in video]
     if keys and (signer := services.delivery_key):
         now = services.clock.now_ms() / 1000
@@ -38,10 +41,10 @@ def video_urls(services: Services, task: Task) -> dict[str, str]:
 
 
 def client_view(task: Task, video_urls: dict[str, str]) -> dict[str, Any]:
-    """The task object of Kling's legacy API, built field by field and never from the row as a whole.
+    """Build the task object of Kling's legacy API field by field, never from the row as a whole.
 
-    `video_urls`: archive key -> URL for the client. Types as existing clients need them: times integer milliseconds,
-    `task_info` always an object, video id and duration always strings.
+    `video_urls`: archive key -> URL for the client. Types are those that existing clients need: times are integer
+    milliseconds, `task_info` is always an object, video id and duration are always strings.
     """
     info = {} if task.external_task_id is None else {"external_task_id": task.external_task_id}
     view: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Rows of the one table: values as DynamoDB wants them, and the conditional writes that every concept shares."""
+"""Convert DynamoDB values and make the conditional writes that all row types share."""
 
 import random
 import re
@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-# Two transactions on one row at once: DynamoDB cancels one of them, and the SDK does not repeat it.
+# Two transactions on one row at the same time: DynamoDB cancels one of them, and the SDK does not retry it.
 _TRANSIENT = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-_CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8)  # at most: by chance less, so that all do not come again
+# seconds at most: random jitter below that keeps writers from retrying together
+_CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8)
 _BATCH_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, None)
 _MAX_KEYS = 100  # of one BatchGetItem
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class ConflictError(Exception):
-    """Somebody else moved the row first. Normal: read it again and decide anew."""
+    """Another writer changed the row first. This is normal: read the row again and decide anew."""
 
 
 class Rows:
@@ -30,56 +31,60 @@ class Rows:
         self.name = name
 
     def get(self, pk: str) -> dict[str, Any] | None:
-        """The item as it is now (a strongly consistent read)."""
+        """Return the current item (a strongly consistent read)."""
         item: dict[str, Any] | None = self.client.get_item(
             TableName=self.name, Key={"pk": {"S": pk}}, ConsistentRead=True
         ).get("Item")
         return item
 
     def get_all(self, pks: list[str], only: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-        """The items of `pks`, each named once, as they are now, by pk; those that are gone are left out. `only`: the
-        attributes to read, pk among them; without it all."""
+        """Return the current items of `pks` by pk, without those that do not exist. `pks` holds each key once.
+
+        `only`: the attributes to read, pk included; without it all. Raises RuntimeError if the table throttles for too
+        long.
+        """
         names = {f"#{name}": name for name in only}
         part = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names} if only else {}
-        found: dict[str, dict[str, Any]] = {}
+        items: dict[str, dict[str, Any]] = {}
         for start in range(0, len(pks), _MAX_KEYS):
             keys = [{"pk": value(pk)} for pk in pks[start : start + _MAX_KEYS]]
             for pause in _BATCH_PAUSES:
-                wanted = {"Keys": keys, "ConsistentRead": True, **part}
-                answer = self.client.batch_get_item(RequestItems={self.name: wanted})
-                found |= {plain(item["pk"]): item for item in answer["Responses"].get(self.name, [])}
+                request = {"Keys": keys, "ConsistentRead": True, **part}
+                answer = self.client.batch_get_item(RequestItems={self.name: request})
+                items |= {plain(item["pk"]): item for item in answer["Responses"].get(self.name, [])}
                 keys = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
                 if not keys:
                     break
                 if pause is None:
                     raise RuntimeError(f"{len(keys)} rows could not be read: the table is too busy")
                 time.sleep(pause)
-        return found
+        return items
 
     def put_new(self, item: dict[str, Any]) -> dict[str, Any]:
-        """The part of a transaction that writes `item` where there is none of its key."""
+        """Build the part of a transaction that writes `item` if no row has its key."""
         return {"Put": {"TableName": self.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
 
     def expression(self, pk: str, update: str, condition: str, **values: Any) -> dict[str, Any]:
-        """A conditional update. Attributes are `#name` in its texts, values `:name`."""
-        given = {f":{name}": value(one) for name, one in values.items()}
+        """Build a conditional update. Its expressions write attributes as `#name` and values as `:name`."""
+        attribute_values = {f":{name}": value(one) for name, one in values.items()}
         return {
             "TableName": self.name,
             "Key": {"pk": {"S": pk}},
             "UpdateExpression": update,
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {f"#{name}": name for name in re.findall(r"#(\w+)", f"{update} {condition}")},
-            **({"ExpressionAttributeValues": given} if given else {}),  # DynamoDB refuses an empty one
+            # DynamoDB rejects an empty map.
+            **({"ExpressionAttributeValues": attribute_values} if attribute_values else {}),
         }
 
     def update(self, expression: dict[str, Any], mark: str = "write") -> dict[str, Any]:
-        """One conditional update that sets the attribute `mark` to a new token; the row after it. Raises ConflictError.
+        """Make one conditional update that sets the attribute `mark` to a new token. Return the updated row.
 
-        A failed condition whose old row carries that token is our own write, repeated by the SDK because the first
-        answer was lost: success. Writers that may come between have another mark, so that they do not hide it.
+        A failed condition is a success if the old row carries that token: the SDK repeated our own write because the
+        first answer was lost. Concurrent writers use another mark, so that they do not hide it. Raises ConflictError.
         """
         try:
-            answer = _patiently(
+            answer = _retry_on_conflict(
                 lambda: self.client.update_item(
                     **expression, ReturnValues="ALL_NEW", ReturnValuesOnConditionCheckFailure="ALL_OLD"
                 )
@@ -95,9 +100,9 @@ class Rows:
         return item
 
     def update_if(self, pk: str, update: str, condition: str, **values: Any) -> bool:
-        """One conditional update whose loss is no news: False where its condition did not hold."""
+        """Make one conditional update. Return False if its condition failed."""
         try:
-            _patiently(lambda: self.client.update_item(**self.expression(pk, update, condition, **values)))
+            _retry_on_conflict(lambda: self.client.update_item(**self.expression(pk, update, condition, **values)))
         except ClientError as exc:
             if not condition_failed(exc):
                 raise
@@ -105,50 +110,51 @@ class Rows:
         return True
 
     def transact(self, items: list[dict[str, Any]], token: str) -> None:
-        """All of `items` or none; repeated while another transaction is at the same rows."""
-        _patiently(lambda: self.client.transact_write_items(TransactItems=items, ClientRequestToken=token))
+        """Write all of `items` or none. Retry while another transaction holds the same rows."""
+        _retry_on_conflict(lambda: self.client.transact_write_items(TransactItems=items, ClientRequestToken=token))
 
 
 def new_token() -> str:
-    """Marks a write as ours."""
+    """Return a new token that identifies one write."""
     return uuid.uuid4().hex
 
 
 def value(given: Any) -> dict[str, Any]:
-    """`given`, a number or a text, as DynamoDB wants it. Half surrogates, which it refuses, become '?'."""
+    """Convert an int or a str to a DynamoDB value. Half surrogates, which DynamoDB rejects, become '?'."""
     return {"N": str(given)} if isinstance(given, int) else {"S": str(given).encode(errors="replace").decode()}
 
 
 def plain(stored: dict[str, Any]) -> Any:
+    """Convert a DynamoDB value to an int or a str."""
     return int(stored["N"]) if "N" in stored else stored["S"]
 
 
 def condition_failed(exc: ClientError) -> bool:
-    """Whether a condition of ours, and nothing else, refused the write."""
+    """Return whether a condition of the write failed, and nothing else did."""
     if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
         return True
     return _cancellations(exc) == {"ConditionalCheckFailed"}
 
 
 def failed_parts(exc: ClientError) -> set[int]:
-    """The places of a transaction's parts whose conditions did not hold."""
+    """Return the indexes of a transaction's parts whose conditions failed."""
     reasons = exc.response.get("CancellationReasons", [])
-    return {place for place, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"}
+    return {index for index, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"}
 
 
 def conflicted(exc: ClientError) -> bool:
-    """Whether a transaction on the same row was in the way: the same write may succeed in a moment."""
+    """Return whether another transaction held the same row: the same write may succeed in a moment."""
     code = exc.response.get("Error", {}).get("Code")
     return code == "TransactionConflictException" or bool(_TRANSIENT & _cancellations(exc))
 
 
 def _cancellations(exc: ClientError) -> set[Any]:
-    """Why a transaction was cancelled: the codes of the parts that were at fault."""
+    """Return the codes of the parts that cancelled a transaction."""
     return {reason.get("Code") for reason in exc.response.get("CancellationReasons", [])} - {None, "None"}
 
 
-def _patiently(write: Callable[[], T]) -> T:
-    """What `write` returns; it is repeated while another transaction is at the same rows."""
+def _retry_on_conflict(write: Callable[[], T]) -> T:
+    """Return the result of `write`. Retry it while another transaction holds the same rows."""
     for pause in _CONFLICT_PAUSES:
         try:
             return write()

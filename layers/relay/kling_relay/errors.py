@@ -1,6 +1,7 @@
-"""Kling's error codes: one error, one HTTP answer.
+"""Define Kling's error codes: one error, one HTTP answer.
 
-The table (code -> HTTP status, default text) is `errors.json`, after the official error table of Kling's legacy API.
+`errors.json` maps each code to its HTTP status and default text. Its source is the official error table of Kling's
+legacy API.
 """
 
 import json
@@ -18,8 +19,8 @@ def _table() -> dict[int, dict[str, Any]]:
 class KlingError(Exception):
     """A call that ends in an error envelope.
 
-    `code`: Kling's error code. `http`: HTTP status, from the table unless a rule of HTTP's own asks for another (413,
-    405). `retry_after`: seconds after which the same call may succeed, where that is known.
+    `code`: Kling's error code. `http`: HTTP status, from the table unless an HTTP rule requires another (413, 405).
+    `retry_after`: seconds after which the same call may succeed, if known.
     """
 
     def __init__(
@@ -34,16 +35,19 @@ class KlingError(Exception):
 
 
 class ProviderRejectedError(KlingError):
-    """The provider's, of a task that is on record."""
+    """The provider's error about a task that is recorded."""
 
 
 def bad_parameter(field: str, problem: str) -> KlingError:
-    """A refusal that names the field, the limit and what was sent (code 1201)."""
+    """Build the error for an invalid parameter: the field, its rule and the received value (code 1201)."""
     return KlingError(1201, f"{field}: {problem}")
 
 
 def envelope(request_id: str, *, code: int = 0, message: str = "SUCCEED", data: Any = None) -> dict[str, Any]:
-    """Kling's envelope: `code` int, `message` and `request_id` always strings, `data` only where there is some."""
+    """Build Kling's envelope: `code` is an int, `message` and `request_id` are always strings.
+
+    `data` is omitted if None.
+    """
     body: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
     if data is not None:
         body["data"] = data

@@ -1,5 +1,7 @@
-"""Structured logs with stable keys, and metrics with stable names. No secret, token, signed URL, prompt or raw body
-ever gets in here."""
+"""Write structured logs with stable keys and metrics with stable names.
+
+Logs and metrics never contain a secret, token, signed URL, prompt or raw body.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -14,60 +16,63 @@ DIMENSION = "service"  # of every metric: the stack's name
 
 
 class Metric(StrEnum):
-    """Every metric that there is. One that is in `REASONS` has a second dimension and exists only with both; all others
-    have `service` alone. A count that another metric's SampleCount tells has none of its own."""
+    """Every metric. One in `REASONS` has a second dimension and exists only with both; all others have `service` alone.
+
+    A count that equals another metric's SampleCount has no metric.
+    """
 
     ACCEPTED = "Accepted"  # a task was recorded
-    REJECTED = "Rejected"  # a request of the API that became no task
-    SUBMITTED = "Submitted"  # the provider took a task
+    REJECTED = "Rejected"  # an API request that created no task
+    SUBMITTED = "Submitted"  # the provider accepted a task
     UNCONFIRMED = "Unconfirmed"  # a POST whose outcome is unknown
     SUCCEEDED = "Succeeded"
-    FAILED = "Failed"  # its client was told so; a task that its owner cancelled counts nowhere
-    ARCHIVED_BYTES = "ArchivedBytes"  # all videos of a task, when they are ours; SampleCount: the copies
+    FAILED = "Failed"  # the client was notified of it; a task that its owner cancelled is not counted
+    ARCHIVED_BYTES = "ArchivedBytes"  # all videos of a task, once they are in our bucket; SampleCount: the copies
     ARCHIVE_SECONDS = "ArchiveSeconds"  # from rendered to succeeded
-    ARCHIVE_FAILED = "ArchiveFailed"  # one try of a copy; another one follows
-    WAITING_SECONDS = "WaitingSeconds"  # from accepted to the POST that the provider took
+    ARCHIVE_FAILED = "ArchiveFailed"  # one failed attempt of a copy; another one follows
+    WAITING_SECONDS = "WaitingSeconds"  # from accepted to the POST that the provider accepted
     PROVIDER_SECONDS = "ProviderSeconds"  # from that POST to rendered
-    NOTICE_SECONDS = "NoticeSeconds"  # from a notice's birth to its webhook's delivery; SampleCount: those delivered
+    NOTICE_SECONDS = "NoticeSeconds"  # from a notice's creation to its webhook's delivery; SampleCount: the deliveries
     END_TO_END_SECONDS = "EndToEndSeconds"  # from accepted to succeeded
-    CALLBACKS_RECEIVED = "CallbacksReceived"  # with a right token and signature
+    CALLBACKS_RECEIVED = "CallbacksReceived"  # with a valid token and signature
     CALLBACKS_REJECTED = "CallbacksRejected"  # a wrong token, or a wrong signature
-    CALLBACKS_LATE = "CallbacksLate"  # received when the task had ended
-    CALLBACKS_DUPLICATE = "CallbacksDuplicate"  # received, told nothing new, or too soon after the one before
-    POLLS_MADE = "PollsMade"  # questions of the workflow's own, no callback having come
-    POLLS_FOUND_END = "PollsFoundEnd"  # such a question that found an end: the callback was missed
+    CALLBACKS_LATE = "CallbacksLate"  # received after the task had ended
+    CALLBACKS_DUPLICATE = "CallbacksDuplicate"  # received without any news, or too soon after the previous one
+    POLLS_MADE = "PollsMade"  # queries that the workflow made because no callback arrived
+    POLLS_FOUND_END = "PollsFoundEnd"  # such a query that found an end: the callback was missed
     PROVIDER_CALLS = "ProviderCalls"  # every call of the provider
-    UNITS_SPENT = (
-        "UnitsSpent"  # what a task took, once a task: as stated or, where nothing is stated for a video, estimated
-    )
-    WEBHOOKS_FAILED = "WebhooksFailed"  # for good: ten tries, or a receiver that wants no more
-    FILES_REJECTED = "FilesRejected"  # an upload, or a line of one, that became no task
-    RESULT_HOST_NOT_LISTED = "ResultHostNotListed"  # a result has no address, or one on a host off the profile's list
-    RECONCILE_FINDINGS = "ReconcileFindings"  # of a report, those that nothing looks after; 0 too
-    SWEEPER_HEARTBEAT = "SweeperHeartbeat"  # a sweep that came to its end
-    ACCOUNT_TROUBLE = "AccountTrouble"  # 1 while the provider's account keeps tasks from being sent; every minute
-    WAITING_TASKS = "WaitingTasks"  # for room at the provider; every minute
-    PARKED_TASKS = "ParkedTasks"  # whose submission is in doubt for good; every minute
-    OLDEST_OPEN_TASK = "OldestOpenTask"  # the age of the oldest whose client sees no end; 0 without any; every minute
+    UNITS_SPENT = "UnitsSpent"  # units charged, once a task: as the provider states; else, for a video, estimated
+    WEBHOOKS_FAILED = "WebhooksFailed"  # given up: ten attempts, or a receiver that unsubscribed
+    FILES_REJECTED = "FilesRejected"  # an upload, or a line of one, that created no task
+    # a result without a URL, or with one on a host that the profile does not list
+    RESULT_HOST_NOT_LISTED = "ResultHostNotListed"
+    RECONCILE_FINDINGS = "ReconcileFindings"  # findings of a report that no automation resolves; 0 too
+    SWEEPER_HEARTBEAT = "SweeperHeartbeat"  # a sweep that completed
+    ACCOUNT_TROUBLE = "AccountTrouble"  # 1 while the provider's account blocks submissions; every minute
+    WAITING_TASKS = "WaitingTasks"  # waiting for a slot at the provider; every minute
+    PARKED_TASKS = "ParkedTasks"  # whose submission stays unknown for good; every minute
+    OLDEST_OPEN_TASK = "OldestOpenTask"  # age of the oldest task whose client sees no end; 0 if none; every minute
 
 
 _UNITS = {Metric.ARCHIVED_BYTES: "Bytes", Metric.OLDEST_OPEN_TASK: "Seconds"}
 UNITS = {metric: _UNITS.get(metric, "Seconds" if metric.endswith("Seconds") else "Count") for metric in Metric}
 
-# Metric -> the name of its second dimension, and all values that it takes.
+# Metric -> the name of its second dimension, and all its values.
 REASONS: dict[Metric, tuple[str, tuple[str, ...]]] = {
     # by error code: 1000 to 1004; our cap (1102); 429 and 5xx; everything else
     Metric.REJECTED: ("reason", ("credentials", "cap", "busy", "request")),
     Metric.FAILED: ("reason", ("content", "provider", "refused", "expired")),  # the values of tasks.task.Failure
-    # failed: not sent, outcome unknown, 5xx, or nothing that can be used
+    # failed: not sent, outcome unknown, 5xx, or an unusable answer
     Metric.PROVIDER_CALLS: ("outcome", ("ok", "no_room", "refused", "account", "failed")),
 }
 
 
 def emit(service: str, values: Mapping[Metric, float], reason: str | None = None) -> None:
-    """One line in CloudWatch's embedded metric format. `reason`: the value of the second dimension, for metrics that
-    have one. Never raises: a metric is worth no task. What the catalogue does not have is lost, so that there is never
-    a series too many."""
+    """Write one line in CloudWatch's embedded metric format. Never raises: a metric is not worth failing a task.
+
+    `reason`: the value of the second dimension, for metrics that have one. A value that is not in `REASONS` is dropped
+    and logged, so that no unplanned series appears.
+    """
     try:
         metrics = EphemeralMetrics(namespace=NAMESPACE, service=service)
         for metric, value in values.items():

@@ -1,4 +1,4 @@
-"""The one place where settings, clients and clock come from, each built at its first use and then kept."""
+"""Provide settings, clients and clock from one place, each built at its first use and then kept."""
 
 import encodings.idna  # noqa: F401  (every connection needs it; loaded here, the first one is quicker)
 import json
@@ -39,14 +39,14 @@ from kling_relay.tasks.task import Task
 from kling_relay.transfer import s3_copy
 
 _CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
-# Two calls of the table that get no answer end within the gateway's 29 s: idempotency.py answers after the second one.
+# Two calls of the table without an answer end within the gateway's 29 s: idempotency.py answers after the second one.
 _TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=3))
-# The overlay of the models is worth no waiting: without it there is still the catalogue that is shipped.
+# The overlay of the models is not worth a wait: without it the shipped catalogue applies.
 _QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
 
 
 class Services:
-    """Everything that a function may need; what it does not touch is never built."""
+    """Everything that a function may need; unused parts are never built."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None, session: Any = None) -> None:
         self.settings = settings
@@ -54,7 +54,7 @@ class Services:
         self._session = session
 
     def client(self, service: str, config: Config | None = None) -> Any:
-        """A client of botocore's; all of them share one session, which spares the second one most of its start."""
+        """Create a botocore client. All clients share one session, which makes all but the first start faster."""
         return self._create_client(service, _CONFIG.merge(config) if config else _CONFIG)
 
     def _create_client(self, service: str, config: Config) -> Any:
@@ -109,15 +109,15 @@ class Services:
         return Ended(self.table.rows)
 
     def measure(self, values: Mapping[Metric, float]) -> None:
-        """Publish metrics of this stack; never raises."""
+        """Publish metrics of this stack. Never raises."""
         self._emit(values)
 
     def count(self, metric: Metric, reason: str) -> None:
-        """Publish one of a metric that has reasons; never raises."""
+        """Publish one count of a metric that has reasons. Never raises."""
         self._emit({metric: 1}, reason)
 
     def report_move(self, before: Task | None, after: Task) -> None:
-        """Metrics and the log hear of a move of a task; never raises."""
+        """Write the metrics and the log line of a task's move. Never raises."""
         try:
             if (told := metrics.line(before, after)) is not None:
                 logger.info("task_moved", extra=told)
@@ -137,12 +137,12 @@ class Services:
 
     @cached_property
     def archive_s3(self) -> Any:
-        """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
+        """The S3 client for copies: a streamed body cannot be sent twice, so the SDK makes no retries."""
         return self._owned(_regional(self._create_client("s3", s3_copy.client_config())))
 
     def _owned(self, client: Any) -> Any:
-        """Every call names the account that has to own the bucket: a name that was given up may be somebody else's now.
-        Presigned addresses, which are no calls, do not."""
+        """Add the expected bucket owner to every call: another account may have created a bucket under a released name.
+        Presigned URLs, which are not calls, do not have it."""
         if owner := self.settings.account_id:
             name = {"x-amz-expected-bucket-owner": owner}
             client.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(name))
@@ -166,7 +166,7 @@ class Services:
 
     @property
     def account(self) -> str:
-        """The account that new tasks are sent to: profiles.Account as text."""
+        """The account that new tasks are sent to: provider.profiles.Account as text."""
         settings = self.settings
         chosen = profile(settings.provider, settings.kling_base_url)
         return str(Account(settings.provider, chosen.base_url, settings.provider_account))
@@ -185,15 +185,14 @@ class Services:
         return {}
 
     def account_of(self, task: Task) -> str:
-        """The account that `task` was sent to; the one that it will be sent to, as long as it was sent to none."""
+        """Return the account that `task` was sent to, or will be sent to."""
         return task.account or self.account
 
     def provider_of(self, task: Task) -> Provider:
         return self.provider_at(self.account_of(task))
 
     def provider_at(self, account: str) -> Provider:
-        """The provider behind `account`, with that account's key. Raises SettingsError for an account that no profile
-        describes."""
+        """Return the provider of `account`, with that account's key. Raises SettingsError without a profile for it."""
         if account not in self._providers:
             self._providers[account] = self._connect(account)
         return self._providers[account]
@@ -209,11 +208,11 @@ class Services:
         return Provider(chosen, key, lambda outcome: self.count(Metric.PROVIDER_CALLS, outcome))
 
     def provider_secret(self) -> str:
-        """The stored secret of all accounts; raises SettingsError if nothing is stored."""
+        """Return the stored secret of all accounts. Raises SettingsError if nothing is stored."""
         return self._provider_key.get(True)
 
     def webhook_secrets(self, refresh: bool = False) -> list[str]:
-        """What the providers may sign their callbacks with; none where the operator has stored none."""
+        """Return the secrets that the providers may sign their callbacks with; none if none is stored."""
         held = entries(self._provider_key.get(refresh)).values()
         return [secret for entry in held for secret in webhook_secrets_in(entry)]
 
@@ -231,7 +230,7 @@ class Services:
 
     @property
     def base_url(self) -> str:
-        """The API's own public address, without a slash at its end."""
+        """The API's own public URL, without a slash at its end."""
         return self._base_url.get()
 
     @cached_property
@@ -241,7 +240,7 @@ class Services:
 
     @property
     def catalogue(self) -> Catalogue:
-        """What the models can do, with the operator's overlay where there is one that can be used."""
+        """The catalogue of models, with the operator's overlay if it is usable."""
         return self._catalogue.get()
 
     @cached_property
@@ -249,7 +248,7 @@ class Services:
         return Cached(self._read_catalogue)
 
     def _read_catalogue(self) -> Catalogue:
-        """Never fails: an overlay that is broken or out of reach is reported, and the shipped catalogue holds."""
+        """Read the catalogue. Never fails: a bad or unreachable overlay is logged, and the shipped one applies."""
         if not (name := self.settings.models_parameter):
             return models.shipped()
         try:
@@ -267,7 +266,7 @@ class Services:
 
     @property
     def delivery_key(self) -> DeliveryKey | None:
-        """What signs the addresses of videos; None where the stack has no distribution, or no key is stored yet."""
+        """The key that signs the URLs of videos; None if the stack has no distribution, or no key is stored yet."""
         return self._delivery_key.get()
 
     @cached_property
@@ -286,7 +285,7 @@ class Services:
         return value
 
     def _stored(self, secret_id: str) -> str | None:
-        """What a secret holds; None as long as nobody has put anything there."""
+        """Return the value of a secret; None if nothing is stored."""
         try:
             value: str = self.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
         except ClientError as exc:
@@ -297,7 +296,7 @@ class Services:
 
 
 def _regional(s3: Any) -> Any:
-    """Have `s3` presign addresses for the host of its own region. botocore's default is the global host, which leads to
+    """Make `s3` presign URLs for the host of its own region. botocore's default is the global host, which leads to
     us-east-1. The addressing style "virtual" would change that too, and make a bucket a subdomain of any endpoint."""
     here = {"use_global_endpoint": False}
     s3.meta.events.register_first("before-endpoint-resolution.s3", lambda context, **_: context.update(here))
@@ -306,5 +305,5 @@ def _regional(s3: Any) -> Any:
 
 @cache
 def get_services() -> Services:
-    """Return the services of this process, as the environment describes them."""
+    """Return the services of this process, built from its environment."""
     return Services(Settings.read(os.environ))

@@ -1,4 +1,4 @@
-"""What the stack's parameters say, read once from the environment that the template sets."""
+"""Read the stack's parameters once, from the environment that the template sets."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class SettingsError(Exception):
-    """A variable is missing or has a value that cannot be used; the text names it."""
+    """A variable is missing or has an unusable value; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One field a variable: `task_table` is read from `TASK_TABLE`. Seconds are seconds, days are days.
+    """One field for each variable: `task_table` is read from `TASK_TABLE`. Units: seconds and days, as named.
 
-    A function gets only the variables that it needs; what it does not get is empty here and fails at its first use.
+    A function gets only the variables that it needs. Other fields are empty; using one fails.
     """
 
     stack_name: str = ""
@@ -33,7 +33,7 @@ class Settings:
     models_parameter: str = ""
     provider: str = "cometapi"
     kling_base_url: str = ""
-    provider_account: str = "1"  # the operator's label for the account behind the key: profiles.Account
+    provider_account: str = "1"  # the operator's label for the account behind the key: provider.profiles.Account
     result_hosts: str = "warn"
     allowed_origins: str = "*"  # of web pages: one origin, or all
     intake_tenant: str = ""
@@ -48,7 +48,7 @@ class Settings:
     default_model_omni_video: str = ""
     deadline_seconds: int = 86_400
     submit_timeout_seconds: int = 15
-    settle_seconds: int = 0  # 0: as the provider's profile has it
+    settle_seconds: int = 0  # 0: the provider profile's value
     on_unconfirmed: str = "auto"
     unconfirmed_deadline_seconds: int = 3_600
     monthly_cap_units: int = 0
@@ -59,25 +59,25 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """Build the settings from `environment`; raises SettingsError naming the first bad variable."""
-        given: dict[str, Any] = {}
+        """Build the settings from `environment`. Raises SettingsError, which names the first bad variable."""
+        values: dict[str, Any] = {}
         for field in fields(cls):
             name = field.name.upper()
             text = environment.get(name, "")
             if not text:
                 continue
-            given[field.name] = text if field.type is str else _number(name, text, whole=field.type is int)
-        return cls(**given)
+            values[field.name] = text if field.type is str else _number(name, text, whole=field.type is int)
+        return cls(**values)
 
     def need(self, name: str) -> str:
-        """The value of a text setting that must be there; raises SettingsError where the template did not give it."""
+        """Return a required text setting. Raises SettingsError if the template did not set it."""
         value = str(getattr(self, name))
         if not value:
             raise SettingsError(f"{name.upper()} is not set for this function: see its Environment in template.yaml")
         return value
 
     def scaled_ms(self, seconds: float) -> int:
-        """Milliseconds of a wait or settle window of `seconds`, shortened by WAIT_SCALE in rehearsals."""
+        """Return `seconds` of a wait or settle window in milliseconds, scaled by WAIT_SCALE for rehearsals."""
         return int(seconds * 1000 * self.wait_scale)
 
 

@@ -205,7 +205,7 @@ def test_a_look_that_would_come_too_late_asks_nobody(world: World, monkeypatch: 
     now = iter([0.0, 1.7, 1.8, 1.9])
     deadlines = Deadlines()
     monkeypatch.setattr(fetch, "Deadline", deadlines)
-    monkeypatch.setattr(preflight, "_AT_ONCE", 1)
+    monkeypatch.setattr(preflight, "_MAX_WORKERS", 1)
     monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: next(now)))
     world.stand(lambda c, p, h: respond(c, png(400, 400)))
     masks = [{"mask": f"{URL}/mask{number}", "trajectories": POINTS} for number in range(2)]

@@ -146,7 +146,7 @@ class TestExport:
         world.create()
         read = world.table.read
         monkeypatch.setattr(world.table, "read", lambda ids: (world.clock.tick(csv_export.SECONDS + 1), read(ids))[1])
-        monkeypatch.setattr("kling_relay.operations.reconcile_rows._AT_ONCE", 1)
+        monkeypatch.setattr("kling_relay.operations.reconcile_rows._BATCH_SIZE", 1)
         world.create({**BODY, "prompt": "second"})
         with pytest.raises(ValueError, match="since: the window has more tasks than 200 s can read"):
             operate(world, "export")

@@ -85,7 +85,7 @@ def test_a_redrive_that_dies_loses_nothing(world: World) -> None:
 
 def test_a_redrive_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.services.queues = Queue(endless=True)
-    monkeypatch.setattr(dead_letter_queue, "_MOST", 20)
+    monkeypatch.setattr(dead_letter_queue, "_MAX_MESSAGES", 20)
     assert operate(world, "redrive", queue="IntakeDeadLetters") == {
         "queue": "IntakeDeadLetters",
         "moved": 20,

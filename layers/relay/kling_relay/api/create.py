@@ -1,4 +1,4 @@
-"""Makes a recorded task of a checked request: inline images to the input bucket, then one transaction."""
+"""Create a task from a checked request: store its inline images, record it in one transaction, submit it."""
 
 import hashlib
 import json
@@ -28,40 +28,41 @@ from kling_relay.transfer.ssrf_rules import AddressError
 def record(
     services: Services, tenant: str, request: Request, idempotency_key: str | None = None, source: Source | None = None
 ) -> Task:
-    """Record a task, or find the one that the same request, or the same `source`, made before. Nothing is paid here.
+    """Record a task, or return the one that the same request, or the same `source`, created before. It pays nothing.
 
-    Raises KlingError where the model cannot do it, where the tenant's cap leaves no room, where an image is seen to be
-    wrong, and where the same external id or Idempotency-Key came with another body.
+    Raises KlingError if the model does not support it, if the tenant's cap leaves no room, if an image is visibly
+    invalid, and if the same external id or Idempotency-Key was used with another body.
     """
     body_hash = _hash(request)
     earlier = idempotency.earlier(services.table, tenant, request.external_task_id, idempotency_key, body_hash)
-    if earlier is not None:  # whatever has changed since: an upload that is gone, a host that is down, the models
+    if earlier is not None:  # regardless of later changes: an upload that is gone, a host that is down, the models
         return earlier
     _check_callback(services, request.callback_url)
     _check_addresses(services, request.body)
     model = resolve_model(services, request.kind, request.body)
     profile = services.provider.profile
-    if profile.refuses_retired and model not in profile.models:  # what is mapped goes out under another name
+    if profile.refuses_retired and model not in profile.models:  # a mapped model is sent under another name
         models.check_retired(services.catalogue, model, request.kind, named="model_name" in request.body)
     dropped, notes = models.check(services.catalogue, model, request.kind, request.body)
     request.notes += notes
     for name in dropped:
         del request.body[name]
-    request.body["model_name"] = model  # what it was checked and priced as is what is sent, whatever defaults become
+    # The model of the check and the estimate is the model that is sent, even if defaults change.
+    request.body["model_name"] = model
     estimate = models.estimate(services.catalogue, model, request.kind, request.body)
     budget = services.spending.budget(tenant, services.clock.now_ms())
-    if budget is not None:  # before anything is fetched or stored; what decides is the transaction below
+    if budget is not None:  # before anything is fetched or stored; the transaction below decides
         budget.check(estimate)
     uploaded = _uploaded(services, tenant, request)
     preflight.check(request, {name: upload.header for name, upload in uploaded.items()})
     now = services.clock.now_ms()
     task_id = new_task_id() if source is None else source.task_id(services.keyring)
     for name, holder, key in image_places(request.body):
-        place = f"inputs/{tenant}/{task_id}/{name}"
+        prefix = f"inputs/{tenant}/{task_id}/{name}"
         if name in uploaded:
-            holder[key] = uploads.keep(services, name, uploaded[name], place)
+            holder[key] = uploads.keep(services, name, uploaded[name], prefix)
         elif isinstance(holder[key], dict):
-            holder[key] = {"s3": _store(services, place, request.images[name])}
+            holder[key] = {"s3": _store(services, prefix, request.images[name])}
     new = Task(
         id=task_id,
         tenant=tenant,
@@ -86,7 +87,7 @@ def record(
 
 
 def _check_callback(services: Services, url: str | None) -> None:
-    """An address that no webhook could ever go to is refused now, while somebody is listening."""
+    """Refuse a URL that no webhook can reach, while the client is still connected."""
     if url is None:
         return
     try:
@@ -107,10 +108,10 @@ def _check_addresses(services: Services, body: dict[str, Any]) -> None:
     """
     if ssrf_rules.is_internal(ssrf_rules.parse(services.provider.profile.base_url).host or ""):
         return
-    places = [(name, holder[key]) for name, holder, key in image_places(body)]
+    locations = [(name, holder[key]) for name, holder, key in image_places(body)]
     videos = enumerate(body.get("video_list", []))
-    places += [(f"video_list[{index}].video_url", video["video_url"]) for index, video in videos]
-    for name, url in places:
+    locations += [(f"video_list[{index}].video_url", video["video_url"]) for index, video in videos]
+    for name, url in locations:
         if isinstance(url, str):
             try:
                 ssrf_rules.check_reachable(url)
@@ -120,9 +121,9 @@ def _check_addresses(services: Services, body: dict[str, Any]) -> None:
 
 
 def _uploaded(services: Services, tenant: str, request: Request) -> dict[str, uploads.Upload]:
-    """The uploads that the request names, all of them checked before anything is stored."""
-    places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
-    references = {name: image for name, image in places if isinstance(image, dict) and "ref" in image}
+    """Return the uploads that the request names. All of them are checked before anything is stored."""
+    locations = [(name, holder[key]) for name, holder, key in image_places(request.body)]
+    references = {name: image for name, image in locations if isinstance(image, dict) and "ref" in image}
     return {name: uploads.check(services, tenant, name, image) for name, image in references.items()}
 
 
@@ -136,7 +137,7 @@ def _store(services: Services, prefix: str, data: bytes) -> str:
 
 
 def _hash(request: Request) -> str:
-    """What makes two requests the same: every field and every image byte."""
+    """Hash the identity of a request: every field and every image byte."""
     picture = {name: hashlib.sha256(data).hexdigest() for name, data in request.images.items()}
     content = [request.kind, request.body, request.callback_url, request.external_task_id, picture]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -150,7 +151,10 @@ def create(
     left_ms: int,
     source: Source | None = None,
 ) -> Task:
-    """The recorded and, if all goes well, submitted task. Raises KlingError where it is refused."""
+    """Record a task and submit it. Returns the task even if the submission fails for now.
+
+    `left_ms`: remaining time of the Lambda call. Raises KlingError if the request or the task is refused.
+    """
     must_end_by = services.clock.now_ms() + left_ms
     task = intake.record(services, tenant, asked, idempotency_key, source)
     logger.append_keys(task_id=task.id)
@@ -164,8 +168,10 @@ def create(
 
 
 def _submit(services: Services, task: Task, inputs: AdvanceInput) -> Task:
-    """From here on the task is on record: whatever goes wrong now, the sweeper carries on with it, so the client gets
-    its id and never an error that makes it pay twice."""
+    """Submit a recorded task. An error here is logged, and the sweeper retries.
+
+    So the client gets the task's id, and never an error that makes it pay twice.
+    """
     try:
         step = advance(services, task.id, inputs, known=task)
         if step.next != "done":

@@ -1,9 +1,9 @@
-"""DELETE of a task: cancels what nothing was paid for, removes what has ended, and leaves alone what is running.
+"""Delete a task: cancel it before payment, remove it after its end, refuse while it runs.
 
-A copier may still be at work when its task is deleted: that of an expired task, or a second one. It may store its copy
-after the removal, so archive_video reads the row once more when a copy has ended (`undo_copy`). A copier that dies in
-between leaves its copy behind. The deleted row therefore stays due until no copier can live, and the sweeper brings it
-back (`remove_late_copies`).
+A copier may still run when its task is deleted: that of an expired task, or a second one. It may store its copy after
+the removal, so archive_video reads the row once more after a copy (`undo_copy`). A copier that dies in between leaves
+its copy behind. The deleted row therefore stays due until no copier can be alive, and the sweeper starts its workflow
+again (`remove_late_copies`).
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,11 @@ _CANCELLED = "cancelled by DELETE before it was sent to the provider; nothing wa
 
 
 def remove(services: Services, task: Task) -> Task:
-    """End and remove `task`: its objects in every version, then what its row tells. What was dropped below inbox/ is
-    its owner's and stays; its result names no video any more. Every step can be repeated, and a repeated DELETE does,
-    so that a crash in between leaves nothing behind. Raises KlingError (409) for a running task."""
+    """End and remove `task`: its objects in every version, then its row's content. Raises KlingError (409) if it runs.
+
+    An object below inbox/ is its owner's and stays; its result names no video any more. Every step can be repeated, and
+    a repeated DELETE repeats them, so that a crash in between leaves nothing behind.
+    """
     if task.deleted_at is None:
         task = _end(services, task)
         deliver.invoke_notifier(services, task)
@@ -39,7 +41,7 @@ def remove(services: Services, task: Task) -> Task:
 
 
 def _end(services: Services, task: Task) -> Task:
-    """Mark the row in one conditional write: from here on nothing can move the task any more."""
+    """Mark the row in one conditional write: the task cannot move any more."""
     now = services.clock.now_ms()
     try:
         if task.phase is Phase.ACCEPTED and task.unsure_since is None:  # neither at the provider nor possibly there

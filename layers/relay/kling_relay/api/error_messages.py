@@ -1,4 +1,7 @@
-"""What a schema wants and what was sent, in a client's words: never a prompt, an image or an address. Pure."""
+"""Describe validation errors to clients: the expected and the received value. Pure.
+
+A message never contains a prompt, an image or a URL.
+"""
 
 import difflib
 import json
@@ -12,7 +15,7 @@ from kling_relay.kinds.fields import FIELDS
 
 
 def refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
-    """What the schema wants at `path`, and what was sent there."""
+    """Build the error for `path`: the schema's rule and the received value."""
     expected: Any = inspect.type_info(schema)
     for step in re.findall(r"\w+", path):
         if isinstance(value, list):
@@ -27,7 +30,7 @@ def refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
 
 
 def misspelt(message: str, sent: Any) -> str:
-    """Return a hint at the misspelt field that made `message` refuse another one as missing; empty if there is none."""
+    """Return a hint at the misspelt field that made `message` report another one as missing; empty if there is none."""
     *steps, name = re.findall(r"\w+", message.partition(":")[0]) or [""]
     for step in steps:
         part = sent[int(step)] if isinstance(sent, list) else sent.get(step)
@@ -40,7 +43,7 @@ def misspelt(message: str, sent: Any) -> str:
 
 
 def _wanted(kind: Any) -> str:
-    """A type of the schema, with its limits."""
+    """Describe a type of the schema, with its limits."""
     name = type(kind).__name__
     if name == "UnionType":
         return " or ".join(map(_wanted, kind.types))
@@ -59,7 +62,10 @@ def _wanted(kind: Any) -> str:
 
 
 def describe(value: Any, *, quote: bool = False) -> str:
-    """What was sent, in a few characters: a text itself only where it is no prompt, image or address (`quote`)."""
+    """Describe a received value in a few characters.
+
+    `quote`: include short texts; never for prompts, images or URLs.
+    """
     if isinstance(value, str):
         return repr(value) if quote and len(value) <= 32 else f"a text of {len(value)} characters"
     if isinstance(value, (list, dict)):

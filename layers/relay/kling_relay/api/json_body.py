@@ -1,6 +1,6 @@
-"""What arrives as text: a body, the JSON in it, the base64 in that. Pure.
+"""Decode a request body, the JSON in it, and the base64 in that. Pure.
 
-A message that was damaged on its way is refused: what it asks for is not what its sender meant, and would be paid.
+A message that was damaged in transit is refused: it does not ask for the intended task, which would be paid.
 """
 
 import base64
@@ -15,7 +15,7 @@ import msgspec
 from kling_relay.errors import KlingError
 
 MARK = "\ufffd"
-"""Decoders write it for bytes that are not UTF-8: so does API Gateway, which hands on a body as text."""
+"""Decoders write it for bytes that are not UTF-8. API Gateway does too, because it passes a body on as text."""
 
 _ALPHABET = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _STANDARD = str.maketrans("-_", "+/")  # of the URL alphabet
@@ -24,9 +24,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def http_body(text: str | None, is_base64: bool, headers: Mapping[str, str], limit: int) -> bytes:
-    """Return the bytes of a request's body as API Gateway hands it on: at most `limit`, or as many as show that it is
-    longer. `headers` has lower-case names. Raises KlingError for a form, a body that was damaged before, and a
-    compression that cannot be undone (HTTP 415)."""
+    """Return the bytes of a request's body from API Gateway: at most `limit`, or enough to show that it is longer.
+
+    `headers` has lower-case names. Raises KlingError for a form, for a body that was damaged in transit, and for an
+    unsupported compression (HTTP 415).
+    """
     text = text or ""
     is_json = text.lstrip().startswith("{")
     if not is_json:
@@ -40,7 +42,7 @@ def http_body(text: str | None, is_base64: bool, headers: Mapping[str, str], lim
 
 
 def _refuse_form(text: str, content_type: str) -> None:
-    """Raise KlingError for a form. curl -d names the second type for JSON too, which never comes here."""
+    """Raise KlingError for a form. curl -d names the second type for JSON too, which does not reach this function."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data" or (kind == "application/x-www-form-urlencoded" and "=" in text):
         raise KlingError(
@@ -62,7 +64,7 @@ def _unpacked(data: bytes, limit: int) -> bytes:
 
 
 def body_bytes(text: str, is_base64: bool) -> bytes:
-    """Return the bytes of a body as API Gateway hands it on. Raises KlingError if they were damaged before."""
+    """Return the bytes of a body from API Gateway. Raises KlingError if they were damaged in transit."""
     if is_base64:
         try:
             return base64.b64decode(text, validate=True)
@@ -78,15 +80,17 @@ def body_bytes(text: str, is_base64: bool) -> bytes:
 
 
 def decode(raw: bytes) -> Any:
-    """Return the value of the JSON text `raw`, strictly: no NaN, no number above a double's range. Half a surrogate
-    pair, which is what JavaScript leaves of a cut emoji, becomes U+FFFD. Raises ValueError, RecursionError."""
+    """Parse the JSON text `raw` strictly: no NaN, no number above a double's range.
+
+    Half a surrogate pair, which JavaScript leaves of a cut emoji, becomes U+FFFD. Raises ValueError, RecursionError.
+    """
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # some editors put a byte order mark in front
     try:
         return msgspec.json.decode(raw)
     except msgspec.DecodeError:
         if rb"\u" not in raw:
             raise
-    # RFC 8259 section 8.2 allows half a pair, msgspec refuses it, nothing behind this can store it.
+    # RFC 8259 section 8.2 allows half a pair, msgspec refuses it, and no later step can store it.
     lenient = json.dumps(json.loads(raw.decode(), parse_constant=_refuse), ensure_ascii=False)
     return msgspec.json.decode(_SURROGATE.sub(MARK, lenient))
 
@@ -96,10 +100,10 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def image_bytes(text: str) -> bytes:
-    """Decode base64 of either alphabet, padded or not, in one line or in several; raises ValueError with the mistake.
+    """Decode base64 of either alphabet, padded or not, in one line or in several. Raises ValueError with the mistake.
 
-    A form turns each "+" into a blank, so blanks are taken for line breaks only if they stand where encoders break
-    lines. A lost "+" also leaves a length that needs padding, so a text with blanks has to be padded already.
+    A form turns each "+" into a blank, so blanks count as line breaks only at the positions where encoders break lines.
+    A lost "+" also leaves a length that needs padding, so a text with blanks must be padded already.
     """
     lines = re.sub(r"[\t\r\n]", "", text).strip(" ").split(" ")
     joined = "".join(lines).translate(_STANDARD)

@@ -1,7 +1,7 @@
-"""A look at a request's images before money is spent: those at URLs by their first bytes, masks beside their image.
+"""Check a request's images before the paid POST: those at URLs by their first bytes, masks against their image.
 
-Kling takes a bad image and fails the task minutes later. What the look shows to be wrong is refused; what it cannot see
-passes: a host that does not answer us in time, refuses or redirects may still answer the provider.
+Kling accepts a bad image and fails the task minutes later. An image that is visibly invalid is refused. An image that
+cannot be read passes: a host that does not answer us in time, refuses or redirects may still answer the provider.
 """
 
 import time
@@ -18,18 +18,18 @@ from kling_relay.transfer.fetch_error import FetchError
 
 SECONDS = 1.8  # for all images of a request together
 _BYTES = 64 * 1024
-_AT_ONCE = 8
+_MAX_WORKERS = 8
 
 
 def check(request: Request, uploaded: Mapping[str, ImageHeader] | None = None) -> None:
-    """Raises KlingError naming the field of the first image that is seen to be wrong. `uploaded`: headers by name."""
-    places = [(name, holder[key]) for name, holder, key in image_places(request.body)]
-    seen = _looked_at({value for _, value in places if isinstance(value, str)})
+    """Raise KlingError that names the field of the first invalid image. `uploaded`: headers by field name."""
+    locations = [(name, holder[key]) for name, holder, key in image_places(request.body)]
+    results = _probe_all({value for _, value in locations if isinstance(value, str)})
     headers: dict[str, ImageHeader] = dict(uploaded or {})
-    for name, value in places:
+    for name, value in locations:
         if name in headers:
             continue
-        found = seen.get(value) if isinstance(value, str) else images.read_header(request.images[name])
+        found = results.get(value) if isinstance(value, str) else images.read_header(request.images[name])
         if isinstance(found, ImageError):
             raise bad_parameter(name, f"{found}; sent: a URL of {len(value)} characters")
         if found is not None:
@@ -37,16 +37,16 @@ def check(request: Request, uploaded: Mapping[str, ImageHeader] | None = None) -
     _check_masks(headers)
 
 
-def _looked_at(urls: set[str]) -> dict[str, ImageHeader | ImageError | None]:
+def _probe_all(urls: set[str]) -> dict[str, ImageHeader | ImageError | None]:
     if not urls:
         return {}
     ends = time.monotonic() + SECONDS
-    with ThreadPoolExecutor(min(len(urls), _AT_ONCE)) as pool:
-        return dict(zip(urls, pool.map(lambda url: _look(url, ends), urls), strict=True))
+    with ThreadPoolExecutor(min(len(urls), _MAX_WORKERS)) as pool:
+        return dict(zip(urls, pool.map(lambda url: _probe(url, ends), urls), strict=True))
 
 
-def _look(url: str, ends: float) -> ImageHeader | ImageError | None:
-    """The image's header, or what is wrong with it; None where nothing could be seen."""
+def _probe(url: str, ends: float) -> ImageHeader | ImageError | None:
+    """Return the image's header or its error; None if nothing could be read."""
     left = ends - time.monotonic()
     if left <= 0:
         return None
@@ -65,7 +65,7 @@ def _look(url: str, ends: float) -> ImageHeader | ImageError | None:
 
 
 def _check_masks(headers: dict[str, ImageHeader]) -> None:
-    """A mask lies on its image pixel by pixel; where the image is not known, on the other masks."""
+    """Check that a mask has the size of its image or, if that is unknown, of the other masks."""
     masks = [name for name in headers if name == "static_mask" or name.startswith("dynamic_masks")]
     known = ["image"] if "image" in headers else masks[:1]
     for other in known:

@@ -1,4 +1,4 @@
-"""What clients look up: one task, a page of tasks, and the account, which some ask as a check of their key."""
+"""Query one task, a page of tasks, or the account. Some clients use the latter to check their key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,14 @@ COSTS: dict[str, Any] = {
     "code": 0,
     "msg": "success",
     "resource_pack_subscribe_infos": [],
-}  # packs are the provider's affair
+}  # the provider manages resource packs
 
 
 def find(services: Services, tenant: str, kind: str, reference: str) -> Task:
-    """The tenant's task by either id, whatever the kind in the path: some clients always ask under the same one."""
+    """Return the tenant's task by either id, for any kind in the path: some clients always use the same one.
+
+    Raises KlingError 1203 if there is none.
+    """
     _known(kind)
     task = services.table.find(tenant, reference)
     if task is None or task.is_expired(services.clock.now_ms()):
@@ -25,7 +28,7 @@ def find(services: Services, tenant: str, kind: str, reference: str) -> Task:
 
 
 def page(services: Services, tenant: str, kind: str, asked: Mapping[str, str]) -> list[Task]:
-    """The tasks of one kind on the page that the query string `asked` names, newest first."""
+    """Return the tasks of one kind on the page that the query string `asked` names, newest first."""
     _known(kind)
     number = _whole(asked, "pageNum", default=1, maximum=1000)
     size = _whole(asked, "pageSize", default=30, maximum=500)

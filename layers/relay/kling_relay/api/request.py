@@ -1,8 +1,9 @@
-"""A request body, checked and normalised. Pure.
+"""Check and normalise a request body. Pure.
 
-What clients really send is forgiven: "", null, [] and {} are absent, unknown fields are left out, `duration` may be a
-number, a `data:` prefix is stripped, `model` counts where `model_name` is missing, `spelling` mends types. Fields and
-limits are in `schema`, rules between fields in `rules`, and what each model can do in `catalogue`.
+Common deviations of clients are accepted: "", null, [] and {} count as absent, unknown fields are left out, `duration`
+may be a number, a `data:` prefix is stripped, `model` counts if `model_name` is missing, type_coercion.py converts
+types. kinds/fields.py has fields and limits, kinds/rules.py the rules between fields, and provider/models.py the
+capabilities of each model.
 """
 
 import re
@@ -30,10 +31,10 @@ _MULTI_SHOT = {"true": True, "false": False}  # Kling's own sample writes it as 
 class Request:
     """A body that passed every rule.
 
-    `body`: what goes upstream, without the two fields that are the client's own affair with us (`callback_url`,
-    `external_task_id`); an inline image stands there as {"inline": name} with its bytes in `images[name]`, an uploaded
-    one as {"ref": its s3:// reference}, one that was dropped into the input bucket as {"ref": its key}. `notes`: what
-    was let pass although it has no effect, for the log.
+    `body`: the body to send upstream, without the two fields that only this API uses (`callback_url`,
+    `external_task_id`). An inline image is {"inline": name} with its bytes in `images[name]`, an uploaded one {"ref":
+    its s3:// reference}, one from the input bucket {"ref": its key}. `notes`: accepted fields without effect, for the
+    log.
     """
 
     kind: str
@@ -45,14 +46,14 @@ class Request:
 
 
 def idempotency_key(given: str | None) -> str | None:
-    """The header `Idempotency-Key`. Raises KlingError where it is too long."""
+    """Return the header `Idempotency-Key`, None if empty. Raises KlingError if it is too long."""
     if given is not None and len(given) > 255:
         raise bad_parameter("Idempotency-Key", f"at most 255 characters are allowed; sent: {len(given)}")
     return given or None
 
 
 def parse(kind: str, raw: bytes) -> Request:
-    """Check and normalise a request body; raises KlingError that names the field, the limit and what was sent."""
+    """Check and normalise a request body. Raises KlingError that names the field, the limit and the received value."""
     if kind not in KINDS:
         raise KlingError(1202, f"no such kind of task: {kind[:64]!r}; there are {', '.join(KINDS)}")
     if len(raw) > MAX_BODY_BYTES:
@@ -66,12 +67,15 @@ def parse(kind: str, raw: bytes) -> Request:
 
 
 def check(kind: str, given: dict[str, Any], folder: str | None = None) -> Request:
-    """Check and normalise what `read` returned. In a request that lies in a `folder` of the input bucket (its key with
-    the slash at the end) images may also be keys relative to that. Raises KlingError as `parse` does."""
+    """Check and normalise an object from `read`. Raises KlingError as `parse` does.
+
+    `folder`: the folder of a request in the input bucket (its key with the slash at the end). Its images may also be
+    keys relative to that folder.
+    """
     try:
         return _check(kind, given, folder)
     except KlingError as error:
-        from kling_relay.api import error_messages  # only for refusals: nobody else pays for these imports
+        from kling_relay.api import error_messages  # only for refusals: other requests do not pay for these imports
 
         if not (hint := error_messages.misspelt(error.message, given)):
             raise
@@ -94,7 +98,7 @@ def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
 
 
 def read(raw: bytes) -> dict[str, Any]:
-    """The JSON object that `raw` holds; raises KlingError."""
+    """Return the JSON object in `raw`. Raises KlingError."""
     if not raw.strip():
         raise KlingError(1201, "body: a JSON object is expected, an empty body was sent")
     try:
@@ -115,11 +119,11 @@ def _known(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
-    """`sent` as the schema wants it: without what is not in it, and with what clients write in other ways."""
+    """Return `sent` in the schema's form: without unknown fields, and with clients' other spellings replaced."""
     body = {name: sent[name] for name in schema.__struct_fields__ if name in sent}
     if "model" in sent:
         body.setdefault("model_name", sent["model"])
-    if isinstance(body.get("dynamic_masks"), dict):  # two pages of the same provider say object, two say array
+    if isinstance(body.get("dynamic_masks"), dict):  # two pages of the same provider use an object, two an array
         body["dynamic_masks"] = [body["dynamic_masks"]]
     shots = body.get("multi_prompt")
     for holder in (body, *(shots if isinstance(shots, list) else ())):
@@ -132,9 +136,9 @@ def _forgiven(sent: dict[str, Any], schema: type[Struct]) -> dict[str, Any]:
 
 
 def _without_blanks(value: Any, depth: int = 5) -> Any:
-    """Objects without their empty fields, down to where the schema ends; the entries of a list keep their places.
+    """Return objects without their empty fields, down to the schema's depth; list entries keep their positions.
 
-    A whole number is one however it is written: 1.0 is 1.
+    A float without a fraction becomes an integer: 1.0 is 1.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -151,7 +155,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def _digits(value: Any) -> Any:
-    """5 and 5.0 as "5"; everything else as it is."""
+    """Convert 5 and 5.0 to "5"; other values are unchanged."""
     is_short = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 100
     return str(int(value)) if is_short and value == int(value) else value
 
@@ -160,15 +164,15 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     try:
         return msgspec.convert(sent, schema)
     except msgspec.ValidationError:
-        from kling_relay.api import type_coercion  # nobody else pays for msgspec's inspection
+        from kling_relay.api import type_coercion  # other requests do not pay for msgspec's inspection
 
         sent = type_coercion.mended(sent, schema)
     try:
         return msgspec.convert(sent, schema)
     except msgspec.ValidationError as exc:
-        problem = str(exc)  # in words for programmers, which may repeat what was sent: only its path is used
-    place = re.search(r" - at `\$\.?([\w.\[\]]*)`\Z", problem)
-    path = place[1] if place else ""
+        problem = str(exc)  # text for programmers, which may repeat the received value: only its path is used
+    location = re.search(r" - at `\$\.?([\w.\[\]]*)`\Z", problem)
+    path = location[1] if location else ""
     missing = re.match(r"Object missing required field `(\w+)`", problem)
     if missing:
         raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "this field is required; it was not sent, or is empty")
@@ -179,7 +183,7 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
 
 
 def _key(name: str, value: str, folder: str) -> str | None:
-    """The key of an image below `folder`; None for a text that names none: base64 has no dot, URLs have a scheme."""
+    """Return the key of an image below `folder`; None for other texts: base64 has no dot, URLs have a scheme."""
     start, is_named = value[:8].lower(), value[-6:].lower().endswith(IMAGE_SUFFIXES)
     if start.startswith(("http://", "https://", "data:")) or not (is_named or start.startswith("s3://")):
         return None
@@ -191,16 +195,16 @@ def _key(name: str, value: str, folder: str) -> str | None:
 
 
 def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
-    """A URL stays; an s3:// reference is marked as one; base64 is decoded, checked and kept in `found`."""
+    """Keep a URL, mark an s3:// reference, or decode and check base64 and store it in `found`."""
     start = value.lstrip()[:8].lower()
     if start.startswith(("http://", "https://", "s3://")):
-        value = value.strip()  # what is copied from a table ends with a line break
+        value = value.strip()  # text copied from a table ends with a line break
     if start.startswith(("http://", "https://")):
         if len(value) > 8192 or not re.fullmatch(r"https?://[^\s/]\S*", value, re.IGNORECASE):
             problem = "a URL has a host, no blanks and at most 8192 characters"
             raise bad_parameter(name, f"{problem}; sent: a text of {len(value)} characters")
         return value
-    if start.startswith("s3://"):  # an upload, which intake looks at
+    if start.startswith("s3://"):  # an upload, which create.py checks
         return {"ref": value}
     text = value.partition(",")[2] if start.startswith("data:") else value
     try:

@@ -1,6 +1,6 @@
 """Route the requests of clients to their use cases, and answer in Kling's envelope.
 
-The paths are below /v1, with or without /kling in front: relays have every path below it, Kling has none.
+The paths are below /v1, with or without a /kling prefix: relays use it for every path, Kling for none.
 """
 
 import json
@@ -19,7 +19,7 @@ from kling_relay.services import Services
 from kling_relay.tasks import metrics
 from kling_relay.tasks.task import Task
 
-_NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # what the resolver cannot do without
+_NOWHERE: dict[str, Any] = {"httpMethod": "", "path": ""}  # required by the resolver
 
 
 class ClientApi:
@@ -39,26 +39,27 @@ class ClientApi:
         app.exception_handler(Exception)(self._trouble)
 
     def answer(self, services: Services, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        """Return API Gateway's response to the request in `event`. Raises nothing: an error becomes an envelope."""
+        """Return API Gateway's response to the request in `event`. Never raises: an error becomes an envelope."""
         self._relay = services
         answer = self._app.resolve({**_NOWHERE, **event}, context)
         answer["multiValueHeaders"]["Access-Control-Allow-Origin"] = [services.settings.allowed_origins]
-        answer["multiValueHeaders"]["Access-Control-Expose-Headers"] = ["Retry-After"]  # others a page cannot read
+        # a web page cannot read other headers
+        answer["multiValueHeaders"]["Access-Control-Expose-Headers"] = ["Retry-After"]
         return answer
 
     def _create(self, kind: str) -> Response[Any]:
         tenant = self._caller()
-        asked = request.parse(kind, self._body())
+        checked = request.parse(kind, self._body())
         key = request.idempotency_key(self._app.current_event.headers.get("idempotency-key"))
         left_ms = self._app.lambda_context.get_remaining_time_in_millis()
-        return self._task(create.create(self._relay, tenant, asked, key, left_ms))
+        return self._task(create.create(self._relay, tenant, checked, key, left_ms))
 
     def _list(self, kind: str) -> Response[Any]:
         tenant = self._caller()
-        asked = self._app.current_event.query_string_parameters or {}
-        if asked.get("external_task_id"):
-            return self._task(query.find(self._relay, tenant, kind, asked["external_task_id"]))
-        page = query.page(self._relay, tenant, kind, asked)
+        parameters = self._app.current_event.query_string_parameters or {}
+        if parameters.get("external_task_id"):
+            return self._task(query.find(self._relay, tenant, kind, parameters["external_task_id"]))
+        page = query.page(self._relay, tenant, kind, parameters)
         return self._success([client_view.task_object(self._relay, task) for task in page])
 
     def _get(self, kind: str, reference: str) -> Response[Any]:
@@ -75,7 +76,7 @@ class ClientApi:
         return self._success(query.COSTS)
 
     def _caller(self) -> str:
-        """The caller's tenant. Raises KlingError if the caller's key lacks the scope of the method."""
+        """Return the caller's tenant. Raises KlingError if the caller's key lacks the scope of the method."""
         services, event = self._relay, self._app.current_event
         header = event.headers.get("authorization") or event.headers.get("x-api-key")
         caller = auth.authenticate(header, services.keys, services.keyring, services.clock.now_ms())
@@ -83,7 +84,7 @@ class ClientApi:
         return caller.tenant
 
     def _find(self, kind: str, reference: str) -> Task:
-        """API Gateway passes a path on as it was sent, so `reference` is still encoded."""
+        """Return the task of a path. API Gateway does not decode paths, so `reference` is still encoded."""
         task = query.find(self._relay, self._caller(), kind, unquote(reference))
         logger.append_keys(task_id=task.id)
         return task

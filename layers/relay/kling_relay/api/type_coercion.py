@@ -1,7 +1,7 @@
-"""Values in another type of JSON than a field has, as form builders and automation tools send them. Pure.
+"""Convert values of another JSON type to the field's type, as form builders and automation tools send them. Pure.
 
-Only what has one meaning is changed: a number in digits, a whole number where a text is expected, "true" and "false",
-blanks around an address.
+Only unambiguous values are converted: a number in digits, a whole number for a text field, "true" and "false", blanks
+around a URL.
 """
 
 import re
@@ -9,13 +9,13 @@ from typing import Any
 
 from msgspec import Struct, inspect
 
-_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")  # what a double holds exactly, or as close as its sender can mean
+_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")  # a double holds it exactly, or as close as its sender can mean
 _EXACT = 2**63  # JSON's decoder makes doubles of larger numbers
 _SWITCH = {"true": True, "false": False}
 
 
 def mended(value: Any, schema: type[Struct]) -> Any:
-    """Return `value` with every value in the type that `schema` has for its place, if that is clear."""
+    """Return `value` with every value converted to the schema's type, if the conversion is unambiguous."""
     return _mended(value, inspect.type_info(schema))
 
 
@@ -38,7 +38,7 @@ def _mended_leaf(value: Any, wanted: Any) -> Any:
         return value
     text = value.strip()
     if isinstance(wanted, inspect.StrType) and wanted.pattern:
-        return text  # an address: what is copied from a table ends with a line break
+        return text  # a URL: text copied from a table ends with a line break
     if isinstance(wanted, inspect.BoolType):
         return _SWITCH.get(text.lower(), value)
     if isinstance(wanted, inspect.IntType | inspect.FloatType) and _NUMBER.fullmatch(text):

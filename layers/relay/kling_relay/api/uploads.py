@@ -1,7 +1,7 @@
-"""Images that are in the input bucket before their task is: uploaded there with a form of ours and named by `s3://`
-reference, or dropped below inbox/ and named by their key.
+"""Accept images in the input bucket: uploaded with a presigned form, or put below inbox/.
 
-A task takes a copy of the very bytes that were checked: an upload can be written again, named by several tasks, or end.
+A request names the former by `s3://` reference, the latter by key. A task gets a copy of the very bytes that were
+checked, because an upload can be overwritten, used by several tasks, or expire.
 """
 
 import json
@@ -22,17 +22,19 @@ from kling_relay.tasks.s3_source import spellings
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 _URL_SECONDS = 3600
-_ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, written again, empty
+_ABSENT = {403, 404, 412, 416}  # denied (without the right to list), missing, overwritten, empty
 
 
 class MissingImage(KlingError):
-    """A request names an image of the inbox that is not there. It may still be on its way."""
+    """A request names an image of the inbox that does not exist. Its upload may still follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image in the input bucket that passed the checks. `version`: the object's, where its task is about that one.
-    `dropped`: it lies below inbox/ and is its owner's, whatever becomes of the task."""
+    """A checked image in the input bucket. `version`: the object's version, if its task is bound to it.
+
+    `dropped`: the image is below inbox/ and stays its owner's, for any outcome of the task.
+    """
 
     key: str
     etag: str
@@ -42,7 +44,10 @@ class Upload:
 
 
 def offer(services: Services, tenant: str, body: bytes) -> dict[str, Any]:
-    """Where and how to upload one image, and what to write into a request afterwards."""
+    """Return a presigned form for one image, and the reference to write into a request afterwards.
+
+    Raises KlingError for an invalid type or size. `expires_at` is in ms.
+    """
     content_type, size = _wanted(body)
     bucket = services.settings.need("input_bucket")
     key = f"uploads/{tenant}/{secrets.token_hex(16)}.{_EXTENSIONS[content_type]}"
@@ -62,8 +67,10 @@ def offer(services: Services, tenant: str, body: bytes) -> dict[str, Any]:
 
 
 def check(services: Services, tenant: str, field: str, image: Mapping[str, str]) -> Upload:
-    """The image behind a request's {"ref": ...}, checked as an inline one is. Raises KlingError that names `field`; for
-    uploads in the same words whether it is missing, somebody else's, or none of ours."""
+    """Check the image behind a request's {"ref": ...} like an inline one. Raises KlingError that names `field`.
+
+    The error for an upload is the same if it is missing, another tenant's, or not an upload.
+    """
     bucket, dropped, version = services.settings.need("input_bucket"), False, image.get("version")
     if not image["ref"][:5].lower().startswith("s3://"):  # only request.check makes these, for files of the inbox
         keys, dropped = [image["ref"]] if version else spellings(image["ref"]), True
@@ -85,13 +92,13 @@ def check(services: Services, tenant: str, field: str, image: Mapping[str, str])
 
 
 def _open(services: Services, field: str, keys: list[str], version: str | None, dropped: bool) -> tuple[str, Any]:
-    """The first of `keys` that is there, and its object, no longer than an image may be. Raises KlingError."""
+    """Return the first existing key of `keys`, and its object, of at most an image's size. Raises KlingError."""
     refusal = _unknown(field, dropped)
     for key in keys:
-        wanted = {"Bucket": services.settings.need("input_bucket"), "Key": key}
-        wanted |= {"VersionId": version} if version else {}
+        target = {"Bucket": services.settings.need("input_bucket"), "Key": key}
+        target |= {"VersionId": version} if version else {}
         try:
-            return key, services.s3.get_object(**wanted, Range=f"bytes=0-{images.MAX_BYTES - 1}")
+            return key, services.s3.get_object(**target, Range=f"bytes=0-{images.MAX_BYTES - 1}")
         except ClientError as exc:
             if (absent := _absent(exc, field, dropped)) is None:
                 raise
@@ -100,7 +107,7 @@ def _open(services: Services, field: str, keys: list[str], version: str | None, 
 
 
 def keep(services: Services, field: str, upload: Upload, prefix: str) -> dict[str, str]:
-    """Copy a checked image to where the inline images of its task are. What a task's row says of it."""
+    """Copy a checked image to its task's inline images. Return the value for the task's row."""
     bucket, key = services.settings.need("input_bucket"), f"{prefix}.{upload.header.extension}"
     source = {"Bucket": bucket, "Key": upload.key} | ({"VersionId": upload.version} if upload.version else {})
     try:
@@ -111,7 +118,7 @@ def keep(services: Services, field: str, upload: Upload, prefix: str) -> dict[st
             CopySourceIfMatch=upload.etag,
             ContentType=f"image/{upload.header.format}",
             MetadataDirective="REPLACE",
-            TaggingDirective="REPLACE",  # its owner's tags are no affair of ours, nor do we have the right to them
+            TaggingDirective="REPLACE",  # the owner's tags do not concern us, and we have no right to them
         )
     except ClientError as exc:
         if (refusal := _absent(exc, field, upload.dropped)) is None:
@@ -121,7 +128,7 @@ def keep(services: Services, field: str, upload: Upload, prefix: str) -> dict[st
 
 
 def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
-    """The refusal of an image that is not there; None where S3 has another trouble."""
+    """Return the error for a missing image; None if S3 failed in another way."""
     status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
     if status not in _ABSENT:
         return None
@@ -160,8 +167,10 @@ def _wanted(body: bytes) -> tuple[str, int | None]:
 
 
 def _plain_type(sent: Any) -> Any:
-    """Return a media type in the one spelling that the form names: RFC 9110 section 8.3 has it in any case and with
-    parameters, and many programs write image/jpg."""
+    """Return a media type in the one spelling that the form names.
+
+    RFC 9110 section 8.3 allows any case and parameters, and many programs write image/jpg.
+    """
     if not isinstance(sent, str):
         return sent
     plain = sent.partition(";")[0].strip().lower()

@@ -1,7 +1,7 @@
-"""The request bodies, one Struct a kind: fields, types, limits. Pure.
+"""Define the request bodies, one Struct for each kind: fields, types, limits. Pure.
 
-Sources: the CometAPI, YutoAI and PowerTokens pages; where they disagree, Kling's official legacy pages decide (prompts
-up to 2,500 characters; `image_list` up to four). Every text and list has a limit, so that a task fits into its row.
+Sources: the CometAPI, YutoAI and PowerTokens pages. If they disagree, Kling's official legacy pages decide (prompts up
+to 2,500 characters; `image_list` up to four). Every text and list has a limit, so that a task fits into its row.
 """
 
 from typing import Annotated, Literal
@@ -37,7 +37,7 @@ class DynamicMask(Struct, omit_defaults=True):
 
 
 class CameraConfig(Struct, omit_defaults=True):
-    """Exactly one value may differ from zero."""
+    """A camera move. Exactly one value may differ from zero."""
 
     horizontal: Axis = 0
     vertical: Axis = 0
@@ -53,7 +53,7 @@ class CameraControl(Struct, omit_defaults=True):
 
 
 class FreeCameraControl(Struct, omit_defaults=True):
-    """text2video's: without a type it is a simple one."""
+    """The camera control of text2video. Its type defaults to simple."""
 
     type: CameraMove | None = None
     config: CameraConfig | None = None
@@ -87,7 +87,7 @@ class OmniImage(Struct, omit_defaults=True):
 
 
 class ListedVideo(Struct, omit_defaults=True):
-    """`refer_type` base (the default) is the video to be edited, feature one to learn from."""
+    """A reference video. `refer_type` base (the default) is the video to edit, feature is one to learn from."""
 
     video_url: Url
     refer_type: Literal["base", "feature"] | None = None
@@ -123,7 +123,7 @@ class Image2Video(Struct, omit_defaults=True):
 
 
 class MultiImage2Video(Struct, omit_defaults=True):
-    """cfg_scale and the masks are CometAPI's, not Kling's."""
+    """The body of multi-image2video. cfg_scale and the masks come from CometAPI, not from Kling."""
 
     image_list: Annotated[list[ListedImage], Meta(min_length=1, max_length=4)]
     prompt: Text
@@ -187,5 +187,5 @@ FIELDS = {name for body in KINDS.values() for name in body.__struct_fields__}
 
 
 def default_mode(kind: str) -> str:
-    """What Kling takes where `mode` is not sent."""
+    """Return the mode that Kling uses if `mode` is not sent."""
     return "pro" if kind == "omni-video" else "std"

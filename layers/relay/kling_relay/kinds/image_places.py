@@ -1,11 +1,11 @@
-"""Find the images of a request body, whatever its kind. Pure."""
+"""Find the images of a request body of any kind. Pure."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def image_places(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every place of `body` that holds an image: its name for people, the dict that holds it, and the key in there."""
+    """Yield every location of an image in `body`: a readable name, the dict that holds it, and its key in that dict."""
     for name in ("image", "image_tail", "static_mask"):
         if name in body:
             yield name, body, name

@@ -1,4 +1,7 @@
-"""The rules between the fields of one body, which no type can say. Pure. What a model can do is `catalogue`'s."""
+"""Check the rules between the fields of one body, which types cannot express. Pure.
+
+provider/models.py holds the capabilities of each model.
+"""
 
 import json
 
@@ -14,7 +17,7 @@ _MAX_ELEMENTS_AFTER_A_FRAME = 3
 
 
 def check(body: Struct) -> None:
-    """Raises KlingError that names the field, the rule and what was sent."""
+    """Raise KlingError that names the field, the rule and the received value."""
     if isinstance(body, Image2Video):
         _check_pictures(body)
     if isinstance(body, Text2Video | OmniVideo):
@@ -47,7 +50,7 @@ def _check_pictures(body: Image2Video) -> None:
 
 
 def _check_prompt(body: Text2Video | OmniVideo) -> None:
-    """What comes from text needs one; image2video is known to work without."""
+    """Require a prompt for kinds that start from text. image2video works without one."""
     if body.prompt is None and not (body.multi_shot and body.shot_type == "customize"):
         raise bad_parameter("prompt", 'this field is required unless multi_shot is true with shot_type "customize"')
 

@@ -1,4 +1,4 @@
-"""Adopt a task of the provider's: write its id to our row."""
+"""Adopt a task of the provider: record its id in our row."""
 
 from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import polling
@@ -11,9 +11,9 @@ from kling_relay.tasks.task import SENT, Phase, Task
 
 
 def adopt(services: Services, task: Task, provider_task: ProviderTask) -> Task:
-    """The provider has the task: note its id. An expired task stays expired until there is more to tell.
+    """Record that the provider has the task. An expired task stays expired until its video is rendered.
 
-    That the provider has it holds whatever became of the claim meanwhile: a denial may have sent it back to accepted.
+    The provider's answer holds for any state of the claim: a denial may have moved the task back to accepted meanwhile.
     """
     now = services.clock.now_ms()
     expired = task.phase is Phase.EXPIRED
@@ -38,7 +38,7 @@ def adopt(services: Services, task: Task, provider_task: ProviderTask) -> Task:
 
 
 def note_second_id(services: Services, task: Task | None, provider_task: ProviderTask) -> None:
-    """Ring the alarm of reconciliation if the provider has a second task for one of ours: it may bill both."""
+    """Raise the reconciliation alarm if the provider has a second task for one of ours: it may bill both."""
     if task is None or task.upstream_id is None or provider_task.is_about(task.upstream_id):
         return
     logger.error("second_upstream_id", extra={"task_id": task.id, "upstream_id": provider_task.upstream_id})

@@ -1,4 +1,4 @@
-"""advance(task): the one function that moves a task forward. API, callback, workflow and archive all call this one."""
+"""Advance a task: the only code that moves one. API, callback, workflow and archive all call it."""
 
 from collections.abc import Callable
 
@@ -16,11 +16,11 @@ from kling_relay.notifications import deliver
 from kling_relay.services import Services
 from kling_relay.tasks.task import AT_THE_PROVIDER, Phase, Task
 
-_MAX_MOVES = 20  # a task has nine phases: more than this in one call means that somebody is fighting with us
+_MAX_MOVES = 20  # a task has nine phases: more moves in one call mean that another writer interferes
 
 
 class TaskNotFoundError(Exception):
-    """There is no row of that id."""
+    """No row has that id."""
 
 
 def advance(
@@ -31,12 +31,11 @@ def advance(
     execution: str | None = None,
     known: Task | None = None,
 ) -> Step:
-    """Move the task as far as it goes now, and say what comes next.
+    """Move the task as far as possible now, and return the next step.
 
-    `execution`: the name of the workflow that asks; one that has been replaced is told to end. `known`: the row as the
-    caller has just read or written it, which spares reading it again. Raises TaskNotFoundError;
-    errors of AWS pass through (the caller retries: everything here can be repeated). Trouble at the provider is no
-    error.
+    `execution`: the name of the calling workflow; a replaced one gets "done". `known`: the row as the caller has just
+    read or written it, which saves a read. Raises TaskNotFoundError; errors of AWS are raised too, and the caller
+    retries: every step is repeatable. A failure at the provider is not an error.
     """
     step = _advance(services, task_id, inputs, execution, known)
     deliver.invoke_notifier(services, step.task)

@@ -1,4 +1,4 @@
-"""All the videos of a task into the video bucket, under keys that follow from task and video."""
+"""Copy all the videos of a task into the video bucket, under keys derived from task and video."""
 
 import time
 from typing import Any, Literal
@@ -16,15 +16,15 @@ from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer import s3_copy, ssrf_rules
 from kling_relay.transfer.ssrf_rules import AddressError
 
-MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, where one of unknown length goes first
+MAX_VIDEO_BYTES = 2_000_000_000  # fits into the function's temporary storage, which spools a file of unknown length
 
 
 def copy_outputs(services: Services, task: Task, *, seconds: float) -> list[dict[str, Any]]:
-    """Copy every output of `task` within `seconds`, the watermarked ones too if the client asked for them. Raises
-    archive.ArchiveError.
+    """Copy every output of `task` within `seconds`, and the watermarked ones if the client requested them.
 
-    A second try finds what the first one finished, because a key follows its video. Older versions numbered their keys
-    by place (`0.mp4`). What lies there is left alone: nothing proves which video it is, so it is copied once more.
+    A retry finds the copies of the first attempt, because a key follows its video. Older versions numbered their keys
+    by position (`0.mp4`). Those objects stay unchanged: nothing proves which video they hold, so it is copied again.
+    Raises s3_copy.ArchiveError.
     """
     provider = services.provider_of(task)
     wants_watermark = task.request.get("watermark_info", {}).get("enabled") is True
@@ -42,7 +42,7 @@ def copy_outputs(services: Services, task: Task, *, seconds: float) -> list[dict
 
 
 def key(task: Task, name: str) -> str:
-    """The place of a video of `task`, by its name of output_names.py."""
+    """Return the key of a video of `task`, by its name from output_names.py."""
     return f"videos/{task.tenant}/{task.id}/{name}.mp4"
 
 
@@ -65,8 +65,10 @@ def _copy(services: Services, provider: Provider, url: str, key: str, ends_at: f
 
 
 def _check_host(services: Services, profile: Profile, host: str) -> None:
-    """Raises AddressError for a host off the provider's list where the operator wants no such copies. By default it is
-    only reported, since no provider promises where its videos lie."""
+    """Report a host that is not in the provider's list. Raises AddressError if the operator denies such copies.
+
+    By default it is only reported, since no provider guarantees the hosts of its videos.
+    """
     own = ssrf_rules.origin(ssrf_rules.parse(profile.base_url))[1]
     if ssrf_rules.is_below(host, [own, *profile.result_hosts]):
         return
@@ -78,8 +80,11 @@ def _check_host(services: Services, profile: Profile, host: str) -> None:
 
 
 def on_rendered(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
-    """Rendered: the video has to be copied. After a copy that failed the provider is asked again, since its URL may
-    have run out; that never makes a new generation."""
+    """Move a rendered task: start its copy, or record the result of one.
+
+    After a failed copy the provider is queried again, since its URL may have expired. That never creates a new
+    generation.
+    """
     now = services.clock.now_ms()
     if inputs.copied:
         over: dict[str, Any] = {"outputs": None, "reason": "", "failure": None}
@@ -107,14 +112,17 @@ def on_rendered(services: Services, task: Task, inputs: AdvanceInput) -> Task | 
 
 
 def _copied_by(services: Services, task: Task) -> int:
-    """When the task expires for want of a copy (ms). After the one late move only the end of the watch is left."""
+    """Return the time (ms) at which a task without a copy expires.
+
+    After the one late move this is the end of the watch.
+    """
     if task.expired_at is not None:
         return task.created_at + int(polling.WATCH_UNTIL_SECONDS * 1000)
     return (task.rendered_at or task.created_at) + services.settings.deadline_seconds * 1000
 
 
 def _next_copy(services: Services, task: Task, copies: int) -> int:
-    """When a copy may begin after `copies` that failed (ms): each time later, and more so where nobody waits."""
+    """Return the earliest time (ms) of the next copy after `copies` attempts: later each time, more so after expiry."""
     maximum = 1800 if task.expired_at is None else polling.WATCH_SECONDS
     return services.clock.now_ms() + services.settings.scaled_ms(polling.backoff(copies, first=5, maximum=maximum))
 

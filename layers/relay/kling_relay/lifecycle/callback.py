@@ -1,7 +1,7 @@
-"""Handle a callback of the provider: a valid token makes us ask the provider, the body is not believed.
+"""Handle a callback of the provider: a valid token triggers a query of the provider; the body is not trusted.
 
-If the operator has stored the provider's webhook secret, a callback that carries a signature has to prove it. One
-without is taken unless the stack requires signatures: relays pass callbacks on unsigned.
+If the operator has stored the provider's webhook secret, the signature of a signed callback must be valid. An unsigned
+callback is accepted unless the stack requires signatures: relays pass callbacks on unsigned.
 """
 
 import json
@@ -36,13 +36,13 @@ class Decision(StrEnum):
 
 
 class HintNotStoredError(Exception):
-    """A callback's id of the provider's task, perhaps the only copy, could not be written: it has to come again."""
+    """A callback's task id, perhaps the only copy, could not be stored: the callback must be repeated."""
 
 
 def receive(services: Services, task_id: str, token: str, read_request: RequestReader) -> int:
-    """Return the HTTP status for a callback: 200, 404 if it proves nothing, 503 if it has to come again.
+    """Return the HTTP status for a callback: 200, 404 if it proves nothing, 503 if it must be repeated.
 
-    The request is read only after the token has proved to be valid.
+    The request is read only after its token is verified.
     """
     if not is_callback_token(services.keyring, task_id, token):
         return _rejected(services, "token")
@@ -55,7 +55,7 @@ def receive(services: Services, task_id: str, token: str, read_request: RequestR
     except HintNotStoredError:
         logger.exception("callback_not_kept")
         return 503
-    except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
+    except Exception as exc:  # the poll finds it too: an error would only make the provider repeat the callback
         logger.exception("callback_not_used", extra={"error": type(exc).__name__})
     return 200
 
@@ -67,21 +67,21 @@ def _rejected(services: Services, why: str) -> int:
 
 
 def _may_pass(services: Services, headers: dict[str, str], body: bytes | None) -> bool:
-    """Whether the signature is right, or there need be none."""
+    """Return whether the signature is valid, or none is required."""
     given = {name.lower(): text for name, text in headers.items()}
     required = services.settings.require_webhook_signature == "on"
     if not required and not given.keys() & set(SIGNATURE_HEADERS):
         return True
     secrets, now = services.webhook_secrets(), services.clock.now_ms() / 1000
     if not secrets and not required:
-        return True  # signed with the secret of a relay in between, which we cannot know
+        return True  # signed with the secret of a relay in between, which we do not have
     if body is None:
         return False
     return is_signed(secrets, given, body, now) or is_signed(services.webhook_secrets(refresh=True), given, body, now)
 
 
 def _claim(body: bytes | None) -> ProviderTask | None:
-    """The body's claim about the task, in any dialect, or None if it holds none that can be read."""
+    """Return the body's claim about the task, in any dialect, or None if it has no readable one."""
     try:
         return read(json.loads(body)) if body is not None and len(body) <= _MAX_BODY_BYTES else None
     except (ValueError, RecursionError):
@@ -89,11 +89,11 @@ def _claim(body: bytes | None) -> ProviderTask | None:
 
 
 def on_callback(services: Services, task_id: str, claim: ProviderTask | None) -> None:
-    """A callback with a valid token came: ask the provider, and wake the workflow where the task has ended there.
+    """Handle a callback with a valid token: query the provider, and wake the workflow if the task has ended there.
 
-    `claim` is what the body says. It is never believed, only used to save questions: at most one query per task in a
-    few seconds, whoever has the URL, and none for a claim that tells less than the row knows. A claim of an end that
-    comes sooner brings `due_at` forward; one of mere progress is not worth that.
+    `claim` is the content of the body. It is never trusted, only used to save queries: at most one query per task in a
+    few seconds, for any sender with the URL, and none for a claim with less than the row. A claim of an end that
+    arrives sooner brings `due_at` forward; one of mere progress does not.
     """
     task = services.table.get(task_id)
     if task is not None and claim is not None:
@@ -111,10 +111,10 @@ def on_callback(services: Services, task_id: str, claim: ProviderTask | None) ->
 
 
 def _keep_claim(services: Services, task: Task, claim: ProviderTask) -> None:
-    """A callback may hold the only copy of the provider's id: it is kept for the next look-up, and no more.
+    """Store a callback's id for the next look-up, because it may be the only copy of it. It is not trusted beyond that.
 
-    An id beside the one that is known may be a second purchase. The provider is asked before the alarm rings, and only
-    if references are unique there: a relay's callbacks name Kling's id, and its answers its own.
+    An id beside the known one may be a second purchase. The provider is queried before the alarm is raised, and only if
+    its references are unique: a relay's callbacks contain Kling's id, and its answers its own.
     """
     if task.upstream_id is None:
         try:

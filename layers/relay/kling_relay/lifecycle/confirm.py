@@ -1,4 +1,4 @@
-"""A task whose paid POST has an unknown outcome: it is looked up, and never sent again blindly."""
+"""Confirm a paid POST with an unknown outcome: look the task up, and never repeat the POST blindly."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from kling_relay.tasks.task import Failure, Phase, Task
 
 _UNCONFIRMED_END = "submission unconfirmed; it was not repeated, to avoid a double charge"
 _WATCHED = "still watched: a late video will be delivered"
-_CLOCKS_MS = 5_000  # how far the provider's clock may be behind ours
+_CLOCKS_MS = 5_000  # maximum lag of the provider's clock behind ours
 
 
 def on_submitting(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
-    """A claimed task: while the lease runs its sender may be at it; after it, the outcome is unknown."""
+    """Move a claimed task: while the lease lasts, its sender may be running; after that, the outcome is unknown."""
     now = services.clock.now_ms()
     if task.lease_until is not None and task.lease_until > now:
         return wait(services, task, (task.lease_until - now) / 1000, scaled=False)
@@ -28,8 +28,11 @@ def on_submitting(services: Services, task: Task, inputs: AdvanceInput) -> Task 
 def in_doubt(
     services: Services, task: Task, reason: str, *, look_at_once: bool = False, refusal: str = "", proved: bool = False
 ) -> Task | Step:
-    """`refusal`: what a second POST was refused with; the task fails with it if the first one is not found. `proved`:
-    the provider has a task of our reference, whatever it denies later."""
+    """Record that a POST's outcome is unknown.
+
+    `refusal`: the error of a second POST; the task fails with it if the first one is not found. `proved`: the provider
+    has a task of our reference, regardless of later denials.
+    """
     now = services.clock.now_ms()
     logger.warning("submission_unconfirmed", extra={"task_id": task.id, "reason": in_short(reason)})
     pause = 0.0 if look_at_once else polling.LOOKUP_SECONDS
@@ -50,15 +53,18 @@ def in_doubt(
 
 
 def on_unconfirmed(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
-    """An unconfirmed task: ask for it by our reference, or by an id that a callback named. A repetition needs evidence:
-    two denials after the settle window, by a provider whose denials prove something; or the operator's `retry`."""
+    """Look up an unconfirmed task by our reference, or by an id from a callback.
+
+    A repeated POST needs evidence: two denials after the settle window, by a provider whose denials are proof; or the
+    operator's `retry`.
+    """
     now = services.clock.now_ms()
     found = find_at_provider(services, task, inputs)
     if isinstance(found, Found):
         return adopt(services, task, found.provider_task)
     if now >= deadline(services, task):
         return expire(services, task, f"{_UNCONFIRMED_END}; {_WATCHED}")
-    if task.retry_at is not None and task.retry_at > now:  # a callback brought us here early: it counts for nothing
+    if task.retry_at is not None and task.retry_at > now:  # a callback caused this early look-up: it does not count
         return wait(services, task, (task.retry_at - now) / 1000, scaled=False)
     denied = isinstance(found, NotFound)
     denials = task.denials + denied
@@ -103,16 +109,19 @@ def _denied(services: Services, task: Task, now: int) -> Task | Step | None:
 
 
 def _given_up(services: Services, task: Task, now: int) -> bool:
-    """Whether the client of a task in doubt has waited long enough for evidence that does not come."""
+    """Return whether the client of a task in doubt has waited long enough for evidence."""
     if services.settings.on_unconfirmed != "auto" or task.proved_at is not None or task.unsure_since is None:
         return False
-    if services.provider_of(task).profile.unique_reference:  # evidence comes as soon as the provider answers
+    if services.provider_of(task).profile.unique_reference:  # evidence arrives as soon as the provider answers
         return False
     return now >= task.unsure_since + services.settings.scaled_ms(services.settings.unconfirmed_deadline_seconds)
 
 
 def settle_ms(services: Services, task: Task) -> int:
-    """How long after a POST in doubt no denial is believed: the operator's setting, or the profile's if it is 0."""
+    """Return the time (ms) after a POST in doubt in which no denial counts.
+
+    It is the operator's setting, or the profile's if that is 0.
+    """
     seconds = services.settings.settle_seconds or services.provider_of(task).profile.settle_seconds
     return services.settings.scaled_ms(seconds)
 
@@ -132,7 +141,7 @@ def find_at_provider(services: Services, task: Task, inputs: AdvanceInput) -> An
     named = [inputs.hint] if inputs.hint else []
     for hint in dict.fromkeys([*named, *reversed(task.hints.split())]):
         answer = provider.query(task.kind, hint)
-        if isinstance(answer, QueryFailed):  # the next ones would only wait as long
+        if isinstance(answer, QueryFailed):  # the next queries would only wait as long
             break
         if isinstance(answer, Found) and _may_be_ours(services, task, answer.provider_task, hint):
             return answer
@@ -148,8 +157,11 @@ def _may_be_ours(services: Services, task: Task, provider_task: ProviderTask, hi
 
 
 def _is_ours(services: Services, task: Task, provider_task: ProviderTask) -> bool:
-    """Whether no other reference is on it, it was not made before our claim, and no other row owns it: any of these
-    makes the answer a mistake."""
+    """Return whether a found task can be ours.
+
+    It must carry no other reference, be made after our claim, and have no other row as its owner. Anything else makes
+    the answer a mistake.
+    """
     if provider_task.reference not in (None, task.id):
         return False
     made, since = provider_task.created_at if provider_task.reference is None else None, task.sent_since

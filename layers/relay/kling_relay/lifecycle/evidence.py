@@ -1,4 +1,4 @@
-"""Whether a provider's denial proves that it has no task of ours: learned with a positive control."""
+"""Test with a positive control whether a provider's denial proves that it has no task of ours."""
 
 from kling_relay.observability import logger
 from kling_relay.provider.client import Provider
@@ -8,7 +8,7 @@ from kling_relay.tasks.task import Task
 
 
 def learn(services: Services, task: Task) -> None:
-    """Make a control of a task that the provider was just seen to have, once a day. Never raises."""
+    """Make a control from a task that the provider has just returned, once a day. Never raises."""
     provider = services.provider_of(task)
     if not _is_learned(provider):
         return
@@ -20,8 +20,11 @@ def learn(services: Services, task: Task) -> None:
 
 
 def proven(services: Services, task: Task) -> bool:
-    """Whether a denial of `task` proves something now. Asks for the last control once more: a provider that forgets
-    its references when it starts again loses them together with the answers under way. It costs nothing."""
+    """Return whether a denial of `task` is a proof now.
+
+    It looks the last control up once more: a provider that forgets its references at a restart loses them together with
+    the pending answers. Free of charge.
+    """
     provider = services.provider_of(task)
     if not _is_learned(provider):
         return False
@@ -30,7 +33,10 @@ def proven(services: Services, task: Task) -> bool:
 
 
 def _ask(services: Services, provider: Provider, task: Task, reference: str, upstream_id: str | None = None) -> bool:
-    """One control, at the path of `task`; whether it was found. Trouble proves nothing, and voids nothing."""
+    """Make one control, at the path of `task`. Return whether it was found.
+
+    A failed query proves nothing, and voids nothing.
+    """
     answer = provider.query(task.kind, reference)
     if isinstance(answer, QueryFailed):
         return False

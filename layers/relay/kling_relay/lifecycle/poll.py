@@ -1,4 +1,4 @@
-"""Ask the provider for the status of a task that it has, or had."""
+"""Poll the provider for the status of a task that it has, or had."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from kling_relay.tasks.task import AT_THE_PROVIDER, Failure, Phase, Task
 
 
 def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
-    """The provider has it (or had it, for an expired task): ask how it stands."""
+    """Query the provider for a running task, or an expired one, and move it by the answer."""
     now = services.clock.now_ms()
     provider_task = query(services, task)
     if inputs.trigger == "poll":
@@ -29,7 +29,7 @@ def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
         rendered = services.table.move(
             task,
             Phase.RENDERED,
-            also=AT_THE_PROVIDER | {Phase.EXPIRED},  # a video is a video, however far the task had come before
+            also=AT_THE_PROVIDER | {Phase.EXPIRED},  # a video counts from any earlier phase at the provider
             outputs=output_names.named(provider_task.videos, task.outputs),
             units=provider_task.units or task.units,
             cash=provider_task.cash or task.cash,
@@ -57,7 +57,7 @@ def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
         told: dict[str, Any] = {"reason": reason, "failure": failure, "units": provider_task.units}
         return services.table.move(task, Phase.FAILED, also=AT_THE_PROVIDER, updated_at=now, **told)
     if now >= deadline(services, task):
-        finished = provider_task is not None and provider_task.status == "succeed"  # without an address
+        finished = provider_task is not None and provider_task.status == "succeed"  # without a URL
         what = "the provider gave no address of the finished video" if finished else "the provider did not finish"
         return expire_watched(services, task, what)
     if (
@@ -70,8 +70,10 @@ def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
 
 
 def query(services: Services, task: Task) -> ProviderTask | None:
-    """The provider's word on the task, or None where it has none that can be used. Odd answers are logged, not
-    believed."""
+    """Return the provider's state of the task, or None without a usable one.
+
+    An unexpected answer is logged and not trusted.
+    """
     if task.upstream_id is None:
         return None
     answer = services.provider_of(task).query(task.kind, task.upstream_id)
@@ -100,8 +102,10 @@ def expire_watched(services: Services, task: Task, what: str) -> Step:
 
 
 def on_expired(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
-    """Expired: one look every few hours, until the provider has had to remove everything (30 days). A task whose
-    submission was never confirmed may still be found."""
+    """Poll an expired task every few hours, until the provider must have removed everything (30 days).
+
+    A task whose submission was never confirmed may still be found.
+    """
     now = services.clock.now_ms()
     if now >= task.created_at + int(polling.WATCH_UNTIL_SECONDS * 1000):
         return keep_watching(services, task, now, over=True)
@@ -114,7 +118,7 @@ def on_expired(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
 
 
 def keep_watching(services: Services, task: Task, now: int, *, over: bool = False, units: str | None = None) -> Step:
-    """Until it is over: the provider says that it failed (and took `units`), or removes its files."""
+    """Watch until the end: the provider reports a failure (and took `units`), or removes its files."""
     if task.due_at is None:
         return Step(task, "done")
     fields: dict[str, Any] = {"due_at": None, "units": units} if over else watch(services, now)

@@ -1,4 +1,4 @@
-"""Write a recorded request in the provider's dialect, with the addresses of its images."""
+"""Build the provider's request from a recorded one: in its dialect, with the URLs or bytes of its images."""
 
 import base64
 import json
@@ -14,10 +14,10 @@ _URL_SECONDS = 6 * 3600  # of an image: the provider fetches it when it begins t
 
 
 def upstream_body(services: Services, task: Task, at_hand: Mapping[str, bytes], account: str) -> dict[str, Any]:
-    """The recorded request as the provider of `account` takes it: in its dialect, `model_name` always said, images of
-    ours as bare base64 or as presigned URLs.
+    """Build the request body for the provider of `account`: in its dialect, always with `model_name`.
 
-    `at_hand`: bytes of inline images by name, which spares reading them back from the bucket.
+    Images in our bucket become bare base64 or presigned URLs. `at_hand`: bytes of inline images by name, which saves
+    reading them from the bucket.
     """
     profile = services.provider_at(account).profile
     body: dict[str, Any] = json.loads(json.dumps(task.request))
@@ -36,7 +36,10 @@ def model_name(services: Services, task: Task) -> str:
 
 
 def resolve_model(services: Services, kind: str, body: Mapping[str, Any]) -> str:
-    """The client's model, the stack's default for the kind, or the provider's. Kling's own is retired."""
+    """Return the client's model, the stack's default for the kind, or the provider's.
+
+    Kling's own default is retired.
+    """
     default = getattr(services.settings, f"default_model_{kind.replace('-', '_')}", "")
     named: str = body.get("model_name") or default or services.provider.profile.default_model[kind]
     return named

@@ -10,27 +10,29 @@ from kling_relay.provider.admission import Admission
 from kling_relay.services import Services
 from kling_relay.tasks import fair_queue
 
-_TRIES = 25  # to start a task that was taken meanwhile (an index lags), or that has its own trouble
+_TRIES = 25  # to start a task that was taken meanwhile (an index lags), or that fails by itself
 
-_TENANTS_SEEN = 7  # at one look for the next turn: most looks start one task, and try others only if they must
+_TENANTS_SEEN = 7  # in one read for the next turn: most reads start one task, and try others only if they must
 
-# DynamoDB's answers to a query of an index that is not there yet; while it is filled the first one holds as well.
+# DynamoDB's errors for a query of a missing index. While the index is filled, the first one applies as well.
 _NO_INDEX = {"ValidationException", "ResourceNotFoundException"}
 
 
 def in_time(services: Services) -> int:
-    """A task that was created before this moment (ms) has run out of time."""
+    """Return the creation time (ms) since which tasks are within their deadline."""
     return services.clock.now_ms() - services.settings.deadline_seconds * 1000 + 1
 
 
 def on_slot_freed(services: Services) -> None:
-    """A task has left the provider: a waiting task may take its place, unless the account is in trouble. Never raises,
-    since the sweeper does the same."""
+    """Start a waiting task after a task has left the provider, unless the account is in trouble.
+
+    Never raises, since the sweeper does the same.
+    """
     try:
         if not services.table.queue.waiting(1, in_time(services)):
             return
         admission = services.admissions.get(services.account)
-        if admission.troubled:  # room is not what they wait for
+        if admission.troubled:  # they wait for another cause than room
             return
         services.admissions.open(services.account, admission, crowded=True)
         start_waiting(services, 1)
@@ -39,8 +41,11 @@ def on_slot_freed(services: Services) -> None:
 
 
 def on_slot_found(services: Services, tenant: str, admission: Admission) -> None:
-    """The provider took a task of `tenant`, sent while the gate was `gate`. Where nobody had made that room, there may
-    be more of it: two waiting tasks try, and so on until one is refused. Never raises, as `on_slot_freed`."""
+    """Start more waiting tasks after the provider accepted one of `tenant`. `admission`: the state before it was sent.
+
+    If no slot had been freed for it, there may be more room: two waiting tasks try, and so on until one is refused.
+    Never raises, as `on_slot_freed`.
+    """
     try:
         if not services.table.queue.waiting(1, in_time(services)):
             services.admissions.open(services.account, admission)
@@ -55,9 +60,11 @@ def on_slot_found(services: Services, tenant: str, admission: Admission) -> None
 
 
 def start_waiting(services: Services, room: int) -> int:
-    """Start `room` waiting tasks, or as many as there are: in turn over tenants, the oldest of each. Where the account
-    is in trouble, by lot, so that one that it may not have (such as a model that it has no right to) does not keep all
-    others from trying."""
+    """Start up to `room` waiting tasks, in turn over tenants, the oldest of each. Return the number of started ones.
+
+    If the account is in trouble, the order is random, so that a task that it cannot send (such as one of a model that
+    it has no right to) does not keep all others from trying.
+    """
     admission = services.admissions.get(services.account)
     if admission.pause:
         return 0
@@ -71,11 +78,11 @@ def start_waiting(services: Services, room: int) -> int:
 
 
 def _candidates(services: Services, admission: Admission) -> list[tuple[str, str]]:
-    """(id, tenant) of the tasks among whom the next ones are chosen: the oldest of all, those of the tenants whose turn
-    comes next and, if the account is in trouble, some that are drawn. None has run out of time.
+    """Return (id, tenant) of the candidates for the next slots, all within their deadline.
 
-    The oldest of all are among them for the rows of older versions, which have no `turn`, and for the time in which a
-    new index is being built.
+    They are the oldest of all, those of the tenants whose turn is next and, if the account is in trouble, a random
+    sample. The oldest of all cover the rows of older versions, which have no `turn`, and the time in which a new index
+    is built.
     """
     since = in_time(services)
     found = services.table.queue.waiting(_TRIES, since)
@@ -91,9 +98,11 @@ def _candidates(services: Services, admission: Admission) -> list[tuple[str, str
 
 
 def fair_order(waiting: list[tuple[str, str]], last: str = "") -> list[str]:
-    """Ids of (id, tenant), one of each tenant, then the second of each, and so on: who has many waits longest.
-    Tenants follow each other by name, beginning behind `last`, so that no order of arrival puts one before another for
-    good. Pure."""
+    """Order (id, tenant) fairly: one id of each tenant, then the second of each, and so on. Pure.
+
+    A tenant with many tasks waits longest. Tenants are sorted by name, starting after `last`, so that no order of
+    arrival favours one permanently.
+    """
     seen: dict[str, int] = {}
     ranked = []
     for task_id, tenant in waiting:
@@ -103,11 +112,14 @@ def fair_order(waiting: list[tuple[str, str]], last: str = "") -> list[str]:
 
 
 def restart(services: Services, task_id: str) -> bool:
-    """A new workflow for one task. Trouble with it must not keep the sweep from the others; it comes up again."""
+    """Start a new workflow for one task. Return whether it was started.
+
+    Its errors are logged, so that the sweeper continues with the others; the task is retried.
+    """
     try:
         task = services.table.get(task_id)
         if task is None or task.due_at is None or task.due_at > services.clock.now_ms():
-            return False  # the index was a moment behind
+            return False  # the index lagged
         logger.info("workflow_replaced", extra={"task_id": task_id, "phase": task.phase})
         return step_functions.replace(services, task)
     except Exception as exc:

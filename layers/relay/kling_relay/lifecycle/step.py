@@ -1,4 +1,4 @@
-"""Define the input and the result of every mover of a task, and the steps that several movers share."""
+"""Define the input and the result of every handler of a task, and the steps that several handlers share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from kling_relay.tasks.task import Failure, Phase, Task
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the workflow does next with `task`; also the output of whoever wakes it.
+    """The workflow's next step with `task`; also the output for a woken workflow.
 
-    `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath); `due_at` (ms) is what the wait
-    writes into the row, so that the sweeper notices a workflow that did not come back from it.
+    `wait_seconds` is whole and at least 1 (Step Functions' rule for TimeoutSecondsPath). The wait writes `due_at` (ms)
+    to the row, so that the sweeper notices a workflow that did not return from it.
     """
 
     task: Task
@@ -25,7 +25,7 @@ class Step:
     due_at: int = 0
 
     def as_state(self) -> dict[str, Any]:
-        """The state of the workflow. Numbers that DynamoDB is to store are strings there, as its JSON wants them."""
+        """Return the state of the workflow. Numbers for DynamoDB are strings, as its JSON requires."""
         return {
             "task_id": self.task.id,
             "next": self.next,
@@ -62,26 +62,28 @@ class AdvanceInput:
 
 
 def age(services: Services, task: Task) -> float:
-    """Seconds since the task was sent; in rehearsals, with every wait shortened, seconds of the time that is played."""
+    """Return the seconds since the task was sent; in rehearsals, with every wait shortened, simulated seconds."""
     since = (services.clock.now_ms() - (task.claimed_at or task.created_at)) / 1000
     return since / (services.settings.wait_scale or 1.0)
 
 
 def first_poll(services: Services, task: Task) -> float:
-    """Seconds after submission at which the first query is worth making."""
+    """Return the seconds after submission at which the first query is worthwhile."""
     name = provider_request.model_name(services, task)
     mode, duration = task.request.get("mode", default_mode(task.kind)), task.request.get("duration", "5")
     return render_p5_seconds(services.catalogue, name, mode, duration)
 
 
 def deadline(services: Services, task: Task) -> int:
-    """When the task's time is over (ms)."""
+    """Return the deadline of the task (ms)."""
     return task.created_at + services.settings.deadline_seconds * 1000
 
 
 def out_of_time(services: Services, task: Task) -> Task | Step:
-    """End a task that was not sent before its deadline. One whose earlier POST is in doubt may have been taken after
-    all: it is watched. Raises ConflictError."""
+    """End a task that was not sent before its deadline.
+
+    A task whose earlier POST is in doubt may have been accepted after all: it is watched. Raises ConflictError.
+    """
     late = f"not sent within {services.settings.deadline_seconds} s: {task.waits_for or 'no room at the provider'}"
     if task.unsure_since is not None:
         return expire(services, task, f"{late}; still watched: a late video will be delivered")
@@ -90,7 +92,7 @@ def out_of_time(services: Services, task: Task) -> Task | Step:
 
 
 def watch(services: Services, now: int) -> dict[str, Any]:
-    """The fields of an expired row: seen again every few hours until the provider itself has removed everything."""
+    """Return the fields of an expired row: polled every few hours until the provider itself has removed everything."""
     return {
         "due_at": now + services.settings.scaled_ms(polling.WATCH_SECONDS),
         "queue": "open",
@@ -99,7 +101,7 @@ def watch(services: Services, now: int) -> dict[str, Any]:
 
 
 def expire(services: Services, task: Task, reason: str) -> Step:
-    """The client sees an end; its task's late move is still to come."""
+    """Expire a task: its client sees an end, and its late move may still follow."""
     now = services.clock.now_ms()
     watched = watch(services, now)
     told: dict[str, Any] = {"reason": reason, "failure": Failure.EXPIRED, "expired_at": now}
@@ -107,7 +109,7 @@ def expire(services: Services, task: Task, reason: str) -> Step:
 
 
 def wait(services: Services, task: Task, seconds: float, *, scaled: bool = True) -> Step:
-    """The step that sleeps: `seconds`, shortened by WAIT_SCALE; whole and at least 1, as Step Functions wants it."""
+    """Return a step that waits `seconds`, scaled by WAIT_SCALE; whole and at least 1, as Step Functions requires."""
     pause = services.settings.scaled_ms(seconds) if scaled else int(seconds * 1000)
     whole = max(1, -(-pause // 1000))
     due_at = services.clock.now_ms() + whole * 1000 + ms(polling.GRACE_SECONDS)
@@ -115,7 +117,7 @@ def wait(services: Services, task: Task, seconds: float, *, scaled: bool = True)
 
 
 def in_short(reason: str) -> str:
-    """A reason without the provider's own words, which may repeat a prompt or a key."""
+    """Return a reason without the provider's own text, which may repeat a prompt or a key."""
     return reason.partition(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""Starts, wakes and replaces the Step Functions execution of a task."""
+"""Start, wake and replace the Step Functions execution of a task."""
 
 import json
 from typing import Any
@@ -12,22 +12,22 @@ from kling_relay.observability import logger
 from kling_relay.services import Services
 from kling_relay.tasks.task import Task
 
-# The wait is over already: whoever ended it has the workflow look at the row, which we wrote first.
+# The wait is over already: its end makes the workflow read the row, which we wrote first.
 _NOBODY_WAITS = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}
 
 
 def start(services: Services, step: Step) -> None:
-    """Start the task's workflow under the name that its row carries. That it runs already is no error."""
+    """Start the task's workflow under the name in its row. A running one is accepted."""
     _start(services, step.task, json.dumps(step.as_state()))
 
 
 def wake(services: Services, step: Step) -> None:
-    """Hand `step` to the sleeping workflow; without one, the row's `due_at` brings the sweeper."""
+    """Send `step` to the waiting workflow. Without one, the row's `due_at` triggers the sweeper."""
     _wake(services, step.task, step.as_state())
 
 
 def rouse(services: Services, task: Task) -> bool:
-    """Have the task's sleeping workflow look at the row now; False where it does not sleep."""
+    """Make the task's waiting workflow read the row now. Return False if it does not wait."""
     return _wake(services, task, {"task_id": task.id, "next": "advance"})
 
 
@@ -44,7 +44,7 @@ def _wake(services: Services, task: Task, state: dict[str, Any]) -> bool:
 
 
 def replace(services: Services, task: Task) -> bool:
-    """Give the task to a new execution, which begins by looking at the row. False where somebody else just did."""
+    """Move the task to a new execution, which reads the row first. Return False if another writer just did."""
     run = int(task.execution.rpartition("-r")[2]) + 1 if "-r" in task.execution else 1
     due_at = services.clock.now_ms() + int(GRACE_SECONDS * 1000)
     try:

@@ -1,4 +1,4 @@
-"""From "recorded" to "the provider has it": at most one paid POST a claim, and what its outcome means."""
+"""Submit a recorded task: send the paid POST at most once per claim, and record its outcome."""
 
 import hashlib
 import json
@@ -32,13 +32,16 @@ from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import SENT, Failure, Phase, Task
 
 _LEASE_MARGIN_MS = 2_000
-_SUSPECTS = 3  # different requests refused in a row without a clear reason: it is the account
+_SUSPECTS = 3  # different requests refused in a row without a clear reason: the account is the cause
 _ADDRESS = "nothing was sent, nothing was charged: the operator has to correct KlingBaseUrl (or Provider) of the stack"
 
 
 def submit(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
-    """An accepted task: claim it and POST, unless its deadline has passed, the operator or the provider's gate holds it
-    back, or the time that this Lambda has left is too short to see the answer."""
+    """Claim an accepted task and send its POST.
+
+    It waits instead if the operator or the provider's admission holds it back, or if the Lambda's remaining time is too
+    short for the answer. It ends if its deadline has passed.
+    """
     now = services.clock.now_ms()
     if now >= deadline(services, task):
         return out_of_time(services, task)
@@ -62,7 +65,7 @@ def submit(services: Services, task: Task, inputs: AdvanceInput) -> Task | Step:
 def _claim_and_send(
     services: Services, task: Task, must_end_by: int, sender: "_Sender", found: Found | NotFound
 ) -> Task | Step:
-    """`found`: the provider's task, if an earlier POST was taken after all."""
+    """Claim the task and send its POST. `found`: the provider's task, if an earlier POST was accepted after all."""
     inputs, account = sender.inputs, sender.account
     try:
         services.provider_at(account).prepare(
@@ -95,14 +98,14 @@ def _held_back(
 
 
 def _refuse_address(services: Services, task: Task, reason: str) -> Task:
-    """A client that waits for its answer gets the operator's error at once."""
+    """Refuse a task with the operator's error at once, for a client that waits for its answer."""
     told: dict[str, Any] = {"reason": f"{reason}; {_ADDRESS}", "refusal_code": 5000, "failure": Failure.REFUSED}
     also = () if task.phase is Phase.ACCEPTED else SENT
     return services.table.move(task, Phase.FAILED, also=also, updated_at=services.clock.now_ms(), **told)
 
 
 def _has_time(services: Services, must_end_by: int) -> bool:
-    """Whether a POST that begins now ends in time, with its answer recorded."""
+    """Return whether a POST that starts now ends in time, with its answer recorded."""
     seconds = CONNECT_SECONDS + services.settings.submit_timeout_seconds
     return services.clock.now_ms() + ms(seconds) + _LEASE_MARGIN_MS <= must_end_by
 
@@ -116,7 +119,7 @@ def _ask_once_more(services: Services, task: Task, inputs: AdvanceInput) -> Answ
 
 
 def _claim(services: Services, task: Task, account: str, must_end_by: int) -> Task:
-    """The claim's lease outlives this Lambda: when it is over, no POST under this claim can still begin."""
+    """Claim the task with a lease that outlives this Lambda: after the lease, no POST under this claim can start."""
     now, lease = services.clock.now_ms(), must_end_by + _LEASE_MARGIN_MS
     in_doubt_since = task.sent_since if task.unsure_since is not None else None
     return services.table.claim(
@@ -133,7 +136,10 @@ def _claim(services: Services, task: Task, account: str, must_end_by: int) -> Ta
 
 
 def wait_in_turn(services: Services, task: Task, waits_for: str) -> Step:
-    """Into the queue, which is sorted by age: `due_at` of a waiting task is its birth. Its workflow ends here."""
+    """Put the task into the queue, which is sorted by age, and end its workflow.
+
+    `due_at` of a waiting task is its creation time.
+    """
     sent = task.phase is not Phase.ACCEPTED
     task = services.table.move(
         task,
@@ -150,7 +156,10 @@ def wait_in_turn(services: Services, task: Task, waits_for: str) -> Step:
 
 
 class _Sender:
-    """The one paid POST of a claim to `account`, and its outcome. `gate`: as it was before the claim."""
+    """Send the one paid POST of a claim to `account`, and record its outcome.
+
+    `admission`: as it was before the claim.
+    """
 
     def __init__(self, services: Services, account: str, admission: Admission, inputs: AdvanceInput) -> None:
         self._relay = services
@@ -161,7 +170,7 @@ class _Sender:
 
     @property
     def can_be_called(self) -> bool:
-        """Whether a callback can reach us: not on a laptop before the real provider, which would refuse the address."""
+        """Whether a callback can reach us: not on a laptop before the real provider, which would refuse the URL."""
         return self._relay.base_url.startswith("https://") or self._provider.profile.base_url.startswith("http://")
 
     def send(self, claimed: Task, body: dict[str, Any]) -> Task | Step:
@@ -174,12 +183,12 @@ class _Sender:
         step = self._record(claimed, outcome)
         if admission.crowded and isinstance(outcome, Accepted):
             queue.on_slot_found(services, claimed.tenant, admission)
-        if admission.crowded and isinstance(outcome, Refused):  # the place that it was started for is the next one's
+        if admission.crowded and isinstance(outcome, Refused):  # the slot that it was started for is the next one's
             queue.on_slot_freed(services)
         return step
 
     def _weighed(self, task: Task, body: dict[str, Any], outcome: Outcome) -> Outcome:
-        """A refusal for no clear reason is the request's fault, until different requests are refused so in a row."""
+        """Blame the request for an unclear refusal, until different requests are refused so in a row."""
         admissions, admission = self._relay.admissions, self.admission
         if isinstance(outcome, Accepted):
             admissions.suspect(self.account, admission, ())
@@ -213,7 +222,7 @@ class _Sender:
         return in_doubt(services, task, outcome.reason)
 
     def again(self, task: Task, pause: float, waits_for: str) -> Step:
-        """Surely not accepted, and worth another try in `pause` seconds."""
+        """Return the task to accepted after a POST that was certainly not accepted, and retry in `pause` seconds."""
         services = self._relay
         now = services.clock.now_ms()
         retry_at = now + services.settings.scaled_ms(pause)
@@ -221,7 +230,10 @@ class _Sender:
         return wait(services, services.table.move(task, Phase.ACCEPTED, also=SENT, updated_at=now, **told), pause)
 
     def close_gate(self, task: Task, outcome: Throttled | AccountBlocked | Misconfigured) -> Task | Step:
-        """Surely not accepted, and the next one would not be either: pause, and let this task wait its turn."""
+        """Close admission after a POST that was certainly not accepted, if the next one would fail too.
+
+        The task waits its turn.
+        """
         services, admission = self._relay, self.admission
         cause, pause = _pause(outcome, admission.failures + 1 if admission.troubled else 1)
         reason = in_short(outcome.reason)
@@ -235,7 +247,7 @@ class _Sender:
 
 
 def _pause(outcome: Throttled | AccountBlocked | Misconfigured, failures: int) -> tuple[str, float]:
-    """Why the gate is closed, and for how long (s)."""
+    """Return why admission is closed, and for how long (s)."""
     if isinstance(outcome, Throttled) and not outcome.maintenance:
         return "room", polling.NO_ROOM_SECONDS
     if isinstance(outcome, Throttled):
@@ -252,6 +264,6 @@ def _fail(services: Services, task: Task, refused: Refused) -> Task:
 
 
 def _fingerprint(body: dict[str, Any]) -> str:
-    """What makes two requests the same to the provider, in short."""
+    """Return a short hash of the provider's view of a request: equal for equal requests."""
     same = {name: given for name, given in body.items() if name not in ("external_task_id", "callback_url")}
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,5 +1,8 @@
-"""Finds what has been left lying: overdue tasks, tasks that wait for room upstream, notices. It starts workflows, hands
-notices over, and measures how much is open. It moves one kind of task itself: a waiting one whose time is over."""
+"""Sweep overdue work: overdue tasks, tasks that wait for room upstream, and undelivered notices.
+
+It starts workflows, invokes notify_client and measures the open tasks. It moves one kind of task itself: a waiting one
+whose deadline has passed.
+"""
 
 from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle.queue import in_time, restart, start_waiting
@@ -11,19 +14,20 @@ from kling_relay.services import Services
 from kling_relay.tasks.task import Phase, Task
 
 _OVERDUE_AT_ONCE = 200
-_RESERVE_MS = 15_000  # of the function's time, which the ends of late tasks leave to all else
+_RESERVE_MS = 15_000  # of the function's time, which the ends of late tasks leave for all else
 _TOLD_AT_ONCE = 200
-_TROUBLE_MS = 900_000  # account trouble that no try has confirmed for so long is not known to last
+_TROUBLE_MS = 900_000  # account trouble that no attempt has confirmed for so long may be over
 
 
 def sweep(services: Services, must_end_by: int) -> dict[str, int]:
-    """Give every overdue task a new workflow, waiting tasks their turn, and overdue notices to notify_client; end the
-    waiting tasks whose time is over, as far as they get until `must_end_by` (ms). Returns how many there were of each.
+    """Restart overdue tasks, start waiting ones, hand overdue notices to notify_client, and end late waiting tasks.
+
+    `must_end_by` (ms) limits the last part. Returns the number of each.
     """
     now = services.clock.now_ms()
     overdue = sum(restart(services, task_id) for task_id in services.table.queue.due(now, _OVERDUE_AT_ONCE))
     told = sum(deliver.invoke_notifier_by_id(services, task_id) for task_id in services.outbox.due(now, _TOLD_AT_ONCE))
-    # One probe: where it finds room it starts the next ones, and where there is none the others were started in vain.
+    # One probe: if it finds room it starts the next ones; if not, more of them would have been started in vain.
     admission, started = services.admissions.get(services.account), 0
     if not admission.closed(now) and services.table.queue.waiting(1, in_time(services)):
         services.admissions.mark_unknown(services.account, now)
@@ -34,9 +38,11 @@ def sweep(services: Services, must_end_by: int) -> dict[str, int]:
 
 
 def _end_late(services: Services, must_end_by: int) -> int:
-    """End the waiting tasks that have run out of time, whether there is room or not. Returns how many. One conditional
-    write each: an execution would cost four state transitions, and thousands of them would come at once. Their notices
-    are left to later sweeps for the same reason."""
+    """End the waiting tasks whose deadline has passed, whether there is room or not. Return their number.
+
+    One conditional write each: an execution would cost four state transitions, and thousands would start at once. Their
+    notices are left to later sweeps for the same reason.
+    """
     ended = 0
     for ids in services.table.queue.late(in_time(services) - 1):
         for task in services.table.read(ids):
@@ -47,7 +53,7 @@ def _end_late(services: Services, must_end_by: int) -> int:
 
 
 def _end_one(services: Services, task: Task) -> bool:
-    """False if it does not wait any more (the index lags), or if another one moved it first. Never raises."""
+    """Return False if it does not wait any more (the index lags), or if another writer moved it first. Never raises."""
     if task.phase is not Phase.ACCEPTED or task.created_at >= in_time(services):
         return False
     try:
@@ -61,7 +67,7 @@ def _end_one(services: Services, task: Task) -> bool:
 
 
 def _gauges(services: Services, admission: Admission, now: int) -> dict[Metric, float]:
-    """What is open; nothing where it cannot be read just now, since the sweep itself is done."""
+    """Return the gauges of open tasks; none if they cannot be read now, since the sweep itself is done."""
     trouble = admission.account_trouble and now < admission.not_before + _TROUBLE_MS
     try:
         oldest = services.backlog.oldest()

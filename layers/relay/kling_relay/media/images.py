@@ -1,7 +1,7 @@
-"""Format and size of an image from its header bytes, and Kling's rules for them. No pixel is decoded. Pure.
+"""Read format and size of an image from its header bytes, and apply Kling's rules for them. Decodes no pixel. Pure.
 
-Kling accepts a bad image, takes its time and then fails the task with four words; so the rules are applied before
-money.
+Kling accepts a bad image, takes its time and then fails the task with four words. So the rules are applied before the
+paid POST.
 """
 
 import re
@@ -18,8 +18,9 @@ _CHUNK_FRAME = 12  # length, type and CRC around the data of a PNG chunk
 _MAX_CHUNKS = 100_000
 _SIZE_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-# Bytes before a marker that are none are skipped, as libjpeg does: cameras and editors leave some between segments, and
-# some lengths are too short for their segments. A scan holds an 0xFF only before 0x00 or in RST0..RST7 (0xD0..0xD7).
+# Bytes before a marker that belong to no segment are skipped, as libjpeg does: cameras and editors leave some between
+# segments, and some lengths are too short for their segments. In a scan an 0xFF occurs only before 0x00 or in
+# RST0..RST7 (0xD0..0xD7).
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _MAX_SEGMENTS = 10_000
 _OTHER_FORMATS = (
@@ -35,7 +36,7 @@ _OTHER_FORMATS = (
 
 
 class ImageError(ValueError):
-    """The image cannot be used; the text says which limit it breaks and what it has."""
+    """The image cannot be used. The text names the limit that it breaks, and its own value."""
 
 
 class UnfinishedError(ImageError):
@@ -44,7 +45,7 @@ class UnfinishedError(ImageError):
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """`format` is "png" or "jpeg"; sides in pixels."""
+    """The header of an image: `format` is "png" or "jpeg"; sides in pixels."""
 
     format: str
     width: int
@@ -56,7 +57,7 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read format and sides; raises ImageError if `data` is neither PNG nor JPEG or ends before the sides."""
+    """Read format and sides. Raises ImageError if `data` is neither PNG nor JPEG, or ends before the sides."""
     if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         return ImageHeader("png", *struct.unpack(">II", data[16:24]))
     if data.startswith(b"\xff\xd8\xff"):
@@ -66,12 +67,12 @@ def read_header(data: bytes) -> ImageHeader:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield marker and position of the segments of a JPEG that have a length, and of its EOI."""
+    """Yield marker and position of each segment of a JPEG that has a length, and of its EOI."""
     at = 2
     for _ in range(_MAX_SEGMENTS):
-        if (found := _MARKER.search(data, at)) is None:
+        if (match := _MARKER.search(data, at)) is None:
             return
-        at, marker = found.start(), found[1][0]
+        at, marker = match.start(), match[1][0]
         yield marker, at
         at += 2 if marker == _SOI else 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
     raise ImageError("the JPEG has too many segments")
@@ -88,8 +89,10 @@ def _jpeg_sides(data: bytes) -> tuple[int, int]:
 
 
 def _check_end(data: bytes, header: ImageHeader) -> None:
-    """Raises UnfinishedError if the picture is cut off: a PNG's chunks lead to IEND, and a JPEG has its EOI behind a
-    scan. What follows the end is ignored, as decoders do."""
+    """Raise UnfinishedError if the picture is cut off.
+
+    A PNG's chunks must reach IEND, a JPEG needs its EOI after a scan. Bytes after the end are ignored, as decoders do.
+    """
     whole = _png_ends(data) if header.format == "png" else _jpeg_ends(data)
     if not whole:
         raise UnfinishedError(f"the {header.format.upper()} image is cut off: its end is missing")
@@ -118,15 +121,17 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def check(data: bytes) -> ImageHeader:
-    """Apply Kling's rules to a whole image, which must have its end; raises ImageError."""
+    """Apply Kling's rules to a whole image, which must have its end. Raises ImageError."""
     header = check_start(data, len(data))
     _check_end(data, header)
     return header
 
 
 def check_start(data: bytes, length: int | None) -> ImageHeader:
-    """Apply Kling's rules (at most 10 MB, sides at least 300 px, ratio 1:2.5 to 2.5:1) to the first bytes of an image
-    of `length` bytes, where that is known; raises ImageError."""
+    """Apply Kling's rules to the first bytes of an image of `length` bytes (None if unknown).
+
+    The rules: at most 10 MB, sides at least 300 px, ratio 1:2.5 to 2.5:1. Raises ImageError.
+    """
     if length is not None and length > MAX_BYTES:
         raise ImageError(f"at most {MAX_BYTES} bytes (10 MB) are allowed, the image has {length}")
     header = read_header(data)

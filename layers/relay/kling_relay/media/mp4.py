@@ -1,15 +1,18 @@
-"""Whether a stream of bytes is a whole MP4: a walk over its top-level boxes, without keeping them."""
+"""Check that a stream of bytes is a complete MP4: walk its top-level boxes without storing them."""
 
 _HEADER = 8  # 32-bit size, type
-_LONG_HEADER = 16  # size 1 says: a 64-bit size follows the type
+_LONG_HEADER = 16  # size 1 means: a 64-bit size follows the type
 _SMALLEST_FTYP = 16  # header, major brand, minor version
-_ON_THE_WAY = {b"trak", b"mdia"}  # a `moov` names the kind of a track in trak/mdia/hdlr
-_TO_HANDLER = 12  # bytes of a `hdlr` up to and with its handler type: version and flags, pre_defined, handler_type
+_CONTAINER_BOXES = {b"trak", b"mdia"}  # a `moov` names the type of a track in trak/mdia/hdlr
+_TO_HANDLER = 12  # bytes of a `hdlr` up to and including its handler type: version and flags, pre_defined, handler_type
 
 
 class InvalidVideoError(Exception):
-    """`reason`, which is all of the text: `not_a_video` (it does not begin as an MP4, or a box makes no sense) or
-    `truncated` (a beginning of an MP4: a box reaches past the end, or index or pictures are missing or empty)."""
+    """The file is not a complete MP4. `reason`, which is the whole text:
+
+    `not_a_video` (it does not start as an MP4, or a box is malformed) or `truncated` (it starts as an MP4, but a box
+    reaches past the end, or index or pictures are missing or empty).
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -17,26 +20,28 @@ class InvalidVideoError(Exception):
 
 
 class BoxWalk:
-    """Feed it the bytes in pieces of any size, then `finish`: what passes has `ftyp` first, a `moov` and an `mdat` that
-    hold something, and boxes whose sizes add up to exactly `length` bytes, or leave zeros as padding after them.
+    """Walk the boxes of an MP4. Feed the bytes in pieces of any size, then call `finish`.
 
-    `open_end`: whether a last box of size 0 ("to the end") is accepted. It proves nothing where the end of the file is
-    itself only known from the end of a connection.
+    A file passes if `ftyp` is first, `moov` and `mdat` are not empty, and the sizes of its boxes add up to exactly
+    `length` bytes. Zeros may follow as padding.
+
+    `open_end`: whether a last box of size 0 ("to the end") is accepted. Such a box proves nothing if only the end of
+    the connection marks the end of the file.
     """
 
     def __init__(self, length: int, *, open_end: bool = True) -> None:
         self._length = length
         self._open_end = open_end
         self._position = 0  # bytes fed
-        self._box_end = 0  # where the next header begins
+        self._box_end = 0  # start of the next header
         self._header = b""
         self._missing = {b"moov", b"mdat"}
-        self._index: _Index | None = None  # the `moov` that is passing
+        self._index: _Index | None = None  # the current `moov`
         self._padded = False  # whether only zeros may follow
         self.has_video_track = False  # whether a `moov` so far names one
 
     def feed(self, data: bytes) -> None:
-        """Raises InvalidVideoError as soon as it is certain."""
+        """Walk the next bytes. Raises InvalidVideoError as soon as the file is certainly invalid."""
         start = self._position  # offset of data[0] in the file
         self._position += len(data)
         if self._position > self._length:
@@ -50,14 +55,14 @@ class BoxWalk:
             self._header += data[at : header_end - start]
             if self._position < header_end:
                 return
-            if len(self._header) == self._header_size():  # not yet, when the first half has asked for the second
+            if len(self._header) == self._header_size():  # not yet, if the first half announced a second one
                 self._take_box()
                 if self._padded:
                     _check_padding(data[header_end - start :])
                 self._read_index(data, header_end - start, self._box_end - start)
 
     def finish(self) -> None:
-        """Raises InvalidVideoError unless everything that was fed is one whole MP4."""
+        """Raise InvalidVideoError unless the bytes so far are one complete MP4."""
         if self._box_end == 0:
             raise InvalidVideoError("not_a_video")
         boxes_end = self._box_end
@@ -106,10 +111,10 @@ def _check_padding(data: bytes) -> None:
 
 
 class _Index:
-    """Searches the payload of a `moov` for a video track, in pieces of any size and without keeping them.
+    """Search the payload of a `moov` for a video track, in pieces of any size and without storing them.
 
     It enters `trak` and `mdia` and skips every other box (ISO/IEC 14496-12, 8.4.3). A box with an impossible size ends
-    the search. A missing track refuses nothing, so an index of another form does no harm.
+    the search. A missing track rejects no file, so an index of another form does no harm.
     """
 
     def __init__(self) -> None:
@@ -139,7 +144,7 @@ class _Index:
         kind, size = head[4:8], int.from_bytes(head[:4])
         if size == 1:
             size = int.from_bytes(head[_HEADER:_LONG_HEADER])
-        if kind in _ON_THE_WAY:
+        if kind in _CONTAINER_BOXES:
             size = len(head)  # its first child follows
         if size < len(head):
             self._over = True

@@ -1,7 +1,7 @@
-"""Tells what a task's notices have to tell: the result of a dropped file, an event on the stack's bus, and a webhook to
-the client's `callback_url`.
+"""Deliver a task's due notices: the result of an uploaded file, an event on the stack's bus, and a webhook.
 
-At least once: a death between the telling and its note repeats it under the same id.
+The webhook goes to the client's `callback_url`. Delivery is at least once: a crash between a delivery and its record
+repeats it under the same id.
 """
 
 import json
@@ -20,18 +20,21 @@ from kling_relay.tasks import notification
 from kling_relay.tasks.notification import Notice
 from kling_relay.tasks.task import Phase, Task
 
-_MAX_LOOKS = 50  # a task has five notices at most: more than this in one call means that somebody is fighting with us
+_MAX_LOOKS = 50  # a task has five notices at most: more iterations in one call mean that another writer interferes
 
 
 def invoke_notifier(services: Services, task: Task) -> None:
-    """Have functions/notify_client tell what is due of a task now."""
+    """Invoke functions/notify_client if a notice of the task is due now."""
     due = notification.next_at(task.notices)
     if due is not None and due <= services.clock.now_ms():
         invoke_notifier_by_id(services, task.id)
 
 
 def invoke_notifier_by_id(services: Services, task_id: str) -> bool:
-    """Never raises: the sweeper does the same a minute later. False where it did not come about."""
+    """Invoke functions/notify_client. Return False if the invoke failed.
+
+    Never raises: the sweeper does the same a minute later.
+    """
     function, payload = services.settings.need("notify_function"), json.dumps({"task_id": task_id})
     try:
         services.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
@@ -42,8 +45,10 @@ def invoke_notifier_by_id(services: Services, task_id: str) -> bool:
 
 
 def tell(services: Services, task_id: str, must_end_by: int) -> None:
-    """Everything that is due of one task, until `must_end_by` (ms). Raises what AWS raises; a webhook that fails is no
-    error, it has its slots."""
+    """Deliver the due notices of one task, until `must_end_by` (ms).
+
+    Raises AWS's errors. A failed webhook is not an error: it is retried on its schedule.
+    """
     unsent: set[int] = set()
     for _ in range(_MAX_LOOKS):
         task = services.table.get(task_id)
@@ -58,12 +63,12 @@ def tell(services: Services, task_id: str, must_end_by: int) -> None:
                 _send_event(services, task, notice, unsent)
             else:
                 send(services, task, notice)
-        except ConflictError:  # somebody else told or appended one: look again
+        except ConflictError:  # another writer delivered or appended one: read again
             continue
 
 
 def _is_due(notice: Notice, now: int, unsent: set[int]) -> bool:
-    """Whether there is something to do for `notice` now. One whose event the bus did not take still has its webhook."""
+    """Return whether `notice` is due now. A notice whose event the bus rejected still has its webhook."""
     return (notice.event and notice.number not in unsent) or (notice.webhook == "due" and notice.next_at <= now)
 
 
@@ -89,8 +94,10 @@ def _send_event(services: Services, task: Task, notice: Notice, unsent: set[int]
 
 
 def event_detail(services: Services, task: Task, notice: Notice) -> dict[str, Any]:
-    """The `detail` of an event, version 1. Who reads it needs no key of ours: the videos are named by bucket and key,
-    never by a signed URL, and prompts stay out."""
+    """Build the `detail` of an event, version 1.
+
+    Its readers need no API key: it names the videos by bucket and key, never by a signed URL, and contains no prompt.
+    """
     detail: dict[str, Any] = {
         "version": notification.SCHEMA,
         "id": notice.id(task.id),

@@ -1,8 +1,8 @@
-"""The result of every dropped object: `results/{key}.json` in the input bucket.
+"""Write the result of every uploaded object: `results/{key}.json` in the input bucket.
 
-Results only ever tell more. Each object carries the version that it is about and how far that has come; a writer that
-knows less, because it is late or one of several, leaves it alone, and of two at once S3 lets one through. The place is
-that of the newest version: what becomes of an older one goes to `results/{key}.{version}.json`.
+A result never goes back to an earlier state. Each result object carries the version that it is about, and a rank for
+its progress. A writer with an older state (late, or one of several) leaves it unchanged, and S3 accepts only one of two
+concurrent writes. The key is that of the newest version: the result of an older one is `results/{key}.{version}.json`.
 """
 
 import json
@@ -22,16 +22,16 @@ from kling_relay.tasks.task import TASK_STATUS, Phase, Task
 _NOTED, _REJECTED, _DELETED, _COUNTED = 0, 1, 6, 10  # a list of requests counts up from there
 _RANKS = {"submitted": 2, "processing": 3, "failed": 4, "succeed": 5}  # a failed task may still succeed, late
 _TALLIED: dict[str, LineOutcome] = {"submitted": "accepted", "failed": "failed", "succeed": "succeeded"}
-_SUMMARY_MS = 2_000  # a summary is not written more often, but when all lines are taken, and when all have ended
+_SUMMARY_MS = 2_000  # minimum time between two summaries, except when all lines are taken and when all have ended
 _MAX_REASONS = 100
 _MAX_TRIES = 20
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
-_OVERTAKEN = {404, 409, 412}  # removed, being written, or written by somebody else since it was read
+_OVERTAKEN = {404, 409, 412}  # removed, being written, or written by another writer since it was read
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A result as it lies there. `at`: when it was written (ms)."""
+    """The stored result. `at`: when it was written (ms)."""
 
     etag: str
     version: str
@@ -40,7 +40,7 @@ class _Written:
 
 
 def write(services: Services, task: Task) -> None:
-    """Tell how a task of a dropped object stands. Can be repeated, in any order."""
+    """Write the state of the task of an uploaded object. Repeatable, in any order."""
     if task.source is None:
         return
     source, status = Source(**task.source), TASK_STATUS[task.phase]
@@ -53,10 +53,10 @@ def write(services: Services, task: Task) -> None:
 
 
 def reject(services: Services, source: Source, error: KlingError) -> None:
-    """Tell why an upload, or a line of one, has become no task."""
+    """Write the reason why an upload, or a line of one, created no task."""
     logger.info("upload_rejected", extra={"object": source.tag, "line": source.line, "code": error.code})
-    told = {"task_id": None, "task_status": "failed", "task_status_msg": error.message, "code": error.code}
-    if _put(services, source, _REJECTED, told):
+    body = {"task_id": None, "task_status": "failed", "task_status_msg": error.message, "code": error.code}
+    if _put(services, source, _REJECTED, body):
         services.measure({Metric.FILES_REJECTED: 1})
     if source.line:
         services.batch_counts.tell(source.tag, source.line, "rejected", error.message)
@@ -64,13 +64,15 @@ def reject(services: Services, source: Source, error: KlingError) -> None:
 
 
 def note(services: Services, source: Source, message: str) -> None:
-    """Tell what has become of an upload that is no task, or none yet."""
+    """Write a message about an upload that creates no task, or none yet."""
     _put(services, source, _NOTED, {"task_id": None, "task_status": None, "task_status_msg": message})
 
 
 def summarise(services: Services, source: Source) -> None:
-    """Bring the summary of a list of requests up to date: at once when all of its lines are taken and when all have
-    ended, otherwise every other second."""
+    """Update the summary of a list of requests.
+
+    At once if all lines are taken or all have ended, else every two seconds.
+    """
     whole = Source(source.bucket, source.key, source.version)
     tally = services.batch_counts.read(whole.tag)
     if tally is None:
@@ -86,14 +88,14 @@ def summarise(services: Services, source: Source) -> None:
 
 
 def version_told(services: Services, source: Source) -> str:
-    """The version that the result of an object's key is about; empty if there is none."""
-    there = _look(services, source.bucket, source.result_key())
-    return there.version if there is not None else ""
+    """Return the version that the result of an object's key is about; empty if there is none."""
+    stored = _read_stored(services, source.bucket, source.result_key())
+    return stored.version if stored is not None else ""
 
 
 def _task_body(services: Services, task: Task) -> dict[str, Any]:
     status = TASK_STATUS[task.phase]
-    told: dict[str, Any] = {
+    body: dict[str, Any] = {
         "task_id": task.id,
         "kind": task.kind,
         "task_status": status,
@@ -101,24 +103,30 @@ def _task_body(services: Services, task: Task) -> dict[str, Any]:
         "videos": [],
     }
     if task.external_task_id is not None:
-        told["external_task_id"] = task.external_task_id
+        body["external_task_id"] = task.external_task_id
     if task.refusal_code is not None:
-        told["code"] = task.refusal_code
+        body["code"] = task.refusal_code
     if task.deleted_at is not None:
-        told["deleted_at"] = task.deleted_at
+        body["deleted_at"] = task.deleted_at
     elif task.phase is Phase.SUCCEEDED:
-        told["videos"] = client_view.places(services, task)
-    return told
+        body["videos"] = client_view.places(services, task)
+    return body
 
 
 def _put(services: Services, source: Source, rank: int, body: dict[str, Any], gap_ms: int = 0) -> bool:
-    """Write a result, unless one of the same version is there that tells as much, or was written `gap_ms` ago. Whether
-    it was written."""
+    """Write a result. Return whether it was written.
+
+    It is not written if the stored result of the same version has at least its rank, or was written within `gap_ms`.
+    """
     now = services.clock.now_ms()
     text = json.dumps({"source": source.as_dict(), **body, "updated_at": now}, indent=2)
     for _ in range(_MAX_TRIES):
-        key, there = _place(services, source)
-        if there is not None and there.version == source.version and (there.rank >= rank or now < there.at + gap_ms):
+        key, stored = _find_target(services, source)
+        if (
+            stored is not None
+            and stored.version == source.version
+            and (stored.rank >= rank or now < stored.at + gap_ms)
+        ):
             return False
         try:
             services.s3.put_object(
@@ -127,7 +135,7 @@ def _put(services: Services, source: Source, rank: int, body: dict[str, Any], ga
                 Body=text.encode(),
                 ContentType="application/json",
                 Metadata={"version": source.version, "rank": str(rank), "at": str(now)},
-                **({"IfNoneMatch": "*"} if there is None else {"IfMatch": there.etag}),
+                **({"IfNoneMatch": "*"} if stored is None else {"IfMatch": stored.etag}),
             )
             return True
         except ClientError as exc:
@@ -136,36 +144,38 @@ def _put(services: Services, source: Source, rank: int, body: dict[str, Any], ga
     raise RuntimeError(f"a result was overtaken {_MAX_TRIES} times")
 
 
-def _place(services: Services, source: Source) -> tuple[str, _Written | None]:
-    """The key of a result, and what lies there."""
+def _find_target(services: Services, source: Source) -> tuple[str, _Written | None]:
+    """Return the key of a result, and the stored result there."""
     key = source.result_key()
-    there = _look(services, source.bucket, key)
-    if there is None or there.version != source.version:
+    stored = _read_stored(services, source.bucket, key)
+    if stored is None or stored.version != source.version:
         newest = _head(services, source.bucket, source.key)
-        superseded = there is not None if newest is None else newest["VersionId"] != source.version
-        if superseded and there is None and newest is not None:  # not by a copy of itself: object_versions.py
+        superseded = stored is not None if newest is None else newest["VersionId"] != source.version
+        if superseded and stored is None and newest is not None:  # not by a copy of itself: object_versions.py
             ours = _head(services, source.bucket, source.key, source.version)
             superseded = ours is None or ours["ETag"] != newest["ETag"]
         if superseded:
             key = source.result_key(superseded=True)
-            there = _look(services, source.bucket, key)
-    return key, there
+            stored = _read_stored(services, source.bucket, key)
+    return key, stored
 
 
-def _look(services: Services, bucket: str, key: str) -> _Written | None:
-    found = _head(services, bucket, key)
-    if found is None:
+def _read_stored(services: Services, bucket: str, key: str) -> _Written | None:
+    head = _head(services, bucket, key)
+    if head is None:
         return None
-    told = found["Metadata"]
-    return _Written(found["ETag"], told.get("version", ""), int(told.get("rank", -1)), int(told.get("at", 0)))
+    metadata = head["Metadata"]
+    return _Written(
+        head["ETag"], metadata.get("version", ""), int(metadata.get("rank", -1)), int(metadata.get("at", 0))
+    )
 
 
 def _head(services: Services, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
-    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
+    target = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        found: dict[str, Any] = services.s3.head_object(**wanted)
+        answer: dict[str, Any] = services.s3.head_object(**target)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise
         return None
-    return found
+    return answer

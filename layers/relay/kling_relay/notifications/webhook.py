@@ -1,4 +1,4 @@
-"""Send one webhook of a task to its client, at most a few at once for one tenant."""
+"""Send one webhook of a task to its client, with a limit on concurrent webhooks for one tenant."""
 
 from dataclasses import replace
 
@@ -15,24 +15,28 @@ from kling_relay.transfer.fetch_error import FetchError
 
 WEBHOOK_SECONDS = 15.0  # Standard Webhooks asks for 15 to 30
 
-WEBHOOKS_AT_ONCE = 3  # of one tenant: an account may have ten functions at once, and its clients need some of them
+WEBHOOKS_AT_ONCE = 3  # of one tenant: an account may have ten concurrent functions, and its clients need some of them
 
 _PERMIT_MS = 30_000  # longer than a webhook takes; a function that dies keeps its permit so long
 
 
 def send(services: Services, task: Task, notice: Notice) -> None:
-    if task.callback_url is None:  # the client has deleted the task, and with it where to tell
+    """Send one webhook for `notice`, and record its result.
+
+    It is postponed if the tenant's permits are taken. Raises ConflictError if another writer sends it.
+    """
+    if task.callback_url is None:  # the client has deleted the task, and with it the callback URL
         save(services, task, notice, replace(notice, webhook="gone"))
         return
     now = services.clock.now_ms()
     permit = services.permits.take(f"webhooks#{task.tenant}", WEBHOOKS_AT_ONCE, now, now + _PERMIT_MS)
-    if permit is None:  # the sweeper hands it over again; to wait here would keep a function from others
+    if permit is None:  # The sweeper retries it. Waiting here would block a function that others need.
         logger.info("webhook_put_off", extra={"task_id": task.id, "task_status": notice.status})
         save(services, task, notice, notification.put_off(notice, now))
         return
     try:
         begun = notification.tried(notice, now)
-        task = services.outbox.note(task, begun)  # whoever loses this race does not send
+        task = services.outbox.note(task, begun)  # the loser of this race does not send
         body = notification.webhook_body(client_view.task_object(services, task), notice)
         status, retry_after, answer = _post(services, task, notice, body)
     finally:
@@ -57,7 +61,7 @@ def send(services: Services, task: Task, notice: Notice) -> None:
 
 
 def _post(services: Services, task: Task, notice: Notice, body: bytes) -> tuple[int | None, int | None, str]:
-    """The receiver's status and Retry-After (s), and what to remember of its answer: never its words."""
+    """Return the receiver's status and Retry-After (s), and a short result for the notice: never its text."""
     now = services.clock.now_ms()
     secrets = services.signing.secrets(services.keyring, task.tenant, now)
     headers = standard_webhooks.signed(secrets, notice.id(task.id), str(now // 1000), body)
@@ -76,8 +80,10 @@ def _post(services: Services, task: Task, notice: Notice, body: bytes) -> tuple[
 
 
 def save(services: Services, task: Task, before: Notice, after: Notice) -> None:
-    """Write what has become of a notice, also where others were appended meanwhile; not where it is not as it was
-    `before`: then somebody else is at it."""
+    """Write the new state of a notice, even if others were appended meanwhile.
+
+    Nothing is written if the notice is not `before` any more: another writer handles it.
+    """
     current: Task | None = task
     while current is not None and before in current.notices:
         try:

@@ -1,4 +1,4 @@
-"""The provider accounts of a stack, for its operator: which have a key, and what is open at each of them."""
+"""List a stack's provider accounts for its operator: which have a key, and their open tasks."""
 
 from typing import Any
 
@@ -14,26 +14,26 @@ _MAX_READ = 2_000  # open tasks, the oldest first
 def accounts(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """{"action": "accounts"}: {"accounts": [{"account", "current", "has_key", "open", "in_doubt", "parked"}], "whole"}.
 
-    `current`: new tasks go there. `open` counts the tasks that were sent there and whose client sees no end; `in_doubt`
-    and `parked` are among them. `whole`: False if there are more open tasks than one look reads.
+    `current`: new tasks are sent there. `open` counts the tasks that were sent there and whose client sees no end;
+    `in_doubt` and `parked` are among them. `whole`: False if there are more open tasks than one call reads.
     """
     ids = services.backlog.oldest_open(_MAX_READ)
     rows = services.table.rows.get_all(
         [f"task#{one}" for one in ids], ["pk", "phase", "account", "attempt", "parked_at"]
     )
     current, keys = services.account, _keys(services)
-    found = {current: {"open": 0, "in_doubt": 0, "parked": 0}}
+    by_account = {current: {"open": 0, "in_doubt": 0, "parked": 0}}
     for row in rows.values():
-        if not plain(row["attempt"]):  # it was sent to nobody yet
+        if not plain(row["attempt"]):  # it was not sent yet
             continue
         account = plain(row["account"]) if "account" in row else current
-        counts = found.setdefault(account, {"open": 0, "in_doubt": 0, "parked": 0})
+        counts = by_account.setdefault(account, {"open": 0, "in_doubt": 0, "parked": 0})
         counts["open"] += 1
         counts["in_doubt"] += plain(row["phase"]) == Phase.UNCONFIRMED
         counts["parked"] += "parked_at" in row
     listed = [
         {"account": name, "current": name == current, "has_key": bool(keys.get(name, keys.get(ANY_ACCOUNT))), **counts}
-        for name, counts in sorted(found.items())
+        for name, counts in sorted(by_account.items())
     ]
     return {"accounts": listed, "whole": len(ids) < _MAX_READ}
 

@@ -1,4 +1,4 @@
-"""What an operator can do, one function an action: keys, caps, the kill switch. Bad input raises ValueError."""
+"""Perform an operator's actions, one function for each: keys, caps, the kill switch. Bad input raises ValueError."""
 
 import re
 from dataclasses import asdict
@@ -24,6 +24,7 @@ _MAX_TURNS = 5
 
 
 def create_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    """Create an API key of a tenant. The key is returned once, here."""
     tenant, now = _tenant(event), services.clock.now_ms()
     label, scopes, until = _label(event), _scopes(event), _valid_until(event, now)
     issued = auth.issue(services.keys, services.keyring, tenant, now, label=label, scopes=scopes, valid_until=until)
@@ -31,21 +32,22 @@ def create_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_keys(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    """List a tenant's keys: their stored data, never a key."""
     return {"keys": [_listed(key, services.clock.now_ms()) for key in services.keys.of(_tenant(event))]}
 
 
 def revoke_key(services: Services, event: dict[str, Any]) -> dict[str, Any]:
+    """Revoke a key at once. `revoked`: whether it exists."""
     return {"revoked": services.keys.revoke(str(event.get("key_id", "")), services.clock.now_ms())}
 
 
 def probe_path(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Where, below the API's address, a test callback is answered and does nothing."""
+    """Return the path, below the API's address, that accepts a test callback and does nothing."""
     return {"path": callback_tokens.callback_url("", services.keyring, callback_tokens.PROBE)}
 
 
 def signing_secret(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """What webhooks to a tenant are signed with; `change` gives it a new one, beside which the old one goes on signing
-    for a week."""
+    """Return the secret that signs a tenant's webhooks. `change` rotates it: the old one keeps signing for a week."""
     tenant, now = _tenant(event), services.clock.now_ms()
     if event.get("change"):
         services.signing.change(tenant, now)
@@ -53,31 +55,35 @@ def signing_secret(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def replay_notice(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Send a task's webhooks once more, or the one of `sequence`; they keep their ids. What a receiver has refused for
-    good (410) is sent too. Raises ValueError where there is none."""
+    """Send a task's webhooks again, or the one of `sequence`; they keep their ids.
+
+    A webhook that its receiver has refused for good (410) is sent too. Raises ValueError if there is none.
+    """
     task_id, wanted = event.get("task_id"), event.get("sequence")
     for _ in range(_MAX_TURNS):
         task = services.table.get(str(task_id))
         if task is None:
             raise ValueError(f"task_id: there is no task {task_id!r}")
-        now, told = services.clock.now_ms(), 0
+        now, sent = services.clock.now_ms(), 0
         try:
             for notice in task.notices:
                 if notice.webhook != "none" and wanted in (None, notice.number):
                     task = services.outbox.note(task, notification.again(notice, now))
-                    told += 1
+                    sent += 1
         except ConflictError:
             continue
-        if not told:
+        if not sent:
             raise ValueError(f"sequence: the task has no webhook {'' if wanted is None else wanted!r}".rstrip())
         deliver.invoke_notifier(services, task)
-        return {"task_id": task.id, "webhooks": told}
+        return {"task_id": task.id, "webhooks": sent}
     raise RuntimeError("the task's notices change too fast: try again")
 
 
 def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Copy the video of a rendered task again now, or look once more for that of one that expired for want of a copy.
-    `begun`: whether its workflow was woken, or a new one started; otherwise a copy is under way. Raises ValueError."""
+    """Copy the video of a rendered task again now, or poll again for that of a task that expired without a copy.
+
+    `begun`: whether its workflow was woken, or a new one started; otherwise a copy is running. Raises ValueError.
+    """
     task_id = event.get("task_id")
     for _ in range(_MAX_TURNS):
         task = services.table.get(str(task_id))
@@ -86,9 +92,9 @@ def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
         if not copy_can_be_repeated(task):
             raise ValueError(f"task_id: {task.id} has no copy that failed; it is {task.phase}")
         try:
-            if task.phase is Phase.EXPIRED or (task.due_at or 0) <= services.clock.now_ms():  # nobody is at it
+            if task.phase is Phase.EXPIRED or (task.due_at or 0) <= services.clock.now_ms():  # no workflow handles it
                 return {"task_id": task.id, "begun": step_functions.replace(services, task)}
-            # Only its own workflow may begin a copy: two at once would both pay for the transfer.
+            # Only its own workflow may start a copy: two concurrent ones would both pay for the transfer.
             return {"task_id": task.id, "begun": step_functions.rouse(services, services.table.retry_copy_now(task))}
         except ConflictError:
             continue
@@ -96,7 +102,7 @@ def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_cap(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Give a tenant a monthly cap of its own: whole units, 0 for none; None for the stack's parameter again."""
+    """Set a tenant's own monthly cap: whole units, 0 for none; null for the stack's parameter again."""
     tenant, units = _tenant(event), event.get("units")
     if units is not None and (type(units) is not int or not 0 <= units <= MAX_UNITS):
         raise ValueError(
@@ -107,7 +113,7 @@ def set_cap(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def spend(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """A tenant's cap and what it has committed in this month (UTC), in units."""
+    """Return a tenant's cap and its commitment in this month (UTC), in units."""
     tenant, month = _tenant(event), month_of(services.clock.now_ms())
     cap, own = services.spending.cap(tenant)
     committed = services.spending.committed(tenant, month)
@@ -115,7 +121,7 @@ def spend(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def pause(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Stop new paid POSTs at once; everything else goes on. One that holds already stays as it was."""
+    """Stop new paid POSTs at once; running tasks continue. An earlier pause stays unchanged."""
     reason = event.get("reason", "")
     if not isinstance(reason, str) or len(reason) > _LONGEST_REASON or not reason.isprintable():
         raise ValueError(f"reason: at most {_LONGEST_REASON} printable characters; sent: {reason!r}")
@@ -124,18 +130,18 @@ def pause(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def resume(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Take the stop back: the sweeper starts the tasks that wait. `resumed`: whether there was one."""
+    """End the pause: the sweeper starts the waiting tasks. `resumed`: whether there was a pause."""
     return {"resumed": services.admissions.resume(), **status(services, event)}
 
 
 def status(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """Whether sending is paused, since when (ms) and why."""
+    """Return whether sending is paused, since when (ms) and why."""
     stop = services.admissions.stopped()
     return {"paused": stop is not None, **({} if stop is None else {"since": stop.since, "reason": stop.reason})}
 
 
 def _listed(key: KeyRow, now: int) -> dict[str, Any]:
-    """Field by field: neither the hash nor anything else that is added to the row leaves here."""
+    """List a key field by field: neither the hash nor any later column of the row is returned."""
     return {
         "key_id": key.key_id,
         "label": key.label,
@@ -178,8 +184,8 @@ def _valid_until(event: dict[str, Any], now: int) -> int | None:
     if text is None:
         return None
     try:
-        given = datetime.fromisoformat(text)
-        until = int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+        parsed = datetime.fromisoformat(text)
+        until = int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
     except (TypeError, ValueError, OverflowError):
         until = 0
     if until <= now:

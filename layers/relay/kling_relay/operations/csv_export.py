@@ -1,6 +1,6 @@
-"""The tasks of a time window as CSV, for books and spreadsheets: no prompts, no images, no addresses.
+"""Export the tasks of a time window as CSV, for accounting and spreadsheets: no prompts, no images, no URLs.
 
-Cells that a spreadsheet would take for a formula begin with an apostrophe, and every cell is quoted, as OWASP's "CSV
+A cell that a spreadsheet would read as a formula begins with an apostrophe, and every cell is quoted, as OWASP's "CSV
 Injection" advises: with ";" as the list separator an unquoted ";" begins another cell.
 """
 
@@ -24,8 +24,8 @@ HEADS = (
     *("model_name", "mode", "duration", "units", "committed_units", "failure", "reason"),
     *("videos", "bytes", "source"),
 )
-SECONDS = 200  # then the window is too large for one export
-_ANSWERED_BYTES = 200_000  # more goes through the bucket: Lambda answers at most 6 MB, escaped
+SECONDS = 200  # a window that takes longer is too large for one export
+_ANSWERED_BYTES = 200_000  # a larger export goes through the bucket: Lambda returns at most 6 MB, escaped
 _IN_MEMORY_BYTES = 4_000_000  # more is spooled to the function's temporary folder
 _ADDRESS_SECONDS = 3600
 _DAY_MS = 86_400_000
@@ -34,11 +34,12 @@ _BEHIND_SEMICOLON = re.compile(rf";(?={_FORMULA.pattern})")
 
 
 def export(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """The tasks that were recorded from `since` (ISO date or time, UTC where it names no zone; else a day ago) to
-    before `until` (else now), of all tenants or of `tenant`, in no order.
+    """Export the tasks that were recorded in a window, of all tenants or of `tenant`, unordered.
 
-    Answers `rows` and either the text itself, as `csv`, or an address of it, as `url`, that is good for an hour. Raises
-    ValueError for bad input and for a window that is too large. Reads the keys of all tasks, and the window's rows.
+    The window starts at `since` (ISO date or time, UTC if it names no zone; default: a day ago) and ends before `until`
+    (default: now). Returns `rows` and either the text itself, as `csv`, or a presigned URL, as `url`, that is valid for
+    an hour. Raises ValueError for bad input and for a window that is too large. It reads the keys of all tasks, and the
+    window's rows.
     """
     now = services.clock.now_ms()
     since, until = _time(event, "since", now - _DAY_MS), _time(event, "until", now + 1)
@@ -56,12 +57,12 @@ def export(services: Services, event: dict[str, Any]) -> dict[str, Any]:
             if tenant in (None, task.tenant):
                 lines.writerow([_safe(cell) for cell in _cells(task)])
                 rows += 1
-        text.detach()  # written out, and the file goes on without it
+        text.detach()  # flush the text; the file stays open without it
         small = file.tell() <= _ANSWERED_BYTES
         file.seek(0)
         if small:
             return {"rows": rows, "csv": file.read().decode()}
-        return {"rows": rows, "url": _stored(services, file, now)}
+        return {"rows": rows, "url": _store(services, file, now)}
 
 
 def _tasks(services: Services, since: int, until: int, ends_at: int) -> Iterator[Task]:
@@ -88,17 +89,19 @@ def _cells(task: Task) -> Iterator[str]:
 
 
 def _safe(cell: str) -> str:
-    """Return the cell as a text for every spreadsheet. A formula behind a ";" is marked too: some programs split there
-    in spite of the quotes."""
+    """Return the cell as a text for every spreadsheet.
+
+    A formula after a ";" is marked too: some programs split there in spite of the quotes.
+    """
     marked = f"'{cell}" if _FORMULA.match(cell) else cell
     return _BEHIND_SEMICOLON.sub(";'", marked)
 
 
-def _stored(services: Services, file: IO[bytes], now: int) -> str:
-    """Puts the file below exports/ of the input bucket, which forgets it after a day; its address."""
-    where = {"Bucket": services.settings.need("input_bucket"), "Key": f"exports/{_iso(now)}-{now % 1000:03}.csv"}
-    services.s3.put_object(**where, Body=file, ContentType="text/csv; charset=utf-8")
-    url: str = services.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_ADDRESS_SECONDS)
+def _store(services: Services, file: IO[bytes], now: int) -> str:
+    """Store the file below exports/ of the input bucket, which deletes it after a day. Return its presigned URL."""
+    target = {"Bucket": services.settings.need("input_bucket"), "Key": f"exports/{_iso(now)}-{now % 1000:03}.csv"}
+    services.s3.put_object(**target, Body=file, ContentType="text/csv; charset=utf-8")
+    url: str = services.s3.generate_presigned_url("get_object", Params=target, ExpiresIn=_ADDRESS_SECONDS)
     return url
 
 
@@ -111,7 +114,7 @@ def _time(event: dict[str, Any], name: str, default: int) -> int:
     if text is None:
         return default
     try:
-        given = datetime.fromisoformat(text)
-        return int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+        parsed = datetime.fromisoformat(text)
+        return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: a date or time such as 2026-11-01 is expected; sent: {text!r}") from None

@@ -1,4 +1,7 @@
-"""What a row of ours and the provider's word on it say together. Pure: no clock, no network, no table."""
+"""Compare a row with the provider's state of its task, and classify the differences.
+
+Pure: no clock, network or table.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -10,28 +13,28 @@ from kling_relay.provider.responses import ProviderTask
 from kling_relay.tasks.task import CLOSED, Phase
 
 _GRACE_MS = int(GRACE_SECONDS * 1000)
-# The provider keeps tasks for 30 days, counted from a moment that it does not name: on the last it may know no more.
+# The provider keeps tasks for 30 days, from an unspecified start: on the last day it may have removed a task.
 _REMEMBERED_MS = 29 * 86_400_000
 _LONGEST_ID = 64
 
 
 class FindingType(StrEnum):
-    """What can be found, worst first. docs/runbook.md says of each what to do."""
+    """The types of findings, worst first. docs/runbook.md has the remedy for each."""
 
     BILLED_TWICE = "billed_twice"  # the provider has a second task under our reference
     NO_ROW = "no_row"  # the provider has a task under a reference of our form, and there is no such row
-    NOT_ADOPTED = "not_adopted"  # the provider has it; its row is back in the queue or failed, and does not know
+    NOT_ADOPTED = "not_adopted"  # the provider has the task; its row is back in the queue or failed, without the id
     NOT_KEPT = "not_kept"  # a video that was paid for and is not in the bucket: our row failed or expired
-    UNCONFIRMED = "unconfirmed"  # whether the provider ever accepted it has not been proved
-    DENIED = "denied"  # our row names a task of the provider's, which the provider denies
+    UNCONFIRMED = "unconfirmed"  # no proof that the provider accepted it, or did not
+    DENIED = "denied"  # our row names a task of the provider, which the provider denies
     WRONG_TASK = "wrong_task"  # our row names a task that carries another reference
     END_DIFFERS = "end_differs"  # succeeded with us, failed with the provider
-    UNITS_DIFFER = "units_differ"  # final_unit_deduction is not what our row has
+    UNITS_DIFFER = "units_differ"  # final_unit_deduction differs from our row
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What reconciliation reads of a task's row, and nothing that its client said. Times as in task.Task."""
+    """The columns of a task's row that reconciliation reads, without client content. Times as in tasks.task.Task."""
 
     task_id: str
     kind: str
@@ -49,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`open`: whether the relay itself still looks after the task; where it does not, a person has to."""
+    """One finding. `open`: an automatic retry still handles the task; if False, a person must."""
 
     what: FindingType
     kind: str
@@ -62,7 +65,7 @@ class Finding:
 
 
 def finding(what: FindingType, row: Row | None, provider_task: ProviderTask | None, kind: str = "") -> Finding:
-    """A finding about `row`, or about a task of the provider's of this `kind` that has none."""
+    """Build a finding about `row`, or about a provider task of this `kind` without a row."""
     upstream_id = (
         provider_task.upstream_id if provider_task is not None else row.upstream_id if row is not None else None
     )
@@ -85,25 +88,29 @@ def finding(what: FindingType, row: Row | None, provider_task: ProviderTask | No
 
 
 def compare(row: Row, provider_task: ProviderTask) -> list[FindingType]:
-    """What contradicts between a row and the provider's task that it owns. Open rows contradict nothing: they are on
-    their way. Deleted ones have nothing left to compare."""
+    """Return the contradictions between a row and the provider's task that it owns.
+
+    Open rows have none, because they are in progress. Deleted ones have nothing left to compare.
+    """
     if provider_task.reference not in (None, row.task_id):
         return [FindingType.WRONG_TASK]
     if row.deleted_at is not None or row.phase not in CLOSED:
         return []
-    found = []
+    differences = []
     if provider_task.status == "succeed" and row.phase is not Phase.SUCCEEDED:
-        found.append(FindingType.NOT_KEPT)
+        differences.append(FindingType.NOT_KEPT)
     if provider_task.status == "failed" and row.phase is Phase.SUCCEEDED:
-        found.append(FindingType.END_DIFFERS)
+        differences.append(FindingType.END_DIFFERS)
     if not _same_amount(row.units, provider_task.units):
-        found.append(FindingType.UNITS_DIFFER)
-    return found
+        differences.append(FindingType.UNITS_DIFFER)
+    return differences
 
 
 def unowned(row: Row | None, provider_task: ProviderTask, now: int, settle_ms: int) -> list[FindingType]:
-    """What it means that the provider has `snap` under a reference of our form, and no row owns it. `row`: that of the
-    reference. There is one before every POST, so none at all is no matter of time."""
+    """Return the findings for a provider task with a reference of our form that no row owns.
+
+    `row`: that of the reference. A row exists before every POST, so a missing one is not a question of time.
+    """
     if row is None:
         return [FindingType.NO_ROW]
     if row.upstream_id is not None:
@@ -114,14 +121,19 @@ def unowned(row: Row | None, provider_task: ProviderTask, now: int, settle_ms: i
 
 
 def alone(row: Row, now: int, settle_ms: int) -> list[FindingType]:
-    """What a row says by itself. A submission in doubt is always worth a line, whoever still looks for it."""
+    """Return the findings of a row alone.
+
+    A submission in doubt is always reported, even if a workflow still handles it.
+    """
     parked = row.upstream_id is None and _in_proof(row) and not in_flight(row, now, settle_ms)
     return [FindingType.UNCONFIRMED] if parked else []
 
 
 def question(row: Row, now: int, settle_ms: int) -> Literal["id", "reference"] | None:
-    """By what the provider is to be asked for `row`. By our reference only after a POST in doubt whose task nobody
-    looks for any more; the others in doubt have a workflow that asks."""
+    """Return the key to query the provider for `row`, None for no query.
+
+    Our reference is used only after a POST in doubt whose task has no workflow any more; the workflows of others query.
+    """
     if row.deleted_at is not None or in_flight(row, now, settle_ms):
         return None
     if row.upstream_id is not None:
@@ -131,8 +143,11 @@ def question(row: Row, now: int, settle_ms: int) -> Literal["id", "reference"] |
 
 
 def answered(row: Row, answer: ProviderTask | None, denied: bool, owner: str | None, now: int) -> list[FindingType]:
-    """What the answer to a question by id means (two denials, or the list's silence and one), or that to one by
-    reference (it was denied before). `owner`: who owns the task that was found. None and not denied: no answer."""
+    """Return the findings from the answer to a query by id or by reference.
+
+    A denial by id counts after two denials, or the list's silence and one. `owner`: the owner of the found task.
+    `answer` None and not `denied`: the query failed.
+    """
     if row.deleted_at is not None:
         return []
     if row.upstream_id is not None:
@@ -145,12 +160,12 @@ def answered(row: Row, answer: ProviderTask | None, denied: bool, owner: str | N
 
 
 def urgency(row: Row) -> tuple[bool, int]:
-    """What sorts rows by how soon to ask, last first: ends behind which a paid video may hide, then the newest."""
+    """Return the sort key for queries, most urgent last: ended rows that may have a paid video, then the newest."""
     return row.phase in (Phase.FAILED, Phase.EXPIRED), row.created_at
 
 
 def in_flight(row: Row, now: int, settle_ms: int) -> bool:
-    """Whether its submission may be under way, or in doubt for no longer than doubt is normal."""
+    """Return whether its submission may be running, or in doubt for a normal time."""
     if row.phase is Phase.SUBMITTING and (row.lease_until or 0) + _GRACE_MS > now:
         return True
     latest = max(row.created_at, row.claimed_at or 0, row.unsure_since or 0)
@@ -158,12 +173,12 @@ def in_flight(row: Row, now: int, settle_ms: int) -> bool:
 
 
 def _in_proof(row: Row) -> bool:
-    """Whether the relay looks for the proof of its submission: one whose sender is gone will be soon."""
+    """Return whether its submission is being confirmed; one whose sender has died will be soon."""
     return row.phase in (Phase.SUBMITTING, Phase.UNCONFIRMED, Phase.EXPIRED)
 
 
 def _same_amount(ours: str | None, theirs: str | None) -> bool:
-    """Amounts as decimal texts; one that nobody has stated differs from none."""
+    """Compare amounts as decimal texts; an unstated amount differs from none."""
     if ours is None or theirs is None or ours == theirs:
         return True
     try:
@@ -173,5 +188,5 @@ def _same_amount(ours: str | None, theirs: str | None) -> bool:
 
 
 def _shown(given: str | None) -> str:
-    """An id of the provider's, fit for a line of a log or a terminal."""
+    """Return the provider's id, fit for a line of a log or a terminal."""
     return "".join(one if one.isprintable() else "?" for one in (given or "")[:_LONGEST_ID])

@@ -1,4 +1,4 @@
-"""Why a task failed, as one of a few kinds, and what its operator or its client can do about it. Pure."""
+"""Classify a task's failure, and advise its operator or its client. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from kling_relay.tasks.task import Failure, Phase, Task
 
 
 class Kind(StrEnum):
-    """`task.Failure`, where EXPIRED is told apart by what the time was over for; and what its owner has cancelled."""
+    """`task.Failure`, with EXPIRED split by the missed deadline, and with tasks that their owner cancelled."""
 
     CONTENT = "content"
     REFUSED = "refused"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """`title`: what happened, in a few words. `remedy`: what to do. `ours`: an operator has something to do."""
+    """Advice on a failure: `title` names it in a few words, `remedy` is the next step. `ours`: an operator can act."""
 
     title: str
     remedy: str
@@ -68,7 +68,7 @@ ADVICE: dict[Kind, Advice] = {
 
 
 def kind_of(task: Task) -> Kind | None:
-    """Why `task` failed; None for one whose client sees no failure."""
+    """Return the kind of the task's failure; None if its client sees no failure."""
     if task.phase is not Phase.FAILED and task.phase is not Phase.EXPIRED:
         return None
     if task.failure is None:

@@ -1,9 +1,8 @@
-"""Compares our rows with what the provider knows, and names what has no counterpart on the other side. It only reads:
-whatever it finds, no task is moved, and nothing is paid.
+"""Reconcile our rows with the provider's tasks, and report the differences. No task is moved, and nothing is paid.
 
-A provider that lists its account is read page by page, and each task looked up in the table. Then the rows are walked,
-and the provider is asked for those that its list did not show: all that is left where it has no list. Memory is bounded
-by what the provider lists (one id a task) and by the number of questions; time by `SECONDS`.
+If the provider lists its account, the list is read page by page, and each task is looked up in the table. Then the rows
+are scanned, and the provider is queried for those that its list did not show: without a list, for all. Memory is
+bounded by the length of the list (one id a task) and by the number of queries; time by `SECONDS`.
 """
 
 import heapq
@@ -27,13 +26,13 @@ from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import is_task_id
 
 MAX_DAYS = 30  # for which the provider keeps its tasks
-SECONDS = 220.0  # for all of it; the function's timeout lies beyond, by the longest call and the gap of two denials
-_LIST_UNTIL, _ROWS_UNTIL = 0.5, 0.7  # of that time: no part takes what the later ones need
-_PAGE_SIZE = 100  # of 500: result URLs have up to two kilobytes, and two megabytes of an answer are read
+SECONDS = 220.0  # for the whole run; the function's timeout is longer, by the longest call and the gap of two denials
+_LIST_UNTIL, _ROWS_UNTIL = 0.5, 0.7  # shares of that time: no stage uses the time of the later ones
+_PAGE_SIZE = 100  # of 500: result URLs have up to two kilobytes, and at most two megabytes of an answer are read
 _MAX_PAGES = 1000  # Kling's own limit of pageNum
 _MAX_QUESTIONS = 300
 _GAP_SECONDS = 0.1  # between two calls to the provider
-_MAX_TROUBLES = 5  # failed questions in a row: it is down
+_MAX_TROUBLES = 5  # failed queries in a row: it is down
 _MAX_TROUBLES_TOLD = 20
 _MAX_NAMED = 1000
 _MAX_LOGGED = 100
@@ -41,7 +40,7 @@ _DAY_MS = 86_400_000
 
 
 def action(services: Services, event: dict[str, Any]) -> dict[str, Any]:
-    """{"action": "reconcile", "days": 7}: the report on the tasks of the last `days`, 1 to 30, 30 where not said."""
+    """{"action": "reconcile", "days": 7}: report on the tasks of the last `days`, 1 to 30, default 30."""
     days = event.get("days", MAX_DAYS)
     if type(days) is not int or not 1 <= days <= MAX_DAYS:
         raise ValueError(f"days: a whole number from 1 to {MAX_DAYS}, as long as providers remember; sent: {days!r}")
@@ -49,8 +48,7 @@ def action(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def reconcile(services: Services, days: int = MAX_DAYS) -> dict[str, Any]:
-    """Everything that can be found within SECONDS, logged and answered. Trouble with the provider is part of the
-    report; errors of AWS pass through."""
+    """Report and log the findings within SECONDS. The provider's errors are reported; errors of AWS are raised."""
     run = _Run(services, days)
     try:
         services.provider.prepare()
@@ -58,14 +56,14 @@ def reconcile(services: Services, days: int = MAX_DAYS) -> dict[str, Any]:
         run.trouble.append(f"the provider was not asked: {exc}")
     else:
         run.asks = True
-        for place, kind in enumerate(KINDS if run.profile.lists else (), start=1):
-            run.read_list(kind, _LIST_UNTIL * place / len(KINDS))
+        for index, kind in enumerate(KINDS if run.profile.lists else (), start=1):
+            run.read_list(kind, _LIST_UNTIL * index / len(KINDS))
     run.read_rows()
     run.ask()
     report = run.report()
     for one in report["findings"][:_MAX_LOGGED]:
         logger.warning("reconcile_finding", extra=one)
-    summary = {name: told for name, told in report.items() if name != "findings"}
+    summary = {name: field for name, field in report.items() if name != "findings"}
     (logger.info if report["sound"] else logger.warning)("reconciled", extra=summary)
     services.measure(
         {Metric.RECONCILE_FINDINGS: report["left_off"] + sum(not one["open"] for one in report["findings"])}
@@ -74,7 +72,7 @@ def reconcile(services: Services, days: int = MAX_DAYS) -> dict[str, Any]:
 
 
 class _Run:
-    """One report while it grows."""
+    """One report in progress."""
 
     def __init__(self, services: Services, days: int) -> None:
         self.services = services
@@ -85,13 +83,13 @@ class _Run:
         self.now, self.days = services.clock.now_ms(), days
         self.since = self.now - days * _DAY_MS
         self.settle_ms = services.settings.scaled_ms(services.settings.settle_seconds or self.profile.settle_seconds)
-        self.asks = False  # whether the provider can be asked at all
+        self.asks = False  # whether the provider can be queried at all
         self.found: list[Finding] = []
         self.counts, self.checked, self.unchecked = Counter[str](), Counter[str](), Counter[str]()
         self.trouble: list[str] = []
-        self.whole: set[str] = set()  # kinds whose list was read to its end: its silence is one denial
-        self.seen: set[str] = set()  # ids of ours that the list has settled
-        self.nameless = False  # the list leaves our references out: an orphan in it looks like anybody's task
+        self.whole: set[str] = set()  # kinds whose list was read completely: a missing task counts as one denial
+        self.seen: set[str] = set()  # our ids that the list has settled
+        self.nameless = False  # the list omits our references: an orphan in it looks like any task
         self.questions: list[tuple[tuple[bool, int], str, Row]] = []  # a heap, the least urgent first
 
     def over(self, part: float = 1.0) -> bool:
@@ -107,10 +105,12 @@ class _Run:
     # -- the provider's list
 
     def read_list(self, kind: str, until: float) -> None:
-        """Every page of a kind. Nothing but an empty page counts as the end, or an order that has passed the window:
-        how many tasks a page may hold, and in which order, is the provider's affair. `until`: a part of the time."""
+        """Read every page of a kind, until an empty page, or until a list sorted by time has passed the window.
+
+        The provider defines the size and the order of pages. `until`: a share of the time.
+        """
         seen: set[str] = set()
-        whole, newest_first, births = True, True, list[int | None]()
+        whole, newest_first, created = True, True, list[int | None]()
         for number in range(1, _MAX_PAGES + 1):
             page = "out of time" if self.over(until) else self._list_page(kind, number)
             if isinstance(page, str):
@@ -124,9 +124,9 @@ class _Run:
             self._match(kind, [one for one in fresh.values() if one.created_at is None or one.created_at >= self.since])
             if page.snapshots and not fresh:
                 self.trouble.append(f"list of {kind}, page {number}: it repeats what came before")
-            births = [*births[-1:], *(one.created_at for one in page.snapshots)]
-            newest_first = newest_first and _falls(births)
-            passed = newest_first and len(births) > 1 and (births[-1] or 0) < self.since
+            created = [*created[-1:], *(one.created_at for one in page.snapshots)]
+            newest_first = newest_first and _falls(created)
+            passed = newest_first and len(created) > 1 and (created[-1] or 0) < self.since
             if passed or not (page.snapshots or page.unreadable):
                 self.whole |= {kind} if whole else set()
             if passed or not fresh:
@@ -134,7 +134,7 @@ class _Run:
         self.trouble.append(f"list of {kind}: more than {_MAX_PAGES} pages")
 
     def _list_page(self, kind: str, number: int) -> Listed | str:
-        """A page, or why there is none; one failure is forgiven."""
+        """Return a page, or the reason why there is none. One failure is retried."""
         why = ""
         for pause in (_GAP_SECONDS, 1.0):
             sleep(pause)
@@ -145,7 +145,7 @@ class _Run:
         return _plainly(why)
 
     def _match(self, kind: str, snaps: list[ProviderTask]) -> None:
-        """Look the tasks of a page up in the table: by who owns them, else by the reference that they carry."""
+        """Look up the tasks of a page in the table: by their owners, else by the reference that they carry."""
         self.checked["listed"] += len(snaps)
         owners = self.books.owners([provider_task.upstream_id for provider_task in snaps])
         references = {
@@ -162,7 +162,7 @@ class _Run:
                 self.nameless = self.nameless or provider_task.reference is None
             if owner is not None or (row is not None and row.upstream_id == provider_task.upstream_id):
                 self.checked["ours"] += 1
-                if row is not None:  # else our row has been removed after its time, and its pointer lives on
+                if row is not None:  # else our row was removed after its retention, and its pointer remains
                     self.tell(discrepancies.compare(row, provider_task), row, provider_task)
             elif provider_task.reference in self.books.unreadable:
                 continue
@@ -174,7 +174,7 @@ class _Run:
     # -- our rows
 
     def read_rows(self) -> None:
-        """Walk the rows of the window: what they say by themselves, and what the provider has to be asked."""
+        """Scan the rows of the window: report their own findings, and plan the queries."""
         for ids in self.books.created_since(self.since):
             if self.over(_ROWS_UNTIL):
                 self.trouble.append(f"our rows: out of time after {self.checked['rows']} of them")
@@ -192,11 +192,11 @@ class _Run:
                     self._plan(row)
 
     def _disproved(self, row: Row) -> bool:
-        """Whether a whole list that shows references does not show that of `row`."""
+        """Return whether a complete list that shows references does not contain that of `row`."""
         return row.kind in self.whole and not self.nameless and not self.profile.hides_reference
 
     def _plan(self, row: Row) -> None:
-        """Keep the most urgent questions."""
+        """Keep the most urgent queries."""
         heapq.heappush(self.questions, (discrepancies.urgency(row), row.task_id, row))
         if len(self.questions) > _MAX_QUESTIONS:
             heapq.heappop(self.questions)
@@ -205,8 +205,10 @@ class _Run:
     # -- questions
 
     def ask(self) -> None:
-        """Ask for what the list did not settle. Its silence and one denial are two; without it the provider is asked
-        twice, as far apart as two denials have to be."""
+        """Query the tasks that the list did not settle.
+
+        A task that a complete list lacks needs one more denial; any other needs two, with their minimum gap.
+        """
         again, denied_at = [], 0
         for row, answer in self._answers([row for _, _, row in sorted(self.questions, reverse=True)]):
             if isinstance(answer, NotFound) and row.upstream_id is not None and row.kind not in self.whole:
@@ -221,7 +223,7 @@ class _Run:
                 self._conclude(row, answer)
 
     def _answers(self, rows: list[Row]) -> Iterator[tuple[Row, Answer | None]]:
-        """The provider's answers; None for a question that cannot be put."""
+        """Yield the provider's answers; None for a query that was not possible."""
         troubles = 0
         for place, row in enumerate(rows):
             stop = "out of time" if self.over() else "too many failed" if troubles >= _MAX_TROUBLES else ""
@@ -253,15 +255,17 @@ class _Run:
             self.unchecked["not_asked"] += 1
         if not discrepancies.answered(row, provider_task, denied, owner, self.now):
             return
-        fresh = self.books.rows([row.task_id]).get(row.task_id)  # the answer may have overtaken the row
+        fresh = self.books.rows([row.task_id]).get(row.task_id)  # the row may have moved before the answer
         if fresh is not None and fresh.upstream_id == row.upstream_id:
             self.tell(discrepancies.answered(fresh, provider_task, denied, owner, self.now), fresh, provider_task)
 
     # -- the report
 
     def report(self) -> dict[str, Any]:
-        """`sound`: nothing was found, and nothing that should have been looked at stayed unseen. `unchecked` counts
-        what lies beyond the bounds of one run, or of this provider."""
+        """Build the report.
+
+        `sound`: no finding, and no failed check. `unchecked` counts the tasks beyond a run's or the provider's limits.
+        """
         self.unchecked["unreadable_rows"] = len(self.books.unreadable)
         if self.nameless:
             self.unchecked["without_reference"] = self.checked["without_reference"]
@@ -281,7 +285,7 @@ class _Run:
 
 
 def _falls(births: list[int | None]) -> bool:
-    """Whether no later one is newer."""
+    """Return whether the times never rise."""
     return all(one is not None and other is not None and one >= other for one, other in pairwise(births))
 
 
@@ -290,5 +294,5 @@ def _order(one: Finding) -> tuple[int, int]:
 
 
 def _plainly(reason: str) -> str:
-    """Why a call failed, fit for a terminal whatever an unknown server has put into it."""
+    """Return the reason of a failed call, fit for a terminal, for any text of an unknown server."""
     return "".join(one if one.isprintable() else "?" for one in reason[:80])

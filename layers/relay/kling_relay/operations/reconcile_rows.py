@@ -1,4 +1,4 @@
-"""What reconciliation reads of the table: the rows of a window without what clients said, and who owns which task."""
+"""Read rows for reconciliation: those of a window, without client content, and the owners of provider tasks."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import fields
@@ -9,13 +9,15 @@ from kling_relay.operations.discrepancies import Row
 from kling_relay.tasks.task import Phase
 from kling_relay.tasks.task_row import upstream_pk
 
-_AT_ONCE = 100
+_BATCH_SIZE = 100
 _ROW_FIELDS = [one.name for one in fields(Row) if one.name != "task_id"]
 
 
 class TaskRows:
-    """The rows of the table, seen as those of one provider: `spaces` are the names of its id space, the newest first.
-    `unreadable`: ids whose rows cannot be understood."""
+    """The rows of the table for one provider: `spaces` are the names of its id space, the newest first.
+
+    `unreadable`: ids whose rows cannot be parsed.
+    """
 
     def __init__(self, rows: Rows, *spaces: str) -> None:
         self._rows = rows
@@ -23,8 +25,10 @@ class TaskRows:
         self.unreadable: set[str] = set()
 
     def created_since(self, since: int) -> Iterator[list[str]]:
-        """Ids of the tasks recorded since `since` (ms), in no order, at most a hundred at a time. The index that is
-        scanned holds keys alone: nothing else is read of what lies outside the window."""
+        """Yield ids of the tasks recorded since `since` (ms), unordered, at most a hundred at a time.
+
+        The scanned index holds keys alone: nothing else is read of tasks outside the window.
+        """
         scan: dict[str, Any] = {
             "TableName": self._rows.name,
             "IndexName": "by_owner",
@@ -35,13 +39,13 @@ class TaskRows:
         while True:
             page = self._rows.client.scan(**scan)
             ids = [plain(item["pk"]).removeprefix("task#") for item in page["Items"]]
-            yield from (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+            yield from (ids[start : start + _BATCH_SIZE] for start in range(0, len(ids), _BATCH_SIZE))
             if "LastEvaluatedKey" not in page:
                 return
             scan["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def rows(self, task_ids: Collection[str]) -> dict[str, Row]:
-        """The rows of `task_ids` as they are now, by id; those that are gone are left out."""
+        """Return the current rows of `task_ids` by id, without those that do not exist."""
         items = self._rows.get_all([f"task#{task_id}" for task_id in task_ids], ["pk", *_ROW_FIELDS])
         rows = {}
         for pk, item in items.items():
@@ -49,12 +53,12 @@ class TaskRows:
             try:
                 read = {name: plain(stored) for name, stored in item.items() if name != "pk"}
                 rows[task_id] = Row(task_id, **{**read, "phase": Phase(read["phase"])})
-            except (KeyError, TypeError, ValueError):  # one bad row stops nobody
+            except (KeyError, TypeError, ValueError):  # one bad row does not stop the run
                 self.unreadable.add(task_id)
         return rows
 
     def owners(self, upstream_ids: Collection[str]) -> dict[str, str]:
-        """Which of the provider's tasks are owned, and by which of ours."""
+        """Return the owned ones of the provider's tasks: provider id -> our task id."""
         pks = {upstream_pk(space, one): one for space in reversed(self._spaces) for one in upstream_ids}
-        found = self._rows.get_all(list(pks), ["pk", "task_id"])
-        return {pks[pk]: plain(found[pk]["task_id"]) for pk in pks if pk in found}
+        items = self._rows.get_all(list(pks), ["pk", "task_id"])
+        return {pks[pk]: plain(items[pk]["task_id"]) for pk in pks if pk in items}

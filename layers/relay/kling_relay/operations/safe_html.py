@@ -1,8 +1,7 @@
-"""HTML that cannot hold anything but what is listed here, whatever it is made of. Pure.
+"""Build HTML that can contain only the listed elements and attributes, for any input. Pure.
 
-CloudWatch cleans a widget's HTML of scripts, frames and `use`; what is in here has none to be cleaned. Only this module
-makes `Html`, so a text that came from outside can become nothing but a text. Rules: "Custom widgets" in the Amazon
-CloudWatch User Guide.
+CloudWatch removes scripts, frames and `use` from a widget's HTML; this HTML has none. Only this module makes `Html`, so
+a text from outside can only become a text. Rules: "Custom widgets" in the Amazon CloudWatch User Guide.
 """
 
 import html
@@ -23,15 +22,15 @@ ELEMENTS: dict[str, set[str]] = {
     "input": {"name", "value", "placeholder", "size"},
     "cwdb-action": {"action", "display", "endpoint", "confirmation"},
 }
-EMPTY = {"img", "input"}  # these have no end
-_STYLE = re.compile(r"width:(100|\d\d?)%")  # of bars; all else is the style sheet's
+EMPTY = {"img", "input"}  # these have no end tag
+_STYLE = re.compile(r"width:(100|\d\d?)%")  # of bars; the style sheet has all else
 _ADDRESS = re.compile(r"https?://[^\s\"'<>\\]+")
-# What would end a text early, turn its direction, or cannot be sent: shown as a mark in its place.
+# Characters that would end a text early, turn its direction, or cannot be sent: replaced by a mark.
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):
-    """HTML as this module has made it. Every other text is escaped when it becomes part of it."""
+    """HTML made by this module. Every other text is escaped when it becomes part of it."""
 
     __slots__ = ()
 
@@ -40,8 +39,10 @@ Content = str | int | None | Iterable["Content"]
 
 
 def tag(name: str, /, *content: Content, **attributes: str | int | None) -> Html:
-    """The element `name`. Attributes that are None are left out; `class_` is the class. Raises ValueError for what is
-    not listed, and for an address that is none: that is a fault of the caller's, never of the data."""
+    """Build the element `name`. Attributes that are None are left out; `class_` is the class.
+
+    Raises ValueError for an unlisted name, and for an invalid URL: a fault of the caller, never of the data.
+    """
     written = [_attribute(name, key.rstrip("_"), value) for key, value in attributes.items() if value is not None]
     if name not in ELEMENTS or (name in EMPTY and content):
         raise ValueError(f"<{name}> is not allowed, or not with content")
@@ -50,12 +51,12 @@ def tag(name: str, /, *content: Content, **attributes: str | int | None) -> Html
 
 
 def together(*content: Content) -> Html:
-    """One piece after the other; what is no HTML of ours is escaped."""
+    """Concatenate the pieces; any text that is not `Html` is escaped."""
     return Html("".join(_pieces(content)))
 
 
 def payload(values: dict[str, Any]) -> Html:
-    """JSON for a `cwdb-action`, the same whether it is read as text or as HTML."""
+    """Build JSON for a `cwdb-action`, the same if it is read as text or as HTML."""
     text = json.dumps(values)  # ASCII only
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -63,14 +64,14 @@ def payload(values: dict[str, Any]) -> Html:
 
 
 def style_sheet(text: str) -> Html:
-    """A style sheet of ours. Raises ValueError where it would end early or fetch something."""
+    """Embed one of our style sheets. Raises ValueError if it would end early or fetch something."""
     if "<" in text or "url(" in text or "@import" in text:
         raise ValueError("a style sheet without '<', url() and @import is expected")
     return Html(f"<style>{text}</style>")
 
 
 def visible(text: str) -> str:
-    """`text` without what could hide or turn what it says."""
+    """Return `text` without characters that could hide or turn its content."""
     return _INVISIBLE.sub("\ufffd", text)
 
 

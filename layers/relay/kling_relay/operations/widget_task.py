@@ -1,4 +1,4 @@
-"""One task as its operator sees it: what happened when, why it failed, what it cost, what it waits for. Pure."""
+"""Show one task to its operator: its timeline, its failure, its cost, and the event that it waits for. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _WEBHOOKS = {"due": "busy", "delivered": "good", "given_up": "bad", "gone": "war
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened to a task at `at` (ms)."""
+    """An event of a task at `at` (ms)."""
 
     at: int
     what: str
@@ -35,19 +35,19 @@ class Moment:
 
 
 def moments(task: Task) -> list[Moment]:
-    """What the row still knows of a task's way, in its order. Tries that were repeated have left their number only."""
-    told = {notice.status: notice.at for notice in task.notices}
+    """List the events that the row records, in order. Of repeated attempts only the number is stored."""
+    notified_at = {notice.status: notice.at for notice in task.notices}
     arrived = task.upstream_id is not None or task.unsure_since is not None or task.refusal_code is not None
     found = [
         Moment(task.created_at, "accepted", _origin(task)),
         Moment(task.claimed_at or 0, "sent to the provider" if arrived else "not taken", _attempt(task)),
         Moment(task.unsure_since or 0, "its submission was in doubt", "looked up since then, not repeated blindly"),
         Moment(task.parked_at or 0, "parked", "looking it up had led nowhere"),
-        Moment(told.get("processing", 0), "under way at the provider", task.upstream_id or ""),
+        Moment(notified_at.get("processing", 0), "under way at the provider", task.upstream_id or ""),
         Moment(task.rendered_at or 0, "rendered", "the provider has its video"),
-        Moment(told.get("succeed", 0), "copied into your bucket", _copied(task)),
+        Moment(notified_at.get("succeed", 0), "copied into your bucket", _copied(task)),
         Moment(task.expired_at or 0, "given up for its client", "still watched for a late video"),
-        Moment(0 if task.expired_at else told.get("failed", 0), "failed", task.reason),
+        Moment(0 if task.expired_at else notified_at.get("failed", 0), "failed", task.reason),
         Moment(task.deleted_at or 0, "deleted by its owner"),
     ]
     return sorted((moment for moment in found if moment.at), key=lambda moment: moment.at)
@@ -56,8 +56,11 @@ def moments(task: Task) -> list[Moment]:
 def story(
     asked: WidgetRequest, task: Task, *, urls: Mapping[str, str], posters: Mapping[str, str], machine: str
 ) -> Html:
-    """`urls`: where the task's videos can be watched, by key. `posters`: where its images can be seen, by key.
-    `machine`: the ARN of the state machine."""
+    """Build the view of one task.
+
+    `urls`: URLs of the task's videos, by key. `posters`: URLs of its images, by key. `machine`: the ARN of the state
+    machine.
+    """
     status = TASK_STATUS[task.phase]
     title = tag("h3", badge(status, _TONES[status]), " ", task.kind, " ", tag("code", task.id))
     return together(
@@ -76,7 +79,7 @@ def story(
 
 
 def _why(task: Task) -> Html | None:
-    """The reason in full, what it means, and what to do."""
+    """Show the reason in full, its meaning, and the remedy."""
     kind = kind_of(task)
     if kind is None:
         return None
@@ -141,8 +144,8 @@ def _lines(asked: WidgetRequest, task: Task) -> list[list[Content]]:
 
 
 def _webhooks(asked: WidgetRequest, task: Task) -> Html | None:
-    told = [one for one in task.notices if one.webhook != "none"]
-    if not told:
+    with_webhook = [one for one in task.notices if one.webhook != "none"]
+    if not with_webhook:
         return None
     heads = ["webhook", "state", "tries", "last answer", "next try"]
     rows: list[list[Content]] = [
@@ -153,7 +156,7 @@ def _webhooks(asked: WidgetRequest, task: Task) -> Html | None:
             one.answer or "-",
             ago(asked, one.next_at) if one.webhook == "due" else "-",
         ]
-        for one in told
+        for one in with_webhook
     ]
     return together(tag("h4", "Webhooks to its client"), table(heads, rows, extra=["next try"]))
 
@@ -169,7 +172,7 @@ def _videos(task: Task, urls: Mapping[str, str]) -> Html | None:
 
 
 def watch(url: str | None, label: str) -> Html:
-    """A link to a video in a window of its own, which is not told where it was clicked."""
+    """Build a link to a video in a new window, without a referrer."""
     return tag("a", label, href=url, target="_blank", rel="noopener noreferrer") if url else tag("span", label)
 
 
@@ -193,7 +196,7 @@ def _further(task: Task, machine: str) -> Html:
 
 
 def _workflow(task: Task, machine: str) -> Html | None:
-    """A link to the task's newest execution in the console."""
+    """Build a link to the task's newest execution in the console."""
     parts = machine.split(":")
     if len(parts) != 7 or parts[1] != "aws":
         return None

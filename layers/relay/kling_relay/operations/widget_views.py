@@ -1,7 +1,7 @@
-"""What the widgets of the operations dashboard show, one function a view. Everything here reads, and nothing writes.
+"""Draw the widgets of the operations dashboard, one function for each view. Read-only.
 
-Reading is bounded: indexes by page (1 MB) or by the number of tasks that are shown, rows by key, never a scan. The
-dearest view is `account`, with at most twenty pages of an index that holds keys and units.
+Reads are bounded: indexes by page (1 MB) or by the number of displayed tasks, rows by key, never a scan. The most
+expensive view is `account`, with at most twenty pages of an index that holds keys and units.
 """
 
 from collections.abc import Callable
@@ -38,13 +38,13 @@ from kling_relay.tasks.task import Phase, Task, copy_can_be_repeated
 
 _FAILURES_READ = 100
 _MAX_TENANTS = 20
-_LONGEST_NAME = 64  # of a task by us, and of a tenant
+_LONGEST_NAME = 64  # of our task ids, and of tenants
 _POSTER_SECONDS = 3600
-_POSTER_KEPT_MS = 1_800_000  # so long a poster has the same address, and the browser need not fetch it again
+_POSTER_KEPT_MS = 1_800_000  # a poster keeps its URL for so long, and the browser need not fetch it again
 
 
 def show(services: Services, asked: WidgetRequest) -> str:
-    """The HTML of the view that is asked for; one that is not known gets the list of those that are."""
+    """Return the HTML of the requested view, or the list of views for an unknown one."""
     view = VIEWS.get(asked.show)
     if view is None:
         return page(asked, note(f"show: one of {', '.join(VIEWS)}; sent: {cut(asked.show)!r}"))
@@ -52,7 +52,7 @@ def show(services: Services, asked: WidgetRequest) -> str:
 
 
 def open_tasks(services: Services, asked: WidgetRequest) -> Html:
-    """The oldest open tasks, each with how much of its time has passed and what it waits for."""
+    """Show the oldest open tasks, each with the used share of its deadline and the event that it waits for."""
     limit = asked.number("limit", default=25, maximum=100)
     tasks = services.table.read(services.backlog.oldest_open(limit))
     counts = _numbers(
@@ -79,7 +79,7 @@ def _open_row(services: Services, asked: WidgetRequest, task: Task) -> list[Cont
 
 
 def one_task(services: Services, asked: WidgetRequest) -> Html:
-    """A task by our id, or by a tenant's external one, and its whole story."""
+    """Show a task by our id, or by a tenant's external id."""
     wanted, tenant = asked.text("task"), asked.text("tenant")[:_LONGEST_NAME]
     fields = tag(
         "form",
@@ -91,22 +91,22 @@ def one_task(services: Services, asked: WidgetRequest) -> Html:
         return together(form, note("Enter a task's id, as a client or a log line has it."))
     task = services.table.find(tenant, wanted) if tenant else services.table.get(wanted[:_LONGEST_NAME])
     if task is None and tenant:
-        task = services.table.get(wanted[:_LONGEST_NAME])  # ours, with a tenant left in the field from before
+        task = services.table.get(wanted[:_LONGEST_NAME])  # our id, with a tenant left in the field
     if task is None:
         hint = f"tenant {cut(tenant)} has none" if tenant else "if it is an external id, name its tenant as well"
         return together(form, note(f"There is no task {cut(wanted)}: {hint}.", tone="bad"))
     urls, machine = client_view.video_urls(services, task), services.settings.state_machine_arn
-    posters = {name: _signed(services, key, _slot(asked)) for name, key in _images(task)}
+    posters = {name: _signed(services, key, _poster_slot(asked)) for name, key in _images(task)}
     return together(form, story(asked, task, urls=urls, posters=posters, machine=machine))
 
 
 def failures(services: Services, asked: WidgetRequest) -> Html:
-    """The failures of the dashboard's time range by their kind, each with its remedy, and the newest of them."""
+    """Show the failures of the dashboard's time range by kind, each with its remedy, and the newest of them."""
     ended = {end: services.ended.count(end, asked.since, asked.until) for end in ENDS}
     numbers = [(f"{end}{'' if whole else ' (at least)'}", count) for end, (count, whole) in ended.items()]
     ids = services.ended.newest("failed", asked.since, asked.until, _FAILURES_READ)
     head: Content = _numbers(*numbers)
-    if not ids:  # whoever comes a day later need not guess the range
+    if not ids:  # a viewer on a later day need not guess the range
         ids = services.ended.newest("failed", 0, asked.until, 10)
         head = together(
             head, note("None in the time range of the dashboard. The newest before it:" if ids else "None.")
@@ -136,7 +136,7 @@ def _kinds(kinds: list[Kind], *, whole: bool) -> Html:
 
 
 def _tone(kind: Kind) -> str:
-    """What an operator has nothing to do with is no alarm."""
+    """Return the tone of a kind. A failure without a task for the operator is not an alarm."""
     return "bad" if ADVICE[kind].ours else "plain"
 
 
@@ -149,7 +149,7 @@ def _failure_row(asked: WidgetRequest, kind: Kind, task: Task) -> list[Content]:
 
 
 def videos(services: Services, asked: WidgetRequest) -> Html:
-    """The newest videos up to the end of the dashboard's time range, with the images that they were made of."""
+    """Show the newest videos up to the end of the dashboard's time range, with their input images."""
     limit = asked.number("limit", default=8, maximum=24)
     tasks = services.table.read(services.ended.newest("succeed", 0, asked.until, limit))
     cards = [_card(services, asked, task) for task in tasks if task.videos and not task.deleted_at]
@@ -160,24 +160,26 @@ def _card(services: Services, asked: WidgetRequest, task: Task) -> Html:
     urls = client_view.video_urls(services, task)
     links = [watch(urls[video["key"]], f"▶ {video['duration']} s, {size(video['size'])}") for video in task.videos]
     ended = task.notices[-1].at if task.notices else task.updated_at
-    said = (
+    caption = (
         [tag("p", link) for link in links],
         _link(asked, task),
         " ",
         tag("small", task.tenant, ", ", ago(asked, ended)),
     )
-    return tag("div", _poster(services, asked, task), tag("div", said), class_="card")
+    return tag("div", _poster(services, asked, task), tag("div", caption), class_="card")
 
 
 def _poster(services: Services, asked: WidgetRequest, task: Task) -> Html:
     key = next((key for _, key in _images(task)), None)
     if key is None:
         return tag("span", "no image of ours", class_="poster")
-    return tag("img", src=_signed(services, key, _slot(asked)), alt="input image", loading="lazy", class_="poster")
+    return tag(
+        "img", src=_signed(services, key, _poster_slot(asked)), alt="input image", loading="lazy", class_="poster"
+    )
 
 
 def account(services: Services, asked: WidgetRequest) -> Html:
-    """Whether tasks are sent to the provider, what waits, and what tenants have spent this month."""
+    """Show whether tasks are sent to the provider, the number of waiting tasks, and the tenants' costs this month."""
     admission = services.admissions.get(services.account)
     counts = _numbers(("open", services.backlog.open()), ("wait for room", services.backlog.waiting()))
     return together(counts, _gate(services, asked, admission), _switch(asked, admission), _spending(services, asked))
@@ -231,15 +233,17 @@ def _spending(services: Services, asked: WidgetRequest) -> Html:
 
 
 def letters(services: Services, asked: WidgetRequest) -> Html:
-    """What could not be handled and lies in a dead-letter queue, and the way back."""
-    return together([_pile(asked, name, dead_letter_queue.look(services, url)) for name, (url, _) in _queues(services)])
+    """Show the messages of the dead-letter queues, with a redrive button."""
+    return together(
+        [_queue_view(asked, name, dead_letter_queue.look(services, url)) for name, (url, _) in _queues(services)]
+    )
 
 
 def _queues(services: Services) -> list[tuple[str, tuple[str, str]]]:
     return sorted(dead_letter_queue.queues(services).items())
 
 
-def _pile(asked: WidgetRequest, name: str, pile: dead_letter_queue.QueuePeek) -> Html:
+def _queue_view(asked: WidgetRequest, name: str, pile: dead_letter_queue.QueuePeek) -> Html:
     state = (
         badge("empty", "good")
         if not pile.count
@@ -255,8 +259,8 @@ def _pile(asked: WidgetRequest, name: str, pile: dead_letter_queue.QueuePeek) ->
 
 
 def _numbers(*figures: tuple[str, int]) -> Html:
-    told = ((tag("span", f"{figure:,}", class_="number"), name) for name, figure in figures)
-    return tag("p", [tag("span", pair, class_="figure") for pair in told])
+    pairs = ((tag("span", f"{figure:,}", class_="number"), name) for name, figure in figures)
+    return tag("p", [tag("span", pair, class_="figure") for pair in pairs])
 
 
 def _link(asked: WidgetRequest, task: Task) -> Html:
@@ -264,20 +268,20 @@ def _link(asked: WidgetRequest, task: Task) -> Html:
 
 
 def _images(task: Task) -> list[tuple[str, str]]:
-    """Name and key of the task's images that lie in our input bucket; those at other hosts are not fetched."""
-    places = [(name, holder[key]) for name, holder, key in image_places(task.request)]
-    return [(name, image["s3"]) for name, image in places if isinstance(image, dict) and "s3" in image]
+    """Return name and key of the task's images in our input bucket; images at other hosts are not fetched."""
+    locations = [(name, holder[key]) for name, holder, key in image_places(task.request)]
+    return [(name, image["s3"]) for name, image in locations if isinstance(image, dict) and "s3" in image]
 
 
-def _slot(asked: WidgetRequest) -> int:
+def _poster_slot(asked: WidgetRequest) -> int:
     return asked.now // _POSTER_KEPT_MS
 
 
 @lru_cache(maxsize=256)
 def _signed(services: Services, key: str, slot: int) -> str:
-    """An address of an image, the same as long as `slot` is."""
-    where = {"Bucket": services.settings.need("input_bucket"), "Key": key}
-    url: str = services.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=_POSTER_SECONDS)
+    """Return a presigned URL of an image, the same for one `slot`."""
+    target = {"Bucket": services.settings.need("input_bucket"), "Key": key}
+    url: str = services.s3.generate_presigned_url("get_object", Params=target, ExpiresIn=_POSTER_SECONDS)
     return url
 
 

@@ -1,8 +1,8 @@
-"""Whether new tasks may be sent just now, and whose turn it is.
+"""Control admission: whether new tasks may be sent to a provider account now, and which tenant is next.
 
-Rows: `gate#{account}` of a provider account; `control`, the operator's kill switch, which holds for the whole stack;
-`callbacks#{account}`, which decides when a task that is sent is first asked after; `suspects#{account}`, what the
-provider has refused for no clear reason since it last took a task.
+Rows: `gate#{account}` for a provider account; `control`, the operator's kill switch for the whole stack;
+`callbacks#{account}`, which decides when a sent task is first polled; `suspects#{account}`, the requests that the
+provider has refused for no clear reason since it last accepted a task.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _CONTROL = "control"
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The operator's: nothing new is sent from `since` (ms) on, until it is taken back."""
+    """The operator's pause: nothing new is sent from `since` (ms) on, until it is resumed."""
 
     since: int
     reason: str
@@ -26,14 +26,16 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Nothing is sent before `not_before` (ms). It is 0 after somebody made room, for one task; a pause that ran out
-    stays as it is, and means that nobody knows how much room there is.
+    """The admission state of an account. Nothing is sent before `not_before` (ms).
+
+    `not_before` is 0 after a slot was freed, for one task. An expired pause keeps its value, which means that the
+    number of free slots is unknown.
 
     `cause`: "room"; "maintenance" of the provider; "account" or "address" if only an operator can help. `failures`:
-    closings in a row for another cause than room, which make the pause longer. `suspects`: fingerprints of requests,
-    separated by blanks. `crowded`: 1 while tasks wait, or have just done so: who comes new looks whether to join them.
-    `turn`: the tenant whose task the provider took last. `pause`: nothing is sent as long as the operator has it so.
-    `calls_back`: 1 where the last end that the provider had for us came by a callback.
+    consecutive closings for another cause than room, which lengthen the pause. `suspects`: fingerprints of requests,
+    separated by blanks. `crowded`: 1 while tasks wait, or have just done so: a new task then checks whether to join
+    them. `turn`: the tenant whose task the provider accepted last. `pause`: set while the operator has stopped
+    submissions. `calls_back`: 1 if a callback reported the account's last end.
     """
 
     not_before: int = 0
@@ -47,23 +49,23 @@ class Admission:
     suspects: str = ""
 
     def closed(self, now: int) -> str:
-        """Why nothing new may be sent at `now` (ms); empty if it may."""
+        """Return the reason why nothing new may be sent at `now` (ms); empty if it may."""
         if self.pause is not None:
             return str(self.pause)
         return awaited(self.cause, self.reason) if self.not_before > now else ""
 
     @property
     def troubled(self) -> bool:
-        """Whether something else than room was wanting at the last try, and nothing was accepted since."""
+        """Return whether the last attempt failed for another cause than room, and nothing was accepted since."""
         return self.failures > 0 and self.cause != "room"
 
     @property
     def account_trouble(self) -> bool:
-        """Whether it is trouble that an operator has to end."""
+        """Return whether an operator must end the trouble."""
         return self.troubled and self.cause != "maintenance"
 
     def suspected(self, fingerprint: str) -> tuple[str, ...]:
-        """The suspects, with one more."""
+        """Return the suspects, with one more."""
         return tuple(dict.fromkeys([*self.suspects.split(), fingerprint]))
 
 
@@ -76,18 +78,18 @@ _AWAITED = {
 
 
 def awaited(cause: str, reason: str) -> str:
-    """What a task waits for behind a gate that was closed for this cause."""
+    """Describe the event that a task waits for after admission was closed for this cause."""
     return f"{_AWAITED[cause]} ({reason})"
 
 
 class AdmissionStore:
-    """The gate of each account; every write is conditional, and losing to a newer one is no news."""
+    """The admission state of each account. Every write is conditional and yields to a newer one."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def get(self, account: str) -> Admission:
-        """The gate, the kill switch and whether callbacks come, as they are now, in one read."""
+        """Return the current admission state, kill switch and callback state, in one read."""
         pks = [f"{kind}#{account}" for kind in ("gate", "callbacks", "suspects")]
         rows = self._rows.get_all([*pks, _CONTROL])
         every = {name: stored for pk in pks for name, stored in rows.get(pk, {}).items()}
@@ -95,19 +97,20 @@ class AdmissionStore:
         return Admission(**admission, pause=_pause(rows.get(_CONTROL)))
 
     def stopped(self) -> Pause | None:
+        """Return the operator's pause, None without one."""
         return _pause(self._rows.get(_CONTROL))
 
     def stop(self, now: int, reason: str) -> bool:
-        """Send nothing new from now on; False where that holds already, and it goes on as it was."""
+        """Send nothing new from now on. Return False if submissions are stopped already; the earlier stop stays."""
         update, condition = "SET #paused_at = :now, #reason = :reason", "attribute_not_exists(#paused_at)"
         return self._rows.update_if(_CONTROL, update, condition, now=now, reason=reason)
 
     def resume(self) -> bool:
-        """Take the stop back; False where there was none."""
+        """End the stop. Return False if there was none."""
         return self._rows.update_if(_CONTROL, "REMOVE #paused_at, #reason", "attribute_exists(#paused_at)")
 
     def close(self, account: str, seen: Admission, *, not_before: int, reason: str, cause: str = "room") -> None:
-        """Send nothing new to `account` before `not_before` (ms). Loses silently to a longer pause."""
+        """Send nothing new to `account` before `not_before` (ms). A longer pause is kept."""
         self._rows.update_if(
             f"gate#{account}",
             "SET #not_before = :until, #failures = :failures, #reason = :reason, #cause = :cause, #crowded = :one",
@@ -120,7 +123,7 @@ class AdmissionStore:
         )
 
     def open(self, account: str, seen: Admission, *, crowded: bool = False, not_before: int = 0) -> None:
-        """The provider takes tasks again; not if the gate has been closed anew since `seen` was read."""
+        """Open admission again. Keeps a closing that is newer than `seen`."""
         self._rows.update_if(
             f"gate#{account}",
             "SET #not_before = :until, #failures = :zero, #crowded = :crowded",
@@ -132,8 +135,10 @@ class AdmissionStore:
         )
 
     def suspect(self, account: str, seen: Admission, suspects: tuple[str, ...]) -> None:
-        """Keep what was refused for no clear reason; `()` forgets it. Loses silently to a note at the same moment: a
-        count that is one too low closes the gate one refusal later."""
+        """Store the requests that were refused for no clear reason; `()` clears them.
+
+        A concurrent write wins silently: a count that is one too low closes admission one refusal later.
+        """
         text = " ".join(suspects)
         if text != seen.suspects:
             condition = "attribute_not_exists(#pk) OR #suspects = :seen"
@@ -141,7 +146,7 @@ class AdmissionStore:
             self._rows.update_if(pk, "SET #suspects = :now", condition, now=text, seen=seen.suspects)
 
     def mark_unknown(self, account: str, now: int) -> None:
-        """Tasks wait, and nobody has made room for the one that is sent next."""
+        """Record that tasks wait, and that no slot was freed for the next one."""
         self._rows.update_if(
             f"gate#{account}",
             "SET #not_before = :now, #crowded = :one",
@@ -152,12 +157,15 @@ class AdmissionStore:
         )
 
     def record_completion(self, account: str, *, called_back: bool) -> None:
-        """An end was told by a callback, or found by a poll: it decides when the next task is asked after."""
+        """Record whether a callback reported an end, or a poll found it.
+
+        It decides when the next task is first polled.
+        """
         condition = "attribute_not_exists(#calls_back) OR #calls_back <> :now"
         self._rows.update_if(f"callbacks#{account}", "SET #calls_back = :now", condition, now=int(called_back))
 
     def record_turn(self, account: str, tenant: str) -> None:
-        """The provider has taken a task of `tenant`: the others come first now."""
+        """Record that the provider accepted a task of `tenant`: other tenants are next."""
         self._rows.update_if(f"gate#{account}", "SET #turn = :tenant", "attribute_exists(#pk)", tenant=tenant)
 
 

@@ -1,4 +1,4 @@
-"""Submits to and queries the provider that a profile describes; nothing here moves a task."""
+"""Submit tasks to the provider of a profile, and query them. Nothing here moves a task."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from kling_relay.provider.outcomes import (
     Outcome,
     QueryFailed,
     Unknown,
-    _said_nothing,
+    _inconclusive,
     classify_query,
     classify_submit,
     is_authentication_error,
@@ -28,8 +28,11 @@ QUERY_SECONDS = 10.0
 
 
 class Provider:
-    """Speaks to one provider. `key(refresh)` gives its API key, or the token that stands for it, past any cache where
-    `refresh` is true. `count` hears of the outcome of every call: ok, no_room, refused, account or failed."""
+    """A client of one provider.
+
+    `key(refresh)` returns its API key, or a token in its place; `refresh` true bypasses any cache. `count` receives the
+    outcome of every call: ok, no_room, refused, account or failed.
+    """
 
     def __init__(
         self, profile: Profile, key: Callable[[bool], str], count: Callable[[str], None] = lambda outcome: None
@@ -40,19 +43,21 @@ class Provider:
         self._wire = Wire()
 
     def prepare(self, refresh: bool = False) -> None:
-        """Fetch the key while nothing is claimed yet, past any cache where `refresh` is true; raises SettingsError
-        where the operator has stored none."""
+        """Fetch the key before anything is claimed; `refresh` true bypasses any cache.
+
+        Raises SettingsError if no key is stored.
+        """
         self._usable_key(refresh)
 
     def authorization(self) -> str:
-        """The header for a file at the provider's own origin; empty if the operator has stored no key."""
+        """Return the Authorization header for a file at the provider's own origin; empty if no key is stored."""
         try:
             return f"Bearer {self._usable_key()}"
         except SettingsError:
             return ""
 
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:
-        """The paid POST, once. Only an authentication error, which bills nothing, allows one more with a new key.
+        """Send the paid POST, once. Only an authentication error, which is not billed, allows one more with a new key.
 
         Both together end within CONNECT_SECONDS + `read_seconds`.
         """
@@ -74,7 +79,7 @@ class Provider:
         return outcome
 
     def query(self, kind: str, upstream_id: str) -> Answer:
-        """Ask for a task by the provider's id or, where the profile allows it, by our reference. Costs nothing."""
+        """Query a task by the provider's id, or by our reference if the profile allows it. Free of charge."""
         answer: Answer
         try:
             answer = classify_query(*self._get(f"{self._url(kind)}/{quote(upstream_id, safe='', errors='replace')}"))
@@ -84,8 +89,10 @@ class Provider:
         return answer
 
     def list_page(self, kind: str, number: int, size: int) -> Listed | QueryFailed:
-        """Page `number` (from 1) of all tasks of a kind that the account holds; an empty one is the last. Only where
-        the profile says that the provider lists. Costs nothing."""
+        """Return page `number` (from 1) of all tasks of a kind that the account holds; an empty page is the last.
+
+        Use it only if the profile's provider lists. Free of charge.
+        """
         answer: Listed | QueryFailed
         try:
             status, payload = self._get(f"{self._url(kind)}?pageNum={number}&pageSize={size}")
@@ -93,7 +100,7 @@ class Provider:
             answer = QueryFailed(str(exc))
         else:
             page = responses.read_list(payload) if status < 300 else None
-            answer = Listed(*page) if page is not None else _said_nothing(status, payload)
+            answer = Listed(*page) if page is not None else _inconclusive(status, payload)
         self._count(answer.outcome if isinstance(answer, QueryFailed) else "ok")
         return answer
 
@@ -111,10 +118,10 @@ class Provider:
         return key
 
     def _newer_key(self, key: str) -> str | None:
-        """The key as it is stored now, where that is another one."""
+        """Return the currently stored key if it is another one."""
         try:
             newer = self._usable_key(refresh=True)
-        except Exception:  # the refusal of the old key is the better news
+        except Exception:  # the refusal of the old key is the more useful error
             return None
         return newer if newer != key else None
 

@@ -1,9 +1,9 @@
-"""What the provider's secret holds, and tokens for providers whose key is an AK/SK pair: made here, never stored.
+"""Read the provider's secret, and sign tokens for providers whose key is an AK/SK pair. Tokens are never stored.
 
-The secret is a JSON object of account (profiles.Account) to entry. An entry is the key alone, or an object with the key
-as "key" (or as "access_key" and "secret_key") and, if the provider signs its callbacks, the "webhook_secret": one or,
-while it is rotated, several, separated by blanks. `*` is the entry of every account that has none. A secret that is an
-entry itself is read as that one: the form before there were several accounts.
+The secret is a JSON object of account (provider.profiles.Account) to entry. An entry is the key alone, or an object
+with the key as "key" (or as "access_key" and "secret_key") and, if the provider signs its callbacks, the
+"webhook_secret": one, or several separated by blanks during a rotation. `*` is the entry of every account without one.
+A secret that is an entry itself is read as `*`: the format before there were several accounts.
 """
 
 import json
@@ -22,7 +22,7 @@ ANY_ACCOUNT = "*"
 
 
 def entries(secret: str) -> dict[str, str]:
-    """The stored secret as account -> entry, whichever form it has; empty if nothing is stored."""
+    """Return the stored secret as account -> entry, in either format; empty if nothing is stored."""
     held = _object(secret)
     if held is None or held.keys() & {"key", "webhook_secret", *_NAMES}:
         return {ANY_ACCOUNT: secret} if secret else {}
@@ -30,13 +30,13 @@ def entries(secret: str) -> dict[str, str]:
 
 
 def entry_of(secret: str, account: str) -> str:
-    """The entry of `account` in a stored secret, empty if it holds none."""
+    """Return the entry of `account` in a stored secret, empty if it has none."""
     held = entries(secret)
     return held.get(account, held.get(ANY_ACCOUNT, ""))
 
 
 def key_in(secret: str) -> str:
-    """The key in an entry, empty where it holds none; a pair in whichever form it was stored."""
+    """Return the key in an entry, empty if it has none; a pair in its stored format."""
     held = _object(secret)
     if held is None or _NAMES[0] in held:
         return secret
@@ -45,7 +45,7 @@ def key_in(secret: str) -> str:
 
 
 def webhook_secrets_in(secret: str) -> list[str]:
-    """The secrets in an entry that the provider may have signed a callback with; none where it signs nothing."""
+    """Return the secrets in an entry that the provider may sign callbacks with; none if it signs nothing."""
     held = (_object(secret) or {}).get("webhook_secret")
     return held.split() if isinstance(held, str) else []
 
@@ -59,9 +59,10 @@ def _object(secret: str) -> dict[str, Any] | None:
 
 
 class TokenSigner:
-    """Stands where an API key does: gives a token, the same one until less than a minute of its life remains.
+    """Replace an API key: return a token, the same one until less than a minute of its life remains.
 
-    `secret(refresh)` gives the stored pair, "access_key:secret_key" or JSON with these two names. `now`: Unix seconds.
+    `secret(refresh)` returns the stored pair, "access_key:secret_key" or JSON with these two names. `now`: Unix
+    seconds.
     """
 
     def __init__(self, secret: Callable[[bool], str], now: Callable[[], float]) -> None:
@@ -72,7 +73,7 @@ class TokenSigner:
     def __call__(self, refresh: bool) -> str:
         secret, now = self._secret(refresh), int(self._now())
         if refresh or secret != self._made_of or self._ends_at - now < _RENEW_SECONDS:
-            import jwt  # only for AK/SK pairs: nobody else pays for the import
+            import jwt  # only for AK/SK pairs: other calls do not pay for the import
 
             access_key, secret_key = _pair(secret)
             ends_at = now + _LIFE_SECONDS

@@ -1,4 +1,4 @@
-"""One HTTP call to the provider, bounded in time and size, and certain about whether anything was sent."""
+"""Make one HTTP call to the provider, bounded in time and size, with certainty about whether anything was sent."""
 
 import json
 import zlib
@@ -25,7 +25,7 @@ class NotConnectedError(Exception):
 
 
 class BrokenError(Exception):
-    """Something may have been sent, and no answer came back. The text is the cause's class."""
+    """Something may have been sent, and no answer arrived. The text is the cause's class."""
 
 
 @dataclass(slots=True)
@@ -39,8 +39,10 @@ _CALL: ContextVar[_Call] = ContextVar("call")
 
 
 class _Watched:
-    """A connection whose socket the deadlines of the running call may shut down: a timeout of the socket's own starts
-    anew with every byte that drips in."""
+    """A connection whose socket the deadlines of the current call may shut down.
+
+    A timeout of the socket itself restarts with every received byte.
+    """
 
     sock: Any
 
@@ -81,8 +83,10 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class Wire:
-    """Calls over one urllib3 pool, which knows neither proxy, cookie nor netrc. No retry and no redirect: the key goes
-    where the profile says, once, and nowhere else."""
+    """Call over one urllib3 pool, without proxy, cookies or netrc.
+
+    No retry and no redirect: the key is sent once, to the profile's URL only.
+    """
 
     def __init__(self) -> None:
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -90,8 +94,11 @@ class Wire:
         self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
     def post(self, url: str, key: str, seconds: float, body: dict[str, Any]) -> tuple[int, Any]:
-        """Over a connection of its own: one that has lain idle, or was frozen with its Lambda, may be dead without our
-        knowing, and a paid POST into it would be in doubt."""
+        """Send over a new connection.
+
+        An idle one, or one that was frozen with its Lambda, may be dead without our notice, and a paid POST over it
+        would be in doubt.
+        """
         self._pools.clear()
         return self._call("POST", url, key, seconds, body)
 
@@ -99,7 +106,7 @@ class Wire:
         return self._call("GET", url, key, seconds)
 
     def _call(self, method: str, url: str, key: str, seconds: float, body: Any = None) -> tuple[int, Any]:
-        """HTTP status and JSON (None where it is none), within CONNECT_SECONDS + `seconds`."""
+        """Return HTTP status and JSON (None if it is none), within CONNECT_SECONDS + `seconds`."""
         with closing(Deadline(CONNECT_SECONDS + seconds)) as deadline:
             call = _Call(deadline)
             mark = _CALL.set(call)
@@ -131,8 +138,11 @@ class Wire:
 
 
 def _json(raw: bytes) -> Any:
-    """The JSON of an answer, or None if it is none. Some edges compress although nothing was asked for, and not all
-    name it in a header. The first byte shows it: no JSON begins with that of a gzip or zlib stream."""
+    """Parse the JSON of an answer; None if it is none.
+
+    Some edges compress without a request to do so, and not all name it in a header. The first byte shows it: no JSON
+    begins with that of a gzip or zlib stream.
+    """
     try:
         if raw[:1] in (b"\x1f", b"\x78"):
             stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of both
@@ -145,7 +155,7 @@ def _json(raw: bytes) -> Any:
 
 
 def _cause(exc: BaseException) -> str:
-    """The class of what went wrong at the bottom; the texts on the way hold addresses."""
+    """Return the class of the root cause; the texts on the way contain addresses."""
     while (deeper := exc.__cause__ or exc.__context__) is not None:
         exc = deeper
     return type(exc).__name__

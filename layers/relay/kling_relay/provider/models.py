@@ -1,7 +1,7 @@
-"""What each model can do, how long it takes and what it costs: `models.json`, with the operator's overlay. Pure.
+"""Look up each model's capabilities, duration and cost: `models.json`, with the operator's overlay. Pure.
 
-A name that is not in it passes, and so does a model on a kind that is not listed for it: Kling's list is longer by the
-time this is read, and relays map names. A model that is known to be unable is refused before anything is paid.
+An unlisted model name passes, and so does a listed model with an unlisted kind: Kling adds models over time, and relays
+map names. A model that is known not to support a request is refused before anything is paid.
 """
 
 import json
@@ -42,7 +42,7 @@ Feature = Literal[
     "frames_among_many",
 ]
 _LONGEST_SECONDS = 15
-_WORDS = {
+_FEATURE_LABELS = {
     "image_tail_only": "image_tail without image",
     "motion_brush": "dynamic_masks/static_mask",
     "camera_preset": 'a camera_control.type other than "simple"',
@@ -55,11 +55,13 @@ _WORDS = {
 
 
 class Model(Struct, forbid_unknown_fields=True):
-    """`modes`: durations (s) a mode. `features`: where each works, as patterns of kind/mode/duration; one that is not
-    here is not there. `exclusive`: features that do not go together. `drops`: fields that are left out for it.
-    `retired`: the day on which Kling switched it off; relays may have it still. `units_per_second`: what a second of
-    video costs at most, in Kling's units; `units_source`: the entry of `price_sources` that they are copied from, but
-    for those in `units_estimated`, which are on no list of Kling's.
+    """One model of the catalogue.
+
+    `modes`: durations (s) by mode. `features`: for each feature, patterns of kind/mode/duration that support it; a
+    missing feature is not supported. `exclusive`: features that cannot be combined. `drops`: fields that are left out
+    of its requests. `retired`: the day on which Kling switched it off; relays may still have it. `units_per_second`:
+    maximum cost of a second of video, in Kling's units. `units_source`: the entry of `price_sources` that the prices
+    are copied from, except those in `units_estimated`, which are on no price list of Kling's.
     """
 
     kinds: list[Kind] = []
@@ -75,8 +77,11 @@ class Model(Struct, forbid_unknown_fields=True):
 
 
 class Catalogue(Struct, forbid_unknown_fields=True):
-    """`price_sources`: where prices come from, by the name that `units_source` uses. `use_instead`: for each kind, what
-    replaces a retired model, in words for people."""
+    """All models and their defaults.
+
+    `price_sources`: sources of prices, by the name that `units_source` uses. `use_instead`: for each kind, the
+    replacement of a retired model, as text for people.
+    """
 
     default_render_p5_seconds: RenderSeconds
     default_units_per_second: Price
@@ -87,11 +92,12 @@ class Catalogue(Struct, forbid_unknown_fields=True):
 
 
 class OverlayError(ValueError):
-    """An overlay that cannot be used; the text says where and why."""
+    """An overlay that cannot be used; the text gives position and cause."""
 
 
 @cache
 def shipped() -> Catalogue:
+    """Return the catalogue in `models.json`."""
     return msgspec.convert(_shipped_data(), Catalogue)
 
 
@@ -102,7 +108,7 @@ def _shipped_data() -> dict[str, Any]:
 
 
 def overlaid(text: str) -> Catalogue:
-    """The shipped catalogue with a JSON merge patch over it (RFC 7396: null takes away); raises OverlayError."""
+    """Merge a JSON merge patch (RFC 7396: null removes) into the shipped catalogue. Raises OverlayError."""
     try:
         patch = msgspec.json.decode(text)
         if not isinstance(patch, dict):
@@ -122,7 +128,7 @@ def _merged(old: Any, patch: Any) -> Any:
 
 
 def render_p5_seconds(catalogue: Catalogue, model_name: str, mode: str, duration: str) -> int:
-    """Seconds after which the first renders of this kind are usually finished: asking earlier is wasted.
+    """Return the seconds after which the first renders of this kind usually finish: earlier polls are wasted.
 
     An unknown model, or a combination without data, gets the catalogue's default.
     """
@@ -131,10 +137,10 @@ def render_p5_seconds(catalogue: Catalogue, model_name: str, mode: str, duration
 
 
 def estimate(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]) -> int:
-    """What the task of a checked `body` may cost at most, in thousandths of a unit, rounded up.
+    """Estimate the maximum cost of a task with a checked `body`, in thousandths of a unit, rounded up.
 
-    A combination without a price gets the catalogue's default. A video that is edited sets its own length, which nobody
-    knows yet: it counts as the longest one that Kling takes.
+    A combination without a price gets the catalogue's default. An edited video sets its own length, which is unknown in
+    advance: it counts as the longest that Kling accepts.
     """
     model = catalogue.models.get(model_name) or Model()
     mode: Mode = body.get("mode", default_mode(kind))
@@ -145,7 +151,10 @@ def estimate(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, A
 
 
 def _priced(mode: Mode, body: dict[str, Any]) -> Priced:
-    """The price that holds for `body`. Kling refuses a reference video with sound, and a voice without sound."""
+    """Return the price that applies to `body`.
+
+    Kling refuses a reference video with sound, and a voice without sound.
+    """
     if body.get("video_list"):
         return f"{mode}/video"  # type: ignore[return-value]
     if body.get("sound") != "on":
@@ -165,9 +174,9 @@ def check_retired(catalogue: Catalogue, model_name: str, kind: str, *, named: bo
 
 
 def check(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Whether the model can do what a checked `body` asks for: fields to leave out, and notes for the log.
+    """Check that the model supports a checked `body`. Return the fields to leave out, and notes for the log.
 
-    Raises KlingError in words like Kling's own where it surely cannot.
+    Raises KlingError, worded like Kling's own, if the model certainly does not support it.
     """
     model = catalogue.models.get(model_name)
     if model is None:
@@ -192,7 +201,7 @@ def check(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]
 
 
 def _features(kind: str, body: dict[str, Any]) -> list[Feature]:
-    """What `body` uses, in the order in which it is looked at. False and "off" use nothing."""
+    """Return the features that `body` uses, in the order of their checks. False and "off" use nothing."""
     camera = body.get("camera_control")
     frames = [picture["type"] for picture in body.get("image_list", []) if "type" in picture]
     references = any(body.get(name) for name in ("image_list", "element_list", "video_list"))
@@ -214,7 +223,7 @@ def _features(kind: str, body: dict[str, Any]) -> list[Feature]:
 
 
 def _word(feature: str) -> str:
-    return _WORDS.get(feature, feature)
+    return _FEATURE_LABELS.get(feature, feature)
 
 
 def _where(model_name: str, patterns: list[str]) -> str:

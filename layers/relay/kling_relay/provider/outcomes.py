@@ -1,4 +1,4 @@
-"""What an answer of the provider proves: one type for each class of outcome."""
+"""Classify the provider's answers: one type for each outcome that an answer proves."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ _NO_ROOM = {_TOO_FAST, 1303}
 
 _AUTHENTICATION = {1000, 1001, 1002, 1003, 1004}
 
-_NO_RIGHT = 1103  # to this model, perhaps, and not to others
+_NO_RIGHT = 1103  # perhaps only for this model, and not for others
 
 _ACCOUNT = _AUTHENTICATION | {1100, 1101, 1102, 1304}
 
@@ -28,12 +28,13 @@ _MOVED = (301, 302, 307, 308)  # not 303: it answers a POST that was carried out
 
 _NO_ROOM_WORDS = "parallel task over resource pack limit"  # Kling's own, of 1303
 
-# Captures of the official host: kling-surface.md 0.1 and 0.2.
+# Captured from the official host.
 _UNKNOWN_WORDS = "not found by id"
 
 _EXISTS_WORDS = "already exist"
 
-# A 403 with one of these words holds for every task of the account, unless it names a model. A guess at relays' words.
+# A 403 with one of these words applies to every task of the account, unless it names a model. The words are a guess at
+# those of relays.
 _ACCOUNT_WORDS = ("quota", "balance", "credit", "arrears", "api key", "apikey", "api_key", "token", "permission")
 
 
@@ -46,14 +47,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The request surely never reached the provider."""
+    """The request certainly never reached the provider."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider surely did not accept it, and will not. `unclear`: the request is at fault, or else the account."""
+    """The provider certainly did not accept it, and will not.
+
+    `unclear`: the cause is either the request or the account.
+    """
 
     error: KlingError
     unclear: bool = False
@@ -61,22 +65,25 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """A task of our own reference is there already, and this POST made no second one: proof that one was accepted."""
+    """A task with our reference exists already, and this POST created no second one: proof that one was accepted."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """Surely not accepted: the address of the provider leads elsewhere, which is never followed."""
+    """Certainly not accepted: the provider's URL redirects elsewhere, which is never followed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """Surely not accepted; it will be when there is room (1303), or asked less often (`too_fast`: 1302, or a 429 that
-    says nothing), or when the provider's maintenance is over (`maintenance`)."""
+    """Certainly not accepted.
+
+    A retry can succeed later: once a slot is free (1303), at a lower rate (`too_fast`: 1302, or a bare 429), or after
+    the provider's maintenance (`maintenance`).
+    """
 
     reason: str
     too_fast: bool = False
@@ -85,8 +92,10 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class AccountBlocked:
-    """Surely not accepted, nor will be before an operator acts: key (`authentication`), arrears, rights, caller's
-    address."""
+    """Certainly not accepted, and no retry succeeds before an operator acts.
+
+    The cause is the key (`authentication`), arrears, rights, or the caller's IP address.
+    """
 
     reason: str
     authentication: bool = False
@@ -112,17 +121,19 @@ OUTCOME_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
+    """The provider has the task."""
+
     provider_task: ProviderTask
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """The provider says that it does not know this id or reference."""
+    """The provider has no task with this id or reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryFailed:
-    """The query itself failed: it says nothing about the task. `outcome`: see `Provider`."""
+    """The query itself failed, and proves nothing about the task. `outcome`: see `Provider`."""
 
     reason: str
     outcome: str = field(default="failed", compare=False)
@@ -133,19 +144,23 @@ Answer = Found | NotFound | QueryFailed
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One page of the provider's list. `unreadable` of its entries are no tasks that could be understood."""
+    """One page of the provider's list. `unreadable` counts its entries that cannot be parsed as a task."""
 
     snapshots: list[ProviderTask]
     unreadable: int = 0
 
 
 def is_authentication_error(status: int, payload: Any) -> bool:
+    """Return whether an answer rejects the key: HTTP 401, or one of the codes 1000 to 1004."""
     return status == 401 or (isinstance(payload, dict) and responses.error_code(payload) in _AUTHENTICATION)
 
 
 def classify_submit(status: int, payload: Any, profile: Profile | None = None, reference: str = "") -> Outcome:
-    """What an answer to the paid POST proves: design.md, "What an answer to the paid POST proves". `reference`: ours,
-    of the task that was sent. Without a profile nothing holds that only some providers promise."""
+    """Return the outcome that an answer to the paid POST proves.
+
+    docs/explanation/decisions/paid-post.md has the rules. `reference`: ours, of the task that was sent. Without a
+    profile, guarantees of single providers do not apply.
+    """
     if not isinstance(payload, dict):
         if responses.names_task(payload):
             return Unknown(f"HTTP {status} with the id of a task")
@@ -163,7 +178,7 @@ def classify_submit(status: int, payload: Any, profile: Profile | None = None, r
         return Unknown(said)
     if status >= 500 or status in _MOVED or isinstance(code, str):
         return _classify_bare(status, said, text)
-    if code == 1201 and reference and reference in text:  # it exists, or is at fault: only a look tells
+    if code == 1201 and reference and reference in text:  # it exists, or is at fault: only a look-up decides
         unique = profile is not None and profile.unique_reference and _EXISTS_WORDS in text.lower()
         return Exists(said) if unique else Unknown(said)
     return _classify_code(code, status, said, text)
@@ -182,8 +197,10 @@ def _classify_code(code: int, status: int, said: str, text: str) -> Outcome:
 
 
 def _classify_bare(status: int, said: str, text: str = "") -> Outcome:
-    """Without a code of Kling's the HTTP status speaks: 4xx is a refusal, everything else leaves it open. Of a refusal
-    Kling's words may say that waiting helps: new-api turns 1303 into 400 with them."""
+    """Classify an answer without a Kling code by its HTTP status: 4xx is a refusal, everything else is unknown.
+
+    Kling's words in a refusal may mean that waiting helps: new-api turns 1303 into 400 with them.
+    """
     if status in _MOVED:
         return Misconfigured(said)
     if status in (401, 402):
@@ -205,8 +222,9 @@ def _bare_refusal(status: int, text: str) -> KlingError:
 
 
 def classify_query(status: int, payload: Any) -> Answer:
+    """Return the outcome that an answer to a query proves."""
     if not isinstance(payload, dict):
-        return _said_nothing(status, payload)
+        return _inconclusive(status, payload)
     found = responses.read(payload) if status < 300 else None
     if found is not None:
         return Found(found)
@@ -215,12 +233,14 @@ def classify_query(status: int, payload: Any) -> Answer:
     denied = code in (1203, "task_not_exist") or (code == 1201 and _UNKNOWN_WORDS in _error_text(payload).lower())
     if nothing or denied or (status == 404 and code != 1202):
         return NotFound()
-    return _said_nothing(status, payload)
+    return _inconclusive(status, payload)
 
 
-def _said_nothing(status: int, payload: Any) -> QueryFailed:
-    """An answer that says nothing of the task may still say something of the account: in the same words as to a
-    POST."""
+def _inconclusive(status: int, payload: Any) -> QueryFailed:
+    """Build the QueryFailed of an answer that proves nothing about the task.
+
+    It may still prove something about the account, by the same rules as an answer to a POST.
+    """
     outcome = classify_submit(status, payload)
     kind = "failed" if isinstance(outcome, Accepted) else OUTCOME_NAMES[type(outcome)]
     if not isinstance(payload, dict):
@@ -229,8 +249,11 @@ def _said_nothing(status: int, payload: Any) -> QueryFailed:
 
 
 def _error_text(payload: dict[str, Any]) -> str:
-    """The provider's own words: Kling's `message`, or the `error` object of OpenAI-shaped relays. At most 500
-    characters."""
+    """Return the provider's error text: Kling's `message`, or the `error` object of OpenAI-shaped relays.
+
+    At most 500 characters.
+    """
     error = payload.get("error")
-    said = payload.get("message") or (error.get("message") if isinstance(error, dict) else error)
-    return (said if isinstance(said, str) and said else "no reason given")[:500].encode("utf-8", "replace").decode()
+    message = payload.get("message") or (error.get("message") if isinstance(error, dict) else error)
+    text = message if isinstance(message, str) and message else "no reason given"
+    return text[:500].encode("utf-8", "replace").decode()

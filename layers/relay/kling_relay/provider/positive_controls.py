@@ -1,25 +1,26 @@
-"""Positive controls of the providers' look-up by reference, row `lookup#{account}#{path}`: evidence.py makes them.
+"""Store the positive controls of the provider's look-up by reference. lifecycle/evidence.py makes them.
 
-A control is a look-up by our reference of a task that the provider surely has. A path or an account that is new has no
-row, so that a change of either proves nothing until a control is found there.
+Row: `lookup#{account}#{path}`. A control is a look-up, by our reference, of a task that the provider certainly has. A
+new path or account has no row, so a change of either proves nothing until a control is found there.
 """
 
 from dataclasses import dataclass
 
 from kling_relay.dynamodb import Rows, plain
 
-_DAY_MS = 86_400_000  # a control a day, as long as tasks come
+_DAY_MS = 86_400_000  # a control a day, as long as tasks arrive
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The last one: whose `reference` was asked for, and when one was last found and last missed (ms; 0: never)."""
+    """The last control: its `reference`, and the times of the last hit and the last miss (ms; 0: never)."""
 
     reference: str = ""
     found_at: int = 0
     missed_at: int = 0
 
     def due(self, now: int) -> bool:
+        """Return whether the last control is a day old at `now` (ms)."""
         return now - max(self.found_at, self.missed_at) >= _DAY_MS
 
 
@@ -28,9 +29,10 @@ class Controls:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._not_before: dict[str, int] = {}  # what this process knows to be not due yet, which spares reading it
+        self._not_before: dict[str, int] = {}  # controls that are not due yet, which saves reading them
 
     def due(self, pk: str, now: int) -> bool:
+        """Return whether a control at `pk` is due at `now` (ms)."""
         if now < self._not_before.get(pk, 0):
             return False
         control = self.get(pk)
@@ -38,11 +40,12 @@ class Controls:
         return control.due(now)
 
     def get(self, pk: str) -> Control:
+        """Return the last control at `pk`."""
         row = self._rows.get(pk) or {}
         return Control(**{name: plain(stored) for name, stored in row.items() if name in Control.__slots__})
 
     def note(self, pk: str, reference: str, *, found: bool, now: int) -> None:
-        """Keep what a control came to. A later one holds, whichever comes to be written first."""
+        """Record the result of a control. The latest control wins, in any order of the writes."""
         at = "found_at" if found else "missed_at"
         update, condition = f"SET #reference = :reference, #{at} = :now", f"attribute_not_exists(#{at}) OR #{at} < :now"
         self._rows.update_if(pk, update, condition, reference=reference, now=now)

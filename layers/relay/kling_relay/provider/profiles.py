@@ -1,4 +1,4 @@
-"""What sets one provider apart from another, as `profiles.json` has it, and a request in the provider's dialect."""
+"""Load the provider profiles of `profiles.json`, and translate a request into the provider's dialect."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,19 +15,22 @@ from kling_relay.transfer.ssrf_rules import AddressError
 class Profile:
     """One provider. `path` is the video path with {kind}; `default_model` is per kind.
 
-    `auth`: what the secret holds, an API key ("key") or a pair that signs tokens ("aksk").
-    `models`: a client's name of a model -> the provider's, where they differ.
-    `refuses_retired`: models that Kling has retired are refused before anything is sent there.
-    `masks`: whether dynamic_masks goes out as the array that it is or as an "object".
-    `repeats_model`: `model` is sent beside `model_name`. `drops`: per kind, fields that the provider does not know.
-    `image_form`: how inline images go out, as "base64" or as a presigned "url" of ours.
-    `ask_by_reference`: a query finds a task by our own reference. `unique_reference`: a second task with the same
-    reference is refused. `hides_reference`: its answers do not repeat our reference. `lists`: it has a route that lists
-    the account's tasks. `maintenance_refuses`: HTTP 503 with code 5001 is a promise that no task was made; a relay may
-    have tried another account before it answers so.
-    `settle_seconds`: a denial is believed this long after a POST in doubt at the soonest. `denial_gap_seconds`: two
-    denials count as two only this far apart.
-    `result_hosts`: where its videos usually lie, beside its own host: each name stands for everything below it, too.
+    - `auth`: the secret holds an API key ("key") or a pair that signs tokens ("aksk").
+    - `models`: a client's name of a model -> the provider's, if they differ.
+    - `refuses_retired`: requests for models that Kling has retired are refused before anything is sent.
+    - `masks`: dynamic_masks is sent as an "array" or as an "object".
+    - `repeats_model`: `model` is sent beside `model_name`.
+    - `drops`: per kind, fields that the provider does not support.
+    - `image_form`: inline images are sent as "base64" or as a presigned "url" of our bucket.
+    - `ask_by_reference`: a query finds a task by our own reference.
+    - `unique_reference`: a second task with the same reference is refused.
+    - `hides_reference`: its answers do not repeat our reference.
+    - `lists`: it has a route that lists the account's tasks.
+    - `maintenance_refuses`: HTTP 503 with code 5001 guarantees that no task was made; a relay may have tried another
+      account before it answers so.
+    - `settle_seconds`: minimum time from a POST in doubt until a denial counts.
+    - `denial_gap_seconds`: minimum time between two denials that count as two.
+    - `result_hosts`: the usual hosts of its videos, beside its own host; each name includes its subdomains.
     """
 
     name: str
@@ -53,8 +56,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who is paid for a task: the profile, the address, and the operator's label for the account behind the key. A new
-    key under the same label is a rotation; another label is another account."""
+    """The account that pays for a task: the profile, the base URL, and the operator's label for the account.
+
+    A new key under the same label is a rotation; another label is another account.
+    """
 
     profile: str
     base_url: str
@@ -65,12 +70,12 @@ class Account:
 
     @property
     def space(self) -> str:
-        """Where the provider's task ids are unique: the same for all accounts at one address."""
+        """The scope in which the provider's task ids are unique: the same for all accounts at one base URL."""
         return f"{self.profile}@{self.base_url}"
 
     @classmethod
     def read(cls, text: str) -> "Account":
-        """The account that `str` wrote; raises SettingsError for another text."""
+        """Parse the text that `str` wrote. Raises SettingsError for another text."""
         name, _, rest = text.partition("@")
         base_url, _, label = rest.rpartition("#")
         if not (name and base_url and label):
@@ -85,8 +90,10 @@ def _profiles() -> dict[str, dict[str, Any]]:
 
 
 def profile(name: str, base_url: str = "") -> Profile:
-    """The profile `name`, at `base_url` where the operator gave one; raises SettingsError for an unknown name, and
-    where neither the operator nor the profile names a host."""
+    """Return the profile `name`, at the operator's `base_url` if there is one.
+
+    Raises SettingsError for an unknown name, and if neither the operator nor the profile names a host.
+    """
     if name not in _profiles():
         raise SettingsError(f"PROVIDER: {name!r} is not known, there are {', '.join(_profiles())}")
     row = _profiles()[name]
@@ -101,13 +108,13 @@ def profile(name: str, base_url: str = "") -> Profile:
 
 
 def in_dialect(profile: Profile, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    """`body`, which names its model, as the provider takes it; `body` itself stays as it is."""
+    """Return `body`, which names its model, in the provider's dialect; `body` itself does not change."""
     dropped = profile.drops.get(kind, [])
-    spoken = {name: value for name, value in body.items() if name not in dropped}
-    spoken["model_name"] = profile.models.get(body["model_name"], body["model_name"])
+    translated = {name: value for name, value in body.items() if name not in dropped}
+    translated["model_name"] = profile.models.get(body["model_name"], body["model_name"])
     if profile.repeats_model:
-        spoken["model"] = spoken["model_name"]
-    masks = spoken.get("dynamic_masks")
-    if profile.masks == "object" and masks and len(masks) == 1:  # no page shows how an object would hold several
-        spoken["dynamic_masks"] = masks[0]
-    return spoken
+        translated["model"] = translated["model_name"]
+    masks = translated.get("dynamic_masks")
+    if profile.masks == "object" and masks and len(masks) == 1:  # no page shows an object for several masks
+        translated["dynamic_masks"] = masks[0]
+    return translated

@@ -1,7 +1,7 @@
-"""Reads what providers answer about a task, in every dialect that is known. Pure.
+"""Parse the providers' answers about a task, in every known dialect. Pure.
 
-What is not understood is never success: an unknown status word is `None` ("still running" to the caller), an answer
-that cannot be read as a task is no snapshot at all.
+An answer that cannot be parsed is never a success: an unknown status is `None` ("still running" to the caller), and an
+answer that cannot be read as a task gives no ProviderTask.
 """
 
 import re
@@ -13,9 +13,9 @@ from kling_relay.transfer import url_escaping
 
 Status = Literal["submitted", "processing", "succeed", "failed"]
 
-_MAX_VIDEOS = 8  # these two keep a row small, whatever the provider says
+_MAX_VIDEOS = 8  # these two keep a row small, for any answer
 _MAX_URL_CHARACTERS = 8192
-_WORD = re.compile(r"[\w.-]{1,64}")  # what codes and status words look like: fit for a log, unlike free text
+_WORD = re.compile(r"[\w.-]{1,64}")  # the form of codes and status words: fit for a log, unlike free text
 _NO_IDS = {"", "0", "null", "none", "nil", "undefined", "false"}
 _DEEPEST = 8  # levels of an answer that are searched for a task's id
 _QUOTED_ID = re.compile(r"(?<![a-z_])task_?id\W{1,6}(?=[\w-]*\d)[\w-]{4,}", re.IGNORECASE)
@@ -31,8 +31,10 @@ _STATUS_WORDS: dict[str, Status] = {
 
 @dataclass(frozen=True, slots=True)
 class ProviderTask:
-    """What the provider says of one task. `status` is None for a word that nobody documented; `word` is that word,
-    or "unreadable"."""
+    """The provider's state of one task.
+
+    `status` is None for an undocumented status word; `word` is that raw word, or "unreadable".
+    """
 
     upstream_id: str
     status: Status | None
@@ -43,18 +45,23 @@ class ProviderTask:
     created_at: int | None = None
     units: str | None = None
     cash: str | None = None
-    """What was taken from the account's balance of money (final_balance_deduction.quota), unless that is 0. `units` is
-    then never a zero: the task was not free."""
+    """The amount charged to the account's balance of money (final_balance_deduction.quota), unless it is 0.
+
+    `units` is then never a zero: the task was not free.
+    """
     ids: tuple[str, ...] = ()  # every id that the answer gives the task, outermost first: a relay wraps one in another
 
     def is_about(self, upstream_id: str) -> bool:
-        """Whether this is the task that was asked for by `upstream_id`."""
+        """Return whether this is the task that was queried by `upstream_id`."""
         return upstream_id == self.upstream_id or upstream_id in self.ids
 
 
 def error_code(answer: dict[str, Any]) -> int | str:
-    """The answer's own code: 0 for success however it is written; a bare callback body, which has no code, counts as
-    0. "unreadable" for what is neither a number nor one word: a code is logged and stored."""
+    """Return the answer's own code: 0 for success in any spelling.
+
+    A bare callback body, which has no code, counts as 0. "unreadable" if it is neither a number nor one word, because a
+    code is logged and stored.
+    """
     code = answer.get("code", 0)
     if isinstance(code, bool) or not isinstance(code, int | str):
         return "unreadable"
@@ -65,7 +72,7 @@ def error_code(answer: dict[str, Any]) -> int | str:
 
 
 def read(answer: Any) -> ProviderTask | None:
-    """The task that `answer` speaks of, or None where it speaks of none (an error, a list, something else)."""
+    """Return the task in `answer`, or None if it has none (an error, a list, something else)."""
     if not isinstance(answer, dict) or error_code(answer) != 0:
         return None
     levels = _levels(answer)
@@ -78,7 +85,7 @@ def read(answer: Any) -> ProviderTask | None:
     reference = info.get("external_task_id") if isinstance(info, dict) else None
     units, cash = _charged(inside_out)
     return ProviderTask(
-        upstream_id=ids[0],  # a relay's own id stands outside the one that it wraps
+        upstream_id=ids[0],  # a relay's own id is outside the one that it wraps
         status=_STATUS_WORDS.get(word.lower()),
         word=word,
         message=_message(inside_out),
@@ -92,8 +99,11 @@ def read(answer: Any) -> ProviderTask | None:
 
 
 def _charged(inside_out: list[dict[str, Any]]) -> tuple[str | None, str | None]:
-    """Units and cash that the task took. An account that pays in cash may state 0 units or none: a guess, since no
-    answer of such an account has been captured. A quota that is no number counts as cash that was taken."""
+    """Return the units and the cash that the task was charged.
+
+    An account that pays in cash may state 0 units or none: a guess, since no answer of such an account has been
+    captured. A quota that is not a number counts as cash.
+    """
     units = _text(_first(inside_out, "final_unit_deduction"))
     balance = _first(inside_out, "final_balance_deduction")
     cash = _text(balance.get("quota")) if isinstance(balance, dict) else None
@@ -110,11 +120,13 @@ def _is_zero(amount: str) -> bool:
 
 
 def names_task(answer: Any) -> bool:
-    """Whether `answer`, which may be an error, holds the id of a task anywhere: then a task may have been made. A relay
-    may quote Kling's whole answer in the text of its error."""
+    """Return whether `answer`, which may be an error, contains the id of a task: then a task may have been made.
+
+    It searches eight levels. A relay may quote Kling's whole answer in the text of its error.
+    """
     listed = answer if isinstance(answer, list) else [answer]
     data = [one.get("data") for one in listed if isinstance(one, dict)]
-    levels = [*listed, *(one for given in data for one in (given if isinstance(given, list) else [given]))]
+    levels = [*listed, *(one for items in data for one in (items if isinstance(items, list) else [items]))]
     return any(_id(level) is not None for level in levels if isinstance(level, dict)) or _names_task(answer, _DEEPEST)
 
 
@@ -125,7 +137,7 @@ def _names_task(value: Any, depth: int) -> bool:
         return False
     if isinstance(value, list):
         return any(_names_task(one, depth - 1) for one in value)
-    ids = (given for name, given in value.items() if name.lower().replace("_", "") == "taskid")
+    ids = (value_of_id for name, value_of_id in value.items() if name.lower().replace("_", "") == "taskid")
     return any(_identity(one) is not None for one in ids) or any(_names_task(one, depth - 1) for one in value.values())
 
 
@@ -134,14 +146,16 @@ def _id(level: dict[str, Any]) -> str | None:
 
 
 def _identity(value: Any) -> str | None:
-    """An id, or None for what a program writes if it has none."""
+    """Return an id, or None for the placeholders that programs write without one."""
     text = _text(value)
     return None if text is None or text.lower() in _NO_IDS else text
 
 
 def read_list(answer: Any) -> tuple[list[ProviderTask], int] | None:
-    """The tasks of one page of a list, and how many of its entries cannot be read as a task. None where `answer` is no
-    list: an error, or `data` that is something else, were it null."""
+    """Parse one page of a list: its tasks, and the number of entries that cannot be read as a task.
+
+    None if `answer` is not a list: an error, or `data` of another type, even null.
+    """
     if not isinstance(answer, dict) or error_code(answer) != 0 or not isinstance(answer.get("data"), list):
         return None
     tasks = [read(entry) for entry in answer["data"]]
@@ -150,8 +164,10 @@ def read_list(answer: Any) -> tuple[list[ProviderTask], int] | None:
 
 
 def _levels(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The objects that wrap each other under "data", or in a list of one there, outermost first; the envelope itself is
-    left out if it is one."""
+    """Return the objects that wrap each other under "data", or in a list of one there, outermost first.
+
+    The envelope itself is left out if it is one.
+    """
     levels = [answer]
     while isinstance(inner := _only(levels[-1].get("data")), dict) and len(levels) < 8:
         levels.append(inner)
@@ -166,46 +182,48 @@ def _first(levels: list[dict[str, Any]], *names: str) -> Any:
     return None
 
 
-def _plain(said: int | str) -> str:
-    text = said if isinstance(said, str) else str(said)
+def _plain(code: int | str) -> str:
+    text = code if isinstance(code, str) else str(code)
     return text if not text or _WORD.fullmatch(text) else "unreadable"
 
 
 def _text(value: Any, maximum: int = 256) -> str | None:
-    """A text or number as a text that can be stored: JSON may hold half a surrogate pair, the table may not."""
+    """Return a text or number as a storable text: JSON may hold half a surrogate pair, the table may not."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     return str(value)[:maximum].encode("utf-8", "replace").decode()
 
 
 def _milliseconds(value: Any) -> int | None:
-    """A time since 1970 in milliseconds; relays that write seconds are known by their numbers, which are smaller."""
+    """Return a time since 1970 in milliseconds. Relays that write seconds are recognised by smaller numbers."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value * 1000 if 0 < value < _LEAST_MILLISECONDS else value
 
 
 def _message(inside_out: list[dict[str, Any]]) -> str:
-    said = _first(inside_out, "task_status_msg", "fail_reason", "message", "error")
-    if isinstance(said, dict):
-        said = said.get("message")
-    return _text(said, 1000) or ""
+    message = _first(inside_out, "task_status_msg", "fail_reason", "message", "error")
+    if isinstance(message, dict):
+        message = message.get("message")
+    return _text(message, 1000) or ""
 
 
 def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The videos at the first place that holds a usable address. Relays of the new-api family write the address of a
-    success into `fail_reason`."""
+    """Return the videos at the first location with a usable URL.
+
+    Relays of the new-api family write the URL of a success into `fail_reason`.
+    """
     result, metadata = _only(_first(inside_out, "task_result")), _first(inside_out, "metadata")
     outputs = _first(inside_out, "outputs")
-    places = [
+    locations = [
         result.get("videos") if isinstance(result, dict) else None,
         [out for out in outputs if _is_video(out)] if isinstance(outputs, list) else None,
         *(_first(inside_out, name) for name in ("url", "result_url", "video_url")),
         metadata.get("url") if isinstance(metadata, dict) else None,
         _first(inside_out, "fail_reason"),
     ]
-    for place in places:
-        listed = (place if isinstance(place, list) else [place])[:_MAX_VIDEOS]
+    for location in locations:
+        listed = (location if isinstance(location, list) else [location])[:_MAX_VIDEOS]
         videos = [_video(index, item) for index, item in enumerate(listed)]
         if any(videos):
             return [video for video in videos if video]
@@ -213,7 +231,7 @@ def _videos(inside_out: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _only(value: Any) -> Any:
-    """What a list of one holds; anything else as it is."""
+    """Return the item of a list of one; any other value unchanged."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
@@ -222,7 +240,7 @@ def _is_video(output: Any) -> bool:
 
 
 def _address(item: Any, name: str) -> str:
-    """The address at `name` of an entry, or the entry itself if it is a text; empty if it is none."""
+    """Return the URL at `name` of an entry, or the entry itself if it is a text; empty if it is no URL."""
     url = item.get(name) if isinstance(item, dict) else item if name == "url" else None
     if not isinstance(url, str) or not url.strip(" ").lower().startswith(("https://", "http://")):
         return ""
@@ -231,11 +249,11 @@ def _address(item: Any, name: str) -> str:
 
 
 def _video(index: int, item: Any) -> dict[str, str]:
-    """The entry as texts; empty if it holds no usable address."""
+    """Return the entry as texts; empty if it has no usable URL."""
     if not (url := _address(item, "url")):
         return {}
-    told = item if isinstance(item, dict) else {}
-    video = {"id": _text(told.get("id")) or str(index), "url": url, "duration": _text(told.get("duration")) or ""}
+    fields = item if isinstance(item, dict) else {}
+    video = {"id": _text(fields.get("id")) or str(index), "url": url, "duration": _text(fields.get("duration")) or ""}
     if watermark_url := _address(item, "watermark_url"):
         video["watermark_url"] = watermark_url
     return video

@@ -1,6 +1,6 @@
-"""A list of requests, one a line (`*.tasks.jsonl`): handed out as one message a line, each of which makes a task.
+"""Split a list of requests, one a line (`*.tasks.jsonl`), into one queue message for each line. Each creates a task.
 
-A message says where in the object its line stands, so that it stays small however long the line is.
+A message has the position of its line in the object, so that it stays small for a line of any length.
 """
 
 import codecs
@@ -21,18 +21,21 @@ from kling_relay.tasks.s3_source import Source
 
 MAX_LINES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
-_MESSAGES_AT_ONCE = 10  # SQS takes no more
-_RESERVE_MS = 15_000  # with less time left, the rest is handed out by another call
+_BATCH_SIZE = 10  # the maximum of SQS
+_RESERVE_MS = 15_000  # with less time left, another call queues the rest
 _ABSENT = {403, 404}
 _DAY_SECONDS = 86_400
-_LONGEST_LIFE_DAYS = 31  # of a task: what counts it lives as long
+_LONGEST_LIFE_DAYS = 31  # of a task: its counts live as long
 _GONE = "the object was deleted before it was read"
 
 
 def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[], int]) -> None:
-    """Queue the lines of a list, from number `first` on. What is queued twice makes no second task."""
+    """Queue the lines of a list, from number `first` on. A line that is queued twice creates no second task.
+
+    `left_ms()` returns the remaining time of the Lambda call.
+    """
     try:
-        places = list(_places(_get(services, source)))
+        places = list(_line_positions(_get(services, source)))
         if not places:
             raise KlingError(1201, "the file has no lines: one request a line is expected")
         if len(places) > MAX_LINES:
@@ -47,18 +50,18 @@ def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[
         result_file.summarise(services, source)
         return
     rest = [place for place in places if place[0] >= first]
-    for at in range(0, len(rest), _MESSAGES_AT_ONCE):
+    for at in range(0, len(rest), _BATCH_SIZE):
         if left_ms() < _RESERVE_MS and at:
             send(services, [{"source": source.as_dict(), "from_line": rest[at][0]}])
             return
-        send(services, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
+        send(services, [_message(source, *place) for place in rest[at : at + _BATCH_SIZE]])
     services.batch_counts.handed_out(source.tag, now)
     logger.info("lines_handed_out", extra={"lines": len(places)})
     result_file.summarise(services, source)
 
 
 def one(services: Services, source: Source, message: dict[str, Any]) -> Request:
-    """The request of one line. Raises KlingError."""
+    """Return the request of one line. Raises KlingError."""
     start, length = message["start"], message["length"]
     if length > MAX_BODY_BYTES:
         raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the line has {length}")
@@ -66,7 +69,7 @@ def one(services: Services, source: Source, message: dict[str, Any]) -> Request:
 
 
 def request_of(raw: bytes, folder: str) -> Request:
-    """A whole request with its `kind` inside. Raises KlingError."""
+    """Return a whole request with its `kind` inside. Raises KlingError."""
     sent = request.read(utf8(raw))
     kind = sent.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
@@ -90,7 +93,10 @@ def _get(services: Services, source: Source, **part: str) -> bytes:
 
 
 def utf8(raw: bytes) -> bytes:
-    """JSON as UTF-8: Windows PowerShell writes UTF-16. What cannot be decoded stays as it is, for the refusal."""
+    """Convert JSON to UTF-8: Windows PowerShell writes UTF-16.
+
+    Undecodable bytes are unchanged, for the error message.
+    """
     codec = json.detect_encoding(raw)
     try:
         return raw if codec.startswith("utf-8") else raw.decode(codec).encode()
@@ -98,8 +104,8 @@ def utf8(raw: bytes) -> bytes:
         return raw
 
 
-def _places(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Number, first byte and length of every line that is not blank, be it UTF-8 or UTF-16."""
+def _line_positions(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield number, first byte and length of every line that is not blank, in UTF-8 or UTF-16."""
     codec = json.detect_encoding(data[:4])
     big = codec == "utf-16-be" or data.startswith(codecs.BOM_UTF16_BE)
     newline = "\n".encode("utf-16-be" if big else "utf-16-le" if codec.startswith("utf-16") else "utf-8")
@@ -112,7 +118,7 @@ def _places(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _find(data: bytes, newline: bytes, start: int) -> int:
-    """The next `newline` whose bytes do not belong to two characters, or the end."""
+    """Return the next `newline` whose bytes do not belong to two characters, or the end."""
     end = data.find(newline, start)
     while end >= 0 and (end - start) % len(newline):
         end = data.find(newline, end + 1)
@@ -124,7 +130,7 @@ def _message(source: Source, line: int, start: int, length: int) -> dict[str, An
 
 
 def send(services: Services, messages: list[dict[str, Any]], delay_seconds: int = 0) -> None:
-    """Queue messages of at most a batch. Raises RuntimeError if not all were taken."""
+    """Queue messages of at most a batch. Raises RuntimeError if not all were accepted."""
     later = {"DelaySeconds": delay_seconds} if delay_seconds else {}
     entries: list[dict[str, Any]] = [
         {"Id": str(number), "MessageBody": json.dumps(message), **later} for number, message in enumerate(messages)

@@ -1,4 +1,4 @@
-"""Which version of an object came first with the same bytes.
+"""Find the first version of an object with the same bytes.
 
 A change of an object's metadata, storage class or encryption copies the object onto itself: a new version of the same
 bytes. It is paid for once, so all of these versions share the identity of the first.
@@ -16,13 +16,12 @@ _MAX_COMPARED_BYTES = 64 * 1024 * 1024  # a list of requests; images are smaller
 
 
 def original(services: Services, source: Source) -> Source:
-    """The oldest version of the same key from which on all bytes are those of `source`; `source` itself if there is no
-    older one.
+    """Return the oldest version of the key since which all versions have the bytes of `source`; else `source`.
 
     Overwritten versions are removed after seven days. The result of the key names the original for longer.
     """
-    found = services.s3.list_object_versions(Bucket=source.bucket, Prefix=source.key)  # newest first, this key first
-    listed = [one for one in found.get("Versions", []) if one["Key"] == source.key]
+    answer = services.s3.list_object_versions(Bucket=source.bucket, Prefix=source.key)  # newest first, this key first
+    listed = [one for one in answer.get("Versions", []) if one["Key"] == source.key]
     older = itertools.dropwhile(lambda one: one["VersionId"] != source.version, listed)
     first = newest = next(older, None)
     if first is None:
@@ -32,23 +31,26 @@ def original(services: Services, source: Source) -> Source:
             return Source(source.bucket, source.key, first["VersionId"])
         first = one
     version: str = first["VersionId"]
-    told = result_file.version_told(services, source)
-    if first is not newest and told and told not in {one["VersionId"] for one in listed}:
-        version = told
+    recorded = result_file.version_told(services, source)
+    if first is not newest and recorded and recorded not in {one["VersionId"] for one in listed}:
+        version = recorded
     return Source(source.bucket, source.key, version)
 
 
 def _same_bytes(services: Services, bucket: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """An ETag may change with the encryption, or if parts become one."""
+    """Return whether two versions have the same bytes.
+
+    An ETag may change with the encryption, or if parts are merged.
+    """
     if one["ETag"] == other["ETag"] or one["Size"] != other["Size"]:
         return bool(one["Size"] == other["Size"])
     return one["Size"] <= _MAX_COMPARED_BYTES and _digest(services, bucket, one) == _digest(services, bucket, other)
 
 
 def _digest(services: Services, bucket: str, one: dict[str, Any]) -> bytes:
-    found = services.s3.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+    answer = services.s3.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
     digest = hashlib.sha256()
-    with found["Body"] as stream:
+    with answer["Body"] as stream:
         while data := stream.read(1 << 20):
             digest.update(data)
     return digest.digest()

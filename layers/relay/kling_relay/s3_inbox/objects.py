@@ -1,7 +1,7 @@
-"""What becomes of an object below inbox/ of the input bucket: a task of its own, the tasks of its lines, or settings.
+"""Process an object below inbox/ of the input bucket: create its task or its lines' tasks, or read its settings.
 
-Whatever can be said about an upload is said in its result (`results`); an error that another try may get over, AWS's
-own most of all, is raised, and the message comes again.
+Every permanent error of an upload is written to its result (notifications/result_file.py). An error that a retry may
+solve is raised, AWS's own above all, and SQS delivers the message again.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,23 @@ from kling_relay.services import Services
 from kling_relay.tasks.s3_source import IMAGE_SUFFIXES, INBOX, SETTINGS, Role, Source, spellings
 from kling_relay.tasks.task import Task
 
-# What an image's metadata may say, as x-amz-meta-negative-prompt; everything else in there is other programs'.
+# The fields that are read from an image's metadata, as x-amz-meta-negative-prompt; all others belong to other programs.
 _IN_METADATA = (
     *("prompt", "negative_prompt", "model_name", "mode", "duration", "cfg_scale", "sound"),
     *("callback_url", "external_task_id"),
 )
 _TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
-_WAIT_SECONDS = 300  # for a picture that a request names: `aws s3 sync` sends the small request first
+_WAIT_SECONDS = 300  # for an image that a request names: `aws s3 sync` sends the small request first
 _FIRST_LOOK_SECONDS = 5
 _MAX_SECONDS_BETWEEN = 60
 
 
 def receive(services: Services, message: dict[str, Any], left_ms: Callable[[], int]) -> None:
-    """Handle one message of the queue: an event of S3, or one of `lines`. Can be repeated."""
+    """Handle one message of the queue: an event of S3, or one of batch.py. Repeatable.
+
+    `left_ms()` returns the remaining time of the Lambda call.
+    """
     source = _source_of(services, message)
     logger.append_keys(object=source.tag)
     if source.line:
@@ -51,7 +54,8 @@ def receive(services: Services, message: dict[str, Any], left_ms: Callable[[], i
     if role is Role.LITTER:
         logger.info("file_ignored")
         return
-    copied = message.get("detail", {}).get("reason") == "CopyObject"  # as S3 names the call that made the object
+    # the reason in S3's event, which is the call that made the object
+    copied = message.get("detail", {}).get("reason") == "CopyObject"
     original = object_versions.original(services, source) if copied else source
     if role is Role.IMAGE:
         _take_image(services, source, original, left_ms)
@@ -69,7 +73,7 @@ def receive(services: Services, message: dict[str, Any], left_ms: Callable[[], i
 
 
 def give_up(services: Services, message: dict[str, Any], error: str) -> None:
-    """The last try has failed: the upload's result says so. A message that is redriven later may still make a task."""
+    """Report the failure of the last attempt in the upload's result. A later redrive may still create the task."""
     source = _source_of(services, message)
     if services.table.get(source.task_id(services.keyring)) is None:
         result_file.reject(services, source, KlingError(5000, f"could not be handled ({error}): ask the operator"))
@@ -78,7 +82,7 @@ def give_up(services: Services, message: dict[str, Any], error: str) -> None:
 def _source_of(services: Services, message: dict[str, Any]) -> Source:
     source = Source.of_event(message["detail"]) if "detail" in message else Source(**message["source"])
     if source.bucket != services.settings.need("input_bucket") or not source.key.startswith(INBOX):
-        raise ValueError("a message about an object that is none of the inbox")  # the rule lets none through
+        raise ValueError("a message about an object that is none of the inbox")  # the event rule filters them out
     return source
 
 
@@ -89,32 +93,36 @@ def take(
     asked: Callable[[], Request | None],
     waits: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Make the one task of `source`, or find it, and write its result. `asked` reads the request, and is not called
-    where there is a task already; None where there is none to be made yet. `waits` puts the request off if a picture
-    that it names is missing, and returns False after the last time."""
+    """Create the one task of `source`, or find it, and write its result.
+
+    `asked` reads the request, and is not called if the task exists; it returns None if no task is to be created yet.
+    `waits` postpones the request if an image that it names is missing, and returns False after the last time.
+    """
     task_id = source.task_id(services.keyring)
     task = services.table.get(task_id)
     if task is None:
         try:
-            if (wanted := asked()) is None:
+            if (checked := asked()) is None:
                 return
-            task = create.create(services, services.settings.need("intake_tenant"), wanted, None, left_ms(), source)
+            task = create.create(services, services.settings.need("intake_tenant"), checked, None, left_ms(), source)
         except KlingError as exc:
             if isinstance(exc, MissingImage) and waits():
                 return
             passes = exc.retry_after is not None or (exc.http >= 500 and not isinstance(exc, ProviderRejectedError))
-            if passes:  # a later try of the same message finds the task, or makes it
+            if passes:  # a retry of the same message finds the task, or creates it
                 raise
-            task = services.table.get(task_id)  # refused by the provider; or somebody else was faster
+            task = services.table.get(task_id)  # refused by the provider; or a concurrent call was faster
             if task is None:
                 result_file.reject(services, source, exc)
                 return
-    _tell(services, source, task)
+    _write_result(services, source, task)
 
 
 def _wait(services: Services, source: Source, message: dict[str, Any]) -> bool:
-    """Queue the message once more, later each time. Whether it still may wait. What is queued twice makes no second
-    task."""
+    """Queue the message again, with a growing delay. Return False if the maximum wait is over.
+
+    A message that is queued twice creates no second task.
+    """
     now = services.clock.now_ms()
     waited_ms = now - message.setdefault("waits_since", now)
     if waited_ms >= services.settings.scaled_ms(_WAIT_SECONDS):
@@ -125,9 +133,8 @@ def _wait(services: Services, source: Source, message: dict[str, Any]) -> bool:
     return True
 
 
-def _tell(services: Services, source: Source, task: Task) -> None:
-    """The result of `source` tells of `task`, also where that was made of another upload: one `external_task_id`, one
-    task."""
+def _write_result(services: Services, source: Source, task: Task) -> None:
+    """Write the result of `source`, also if another upload created the task: one `external_task_id`, one task."""
     if task.source == source.as_dict():
         result_file.write(services, task)
     else:
@@ -136,14 +143,14 @@ def _tell(services: Services, source: Source, task: Task) -> None:
 
 
 def _take_image(services: Services, source: Source, original: Source, left_ms: Callable[[], int]) -> None:
-    """Make the task of `original` with the bytes and metadata of `source`, which repeats it or is it."""
+    """Create the task of `original` with the bytes and metadata of `source`, which is the same or a repetition."""
     take(services, original, left_ms, lambda: _image_request(services, source))
 
 
 def _image_request(services: Services, source: Source) -> Request | None:
-    """The request that a dropped image makes; None, and a note, where it has to wait for its sidecar."""
+    """Return the request of an uploaded image; None, and a note, if it must wait for its sidecar."""
     try:
-        found = services.s3.head_object(Bucket=source.bucket, Key=source.key, VersionId=source.version)
+        answer = services.s3.head_object(Bucket=source.bucket, Key=source.key, VersionId=source.version)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise
@@ -155,14 +162,14 @@ def _image_request(services: Services, source: Source) -> Request | None:
             services, source, f"waits for its settings in {source.stem}.json: settings.json says require_sidecar"
         )
         return None
-    sent = {**_defaults(services), **(folder or {}), **(sidecar or {}), **_metadata(found["Metadata"])}
-    wanted = request.check("image2video", {**sent, "image": "dropped.jpg"}, source.folder)
-    wanted.body["image"] = {"ref": source.key, "version": source.version}
-    return wanted
+    sent = {**_defaults(services), **(folder or {}), **(sidecar or {}), **_metadata(answer["Metadata"])}
+    checked = request.check("image2video", {**sent, "image": "dropped.jpg"}, source.folder)
+    checked.body["image"] = {"ref": source.key, "version": source.version}
+    return checked
 
 
 def _take_settings(services: Services, source: Source, left_ms: Callable[[], int]) -> None:
-    """Settings make no task, but a sidecar may be what an image has waited for."""
+    """Check settings. They create no task, but a sidecar may complete a waiting image."""
     try:
         _settings(services, source.bucket, source.key, source.version)
         folder = _settings(services, source.bucket, source.folder + SETTINGS)
@@ -180,8 +187,8 @@ def _take_settings(services: Services, source: Source, left_ms: Callable[[], int
 
 
 def _images_of(services: Services, sidecar: Source) -> list[Source]:
-    """The images, as they are now, that a sidecar belongs to."""
-    found: list[Source] = []
+    """List the current images that a sidecar belongs to."""
+    images: list[Source] = []
     list_objects = services.s3.get_paginator("list_objects_v2").paginate
     for stem in spellings(sidecar.folder + sidecar.stem):
         pages = list_objects(Bucket=sidecar.bucket, Prefix=f"{stem}.")
@@ -194,8 +201,8 @@ def _images_of(services: Services, sidecar: Source) -> list[Source]:
                 if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
                     raise
                 continue  # deleted since it was listed
-            found.append(Source(sidecar.bucket, key, version))
-    return found
+            images.append(Source(sidecar.bucket, key, version))
+    return images
 
 
 def _manifest(services: Services, source: Source) -> Request:
@@ -206,7 +213,7 @@ def _manifest(services: Services, source: Source) -> Request:
 
 
 def _settings(services: Services, bucket: str, key: str, version: str = "") -> dict[str, Any] | None:
-    """A file of settings; None where there is none. Raises KlingError that names it."""
+    """Read a settings file; None if there is none. Raises KlingError that names it."""
     name = key.rpartition("/")[2]
     try:
         raw = _read(services, bucket, key, version)
@@ -219,7 +226,7 @@ def _settings(services: Services, bucket: str, key: str, version: str = "") -> d
 
 
 def _named(sent: dict[str, Any]) -> dict[str, Any]:
-    """With `model_name` only, so that what is nearer to the image wins whichever of both names it has."""
+    """Rename `model` to `model_name`, so that the settings nearest to the image win under either name."""
     model = sent.pop("model", None)
     return sent if model is None else {"model_name": model, **sent}
 
@@ -234,40 +241,42 @@ def _defaults(services: Services) -> dict[str, Any]:
 
 
 def _metadata(given: dict[str, str]) -> dict[str, Any]:
-    """What an object's metadata says. S3 hands out what is not ASCII in the form of mail headers (RFC 2047)."""
-    said: dict[str, Any] = {}
+    """Return the request fields in an object's metadata. S3 encodes non-ASCII text like mail headers (RFC 2047)."""
+    metadata: dict[str, Any] = {}
     for name, text in given.items():
         field = name.replace("-", "_")
         if field not in _IN_METADATA or not text.strip():
             continue
         try:
-            said[field] = str(make_header(decode_header(text)))
+            metadata[field] = str(make_header(decode_header(text)))
             if field == "cfg_scale":
-                said[field] = float(said[field])
+                metadata[field] = float(metadata[field])
         except (HeaderParseError, LookupError, ValueError) as exc:
             problem = "a number is expected" if field == "cfg_scale" else "this is no text that can be read (RFC 2047)"
             raise bad_parameter(field, f"{problem}; sent: metadata of {len(text)} characters") from exc
-    return said
+    return metadata
 
 
 def _read(services: Services, bucket: str, key: str, version: str) -> bytes | None:
-    """An object of at most a request's size, by its key or by another spelling of it; None if there is none. Raises
-    KlingError if it is larger."""
+    """Read an object of at most a request's size, by its key or another spelling of it; None if there is none.
+
+    Raises KlingError if it is larger.
+    """
     read = (_read_one(services, bucket, one, version) for one in ([key] if version else spellings(key)))
     return next((raw for raw in read if raw is not None), None)
 
 
 def _read_one(services: Services, bucket: str, key: str, version: str) -> bytes | None:
-    wanted = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
+    target = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
     try:
-        found = services.s3.get_object(**wanted)
+        answer = services.s3.get_object(**target)
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise
         return None
-    with found["Body"] as stream:
-        if found["ContentLength"] > MAX_BODY_BYTES:
-            size = found["ContentLength"]
+    with answer["Body"] as stream:
+        if answer["ContentLength"] > MAX_BODY_BYTES:
+            size = answer["ContentLength"]
             raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the file has {size}")
         raw: bytes = stream.read()
     return raw

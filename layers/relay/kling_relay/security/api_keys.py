@@ -1,4 +1,4 @@
-"""The rows of API keys: `key#{key_id}`, and `tenant-keys#{tenant}` with the ids of a tenant's keys, for lists."""
+"""Store API keys: row `key#{key_id}`, and row `tenant-keys#{tenant}` with the ids of a tenant's keys, for lists."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,10 @@ SCOPES = ("submit", "read")  # POST and DELETE; GET
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """What is stored of a key: never the key. Times are Unix milliseconds.
+    """The stored data of an API key, never the key itself. Times are Unix milliseconds.
 
-    `valid_until` is not called `expires_at`, which is the table's time to live: an expired key stays, so that its
-    owner is told why it does not work.
+    `valid_until` is not called `expires_at`, which is the table's time to live: an expired key stays, so that its owner
+    gets the reason why it does not work.
     """
 
     key_id: str
@@ -29,19 +29,20 @@ class KeyRow:
     revoked_at: int | None = None
 
     def state(self, now_ms: int) -> str:
+        """Return "active", "expired" or "revoked" at `now_ms`."""
         if self.revoked_at is not None:
             return "revoked"
         return "active" if self.valid_until is None or now_ms < self.valid_until else "expired"
 
 
 class Keys:
-    """API keys in the table. Every read is strongly consistent and nothing is cached: a change counts at once."""
+    """API keys in the table. Every read is strongly consistent and nothing is cached: a change takes effect at once."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def put(self, key: KeyRow) -> None:
-        """Store a new key and note it among its tenant's, in one transaction; an id is never used twice."""
+        """Store a new key and list it under its tenant, in one transaction. An id is never used twice."""
         listed = {
             "TableName": self._rows.name,
             "Key": {"pk": value(f"tenant-keys#{key.tenant}")},
@@ -55,17 +56,18 @@ class Keys:
                 raise
 
     def get(self, key_id: str) -> KeyRow | None:
+        """Return the row of a key, None if there is none."""
         item = self._rows.get(f"key#{key_id}")
         return None if item is None else _key(item)
 
     def of(self, tenant: str) -> list[KeyRow]:
-        """All keys of a tenant, oldest first."""
+        """List all keys of a tenant, oldest first."""
         item = self._rows.get(f"tenant-keys#{tenant}") or {"key_ids": {"SS": []}}
-        found = [self.get(key_id) for key_id in item["key_ids"]["SS"]]
-        return sorted((key for key in found if key is not None), key=lambda key: (key.created_at, key.key_id))
+        rows = [self.get(key_id) for key_id in item["key_ids"]["SS"]]
+        return sorted((key for key in rows if key is not None), key=lambda key: (key.created_at, key.key_id))
 
     def revoke(self, key_id: str, now_ms: int) -> bool:
-        """Make a key useless; False where there is none of that id. Revoking twice is no error and changes nothing."""
+        """Revoke a key. Return False if no key has that id. Revoking twice changes nothing."""
         update = "SET #revoked_at = if_not_exists(#revoked_at, :now)"
         return self._rows.update_if(f"key#{key_id}", update, "attribute_exists(#pk)", now=now_ms)
 
@@ -75,7 +77,7 @@ def _item(key: KeyRow) -> dict[str, Any]:
     row["scopes"] = " ".join(key.scopes)
     return {
         "pk": value(f"key#{key.key_id}"),
-        **{name: value(given) for name, given in row.items() if given is not None},
+        **{name: value(field) for name, field in row.items() if field is not None},
     }
 
 

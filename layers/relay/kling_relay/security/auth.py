@@ -1,8 +1,8 @@
-"""Who calls: API keys of ours, and Kling's AK/SK tokens made from them.
+"""Authenticate callers: by our API keys, and by Kling AK/SK tokens made from them.
 
-A key is `kr_{key id}_{secret}_{check}`; the table holds a keyed hash of the secret. The same key is an AK/SK pair for
-clients that can only sign tokens: the secret half is derived from the stack's secret and stored nowhere. Both end with
-the same row: expired, revoked, or without the scope.
+A key is `kr_{key id}_{secret}_{check}`. The table holds a keyed hash of the secret. The same key is an AK/SK pair for
+clients that can only sign tokens: the secret half is derived from the stack's secret and never stored. Both lead to the
+same row, so expiry, revocation and scopes apply to both.
 """
 
 import hmac
@@ -24,7 +24,7 @@ _MAX_LIFE_SECONDS = 1800  # Kling's own tokens live half an hour
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """Shown once, at creation."""
+    """A new key. It is returned once, at creation."""
 
     key_id: str
     api_key: str
@@ -34,14 +34,14 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and what they may do."""
+    """An authenticated caller and its scopes."""
 
     tenant: str
     scopes: tuple[str, ...]
     key_id: str
 
     def need(self, scope: str) -> None:
-        """Raises KlingError 1103 (HTTP 403) where this key is not made for that."""
+        """Raise KlingError 1103 (HTTP 403) if this key lacks `scope`."""
         if scope not in self.scopes:
             has = ", ".join(self.scopes) or "none"
             raise KlingError(1103, f"this needs a key with the scope {scope!r}; the scopes of yours: {has}")
@@ -57,26 +57,26 @@ def issue(
     scopes: tuple[str, ...] = SCOPES,
     valid_until: int | None = None,
 ) -> IssuedKey:
-    """Create an API key of `tenant` and store what is needed to know it again. `valid_until` (ms): None is for ever."""
+    """Create an API key of `tenant` and store the data that verifies it. `valid_until` (ms): None means no expiry."""
     key_id = base62(secrets.token_bytes(16), _KEY_ID_LENGTH)
     secret = base62(secrets.token_bytes(40), _SECRET_LENGTH)
     version = keyring.current
-    known_by = _hash(keyring, version, secret)
-    keys.put(KeyRow(key_id, tenant, known_by, version, now_ms, label, scopes, valid_until))
+    secret_hash = _hash(keyring, version, secret)
+    keys.put(KeyRow(key_id, tenant, secret_hash, version, now_ms, label, scopes, valid_until))
     body = f"kr_{key_id}_{secret}"
     return IssuedKey(key_id, f"{body}_{_check(body)}", f"krak{key_id}", _secret_key(keyring, version, key_id))
 
 
 def authenticate(header: str | None, keys: Keys, keyring: Keyring, now_ms: int) -> Caller:
-    """Return who is behind a header Authorization or X-API-KEY. Raises KlingError 1000-1004 (HTTP 401) as Kling."""
+    """Return the caller of a header Authorization or X-API-KEY. Raises KlingError 1000-1004 (HTTP 401)."""
     credential = _credential(header)
     if credential.startswith("kr_"):
         row = _by_api_key(credential, keys, keyring)
     elif credential.count(".") == 2:
         row = _by_token(credential, keys, keyring, now_ms)
     else:
-        raise KlingError(1002, _mistake(credential))
-    if row.state(now_ms) == "expired":  # told only to who has proved that the key is theirs
+        raise KlingError(1002, _hint(credential))
+    if row.state(now_ms) == "expired":  # revealed only to a caller who has proved to own the key
         raise KlingError(1002, "this API key has expired: ask for a new one")
     return Caller(row.tenant, row.scopes, row.key_id)
 
@@ -95,8 +95,8 @@ def _credential(header: str | None) -> str:
     return credential[3:] if credential.startswith("sk-kr_") else credential
 
 
-def _mistake(credential: str) -> str:
-    """Return what is known to go wrong with keys, in words; empty for everything else."""
+def _hint(credential: str) -> str:
+    """Return a hint for a well-known mistake with keys; empty for everything else."""
     if credential.lower().startswith("bearer"):
         return "the word Bearer stands twice: this client adds it, so give it the key alone"
     if credential[0] in _QUOTES or credential[-1] in _QUOTES:
@@ -112,19 +112,19 @@ def _by_api_key(credential: str, keys: Keys, keyring: Keyring) -> KeyRow:
     if len(parts) != 3 or not hmac.compare_digest(_check(body), check):
         raise KlingError(1002)  # a typing mistake: refused without a read
     row = _row(keys, keyring, parts[1])
-    given = _hash(keyring, row.version if row else keyring.current, parts[2])
-    same = hmac.compare_digest(given, row.hash if row else given[::-1])  # takes as long without a row
+    computed = _hash(keyring, row.version if row else keyring.current, parts[2])
+    same = hmac.compare_digest(computed, row.hash if row else computed[::-1])  # takes as long without a row
     if row is None or not same:
         raise KlingError(1002)
     return row
 
 
 def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
-    """A token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s.
+    """Verify a token as Kling's samples make it: HS256, iss = access key, exp = now + 1800 s, nbf = now - 5 s.
 
-    nbf may be missing, as RFC 7519 allows: its only use is to begin later.
+    nbf may be missing, as RFC 7519 allows: its only use is to start later.
     """
-    import jwt  # only for clients that sign: nobody else pays for the import
+    import jwt  # only for clients that sign: other calls do not pay for the import
 
     try:
         access_key = jwt.decode(token, options={"verify_signature": False}).get("iss")
@@ -155,7 +155,7 @@ def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
 
 
 def _row(keys: Keys, keyring: Keyring, key_id: str) -> KeyRow | None:
-    """The row of a key, unless it was revoked or made with a secret that is gone: those are like unknown ones."""
+    """Return the row of a key, or None if it is unknown, revoked, or made with a removed version of the secret."""
     row = keys.get(key_id) if key_id.isalnum() else None
     return row if row is not None and row.revoked_at is None and row.version in keyring else None
 
@@ -169,5 +169,5 @@ def _secret_key(keyring: Keyring, version: str, key_id: str) -> str:
 
 
 def _check(body: str) -> str:
-    """Tells secret scanners, and us without a read, that this is a key of ours and complete."""
+    """Return a checksum. With it secret scanners, and we without a read, recognise a complete key."""
     return base62(zlib.crc32(body.encode()).to_bytes(4, "big"), 6)

@@ -1,8 +1,8 @@
-"""Webhooks: the address that the provider calls, with a token that only we can make, and signatures. Pure.
+"""Build and verify the callback URL that the provider calls, with a token that only we can make. Pure.
 
-`{base}/hooks/kling/{task_id}/{key_id}.{mac}`: Kling signs callbacks only for accounts that ask for it, and relays pass
-them through unsigned, so the unguessable path is what tells a callback from a forgery. Where there is a signature, it
-is that of Standard Webhooks 1.0.0, in both directions: HMAC-SHA256 over "{id}.{timestamp}.{body}".
+The URL is `{base}/hooks/kling/{task_id}/{key_id}.{mac}`. Kling signs callbacks only for accounts that enable it, and
+relays pass them on unsigned. So the unguessable path distinguishes a callback from a forgery. If there is a signature,
+it is that of Standard Webhooks 1.0.0, in both directions: HMAC-SHA256 over "{id}.{timestamp}.{body}".
 """
 
 import base64
@@ -10,19 +10,19 @@ import hmac
 
 from kling_relay.security.keyring import Keyring
 
-PROBE = "probe"  # stands where a task id does: a callback for it shows that callbacks arrive, and does nothing else
+PROBE = "probe"  # takes the place of a task id: its callback shows that callbacks arrive, and does nothing else
 
 _PURPOSE = "callback/v1"
 _MAC_BYTES = 24
 
 
 def callback_url(base_url: str, keyring: Keyring, task_id: str) -> str:
-    """The callback address of `task_id` below the API's own `base_url`."""
+    """Build the callback URL of `task_id` below the API's own `base_url`."""
     return f"{base_url}/hooks/kling/{task_id}/{_token(keyring, keyring.current, task_id)}"
 
 
 def is_callback_token(keyring: Keyring, task_id: str, token: str) -> bool:
-    """Whether `token` was made for `task_id` under any key that is still on the ring. Constant time per key."""
+    """Return whether `token` was made for `task_id` under any key of the ring. Constant time per key."""
     key_id = token.partition(".")[0]
     if key_id not in keyring:
         return False

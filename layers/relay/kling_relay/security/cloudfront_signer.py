@@ -1,6 +1,6 @@
-"""Signed URLs of CloudFront, canned policy: an address that shows one object, to whoever has it, until it expires.
+"""Sign CloudFront URLs with a canned policy: each gives access to one object until it expires.
 
-ECDSA P-256 over SHA-256. The signature is deterministic (RFC 6979), so an address is the same as long as its expiry is.
+ECDSA P-256 over SHA-256. The signature is deterministic (RFC 6979), so a URL stays the same while its expiry does.
 Rules: "Create a signed URL using a canned policy" in the Amazon CloudFront Developer Guide.
 """
 
@@ -13,15 +13,18 @@ from urllib.parse import quote
 
 from kling_relay.settings import SettingsError
 
-LIFE_SECONDS = 30 * 86_400  # at least so long from now, as the provider's own
-_STEP_SECONDS = 86_400  # expiries are whole days (UTC): a client that caches by address sees one address a day
+LIFE_SECONDS = 30 * 86_400  # at least so long from now, like the provider's own
+_STEP_SECONDS = 86_400  # expiries are whole days (UTC): a client that caches by URL gets one URL a day
 _URL_SAFE = str.maketrans("+=/", "-_~")
 _REMEDY = "make it anew with `make delivery-key`"
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryKey:
-    """`url`: the distribution's, without a slash at its end. `key_pair_id`: the public half's id at CloudFront."""
+    """The key that signs delivery URLs.
+
+    `url`: the distribution's, without a slash at its end. `key_pair_id`: the id of the public half at CloudFront.
+    """
 
     url: str
     key_pair_id: str
@@ -29,8 +32,11 @@ class DeliveryKey:
 
     @classmethod
     def read(cls, text: str) -> "DeliveryKey":
-        """The key from its secret: JSON of `url`, `key_pair_id`, `private_key` (PEM), and what else
-        `make delivery-key` notes there. Raises SettingsError, which does not repeat the secret."""
+        """Read the key from its secret, as `make delivery-key` stores it: JSON with `url`, `key_pair_id`,
+        `private_key`.
+
+        `private_key` is PEM. Other fields are ignored. Raises SettingsError, which does not repeat the secret.
+        """
         try:
             stored = json.loads(text)
             url, key_pair_id = stored["url"], stored["key_pair_id"]
@@ -41,7 +47,7 @@ class DeliveryKey:
             raise SettingsError(f"the delivery key's secret is not as it should be: {_REMEDY}") from None
 
     def url_of(self, key: str, now_seconds: float) -> str:
-        """The address of the object `key`, good for 30 to 31 days from now."""
+        """Return the URL of the object `key`, valid for 30 to 31 days from now."""
         resource = f"{self.url}/{quote(key)}"
         expires = -int(-(now_seconds + LIFE_SECONDS) // _STEP_SECONDS) * _STEP_SECONDS
         signature = base64.b64encode(self.sign(canned_policy(resource, expires))).decode().translate(_URL_SAFE)
@@ -51,7 +57,7 @@ class DeliveryKey:
 
 
 def canned_policy(resource: str, expires: int) -> bytes:
-    """What is signed: CloudFront makes the same text of the address that it is asked for, to the byte."""
+    """Build the text to sign. CloudFront builds the same bytes from the requested URL."""
     condition = {"DateLessThan": {"AWS:EpochTime": expires}}
     policy = {"Statement": [{"Resource": resource, "Condition": condition}]}
     return json.dumps(policy, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Keys derived from the stack's one secret, so that nothing worth stealing lies in the table."""
+"""Derive keys from the stack's one secret, so that the table holds nothing worth stealing."""
 
 import hashlib
 import hmac
@@ -8,7 +8,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def base62(raw: bytes, length: int) -> str:
-    """`raw` as `length` characters that survive URLs, shells and double clicks."""
+    """Encode `raw` as `length` characters that survive URLs, shells and double clicks."""
     number = int.from_bytes(raw, "big")
     digits = []
     for _ in range(length):
@@ -24,7 +24,7 @@ def _age(kid: str) -> tuple[int, str]:
 class Keyring:
     """The versions of the stack's secret: key id -> secret text. The greatest key id signs; all of them verify.
 
-    `newest()` reads them anew, for a key id that is not on the ring: it may have been added since this was read.
+    `newest()` reads them again for a key id that is not on the ring: it may have been added since the last read.
     """
 
     def __init__(self, versions: Mapping[str, str], newest: Callable[[], Mapping[str, str]] | None = None) -> None:
@@ -42,11 +42,11 @@ class Keyring:
 
     @property
     def oldest(self) -> str:
-        """For what has to stay the same when a version is added."""
+        """The oldest key id, for values that must not change when a version is added."""
         return min(self.versions, key=_age)
 
     def mac(self, kid: str, purpose: str, text: str) -> bytes:
-        """HMAC-SHA256 of `text` under the key that belongs to `purpose`; raises KeyError for an unknown `kid`."""
+        """Compute the HMAC-SHA256 of `text` under the key for `purpose`. Raises KeyError for an unknown `kid`."""
         return hmac.digest(
             self.versions[kid].encode(), f"{purpose}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256
         )

@@ -1,4 +1,4 @@
-"""Keep values that are read from AWS for some minutes."""
+"""Cache values that are read from AWS for some minutes."""
 
 import time
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from typing import Generic, TypeVar
 
 from kling_relay.observability import logger
 
-_SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or when the old one is of no use
+_SECRET_SECONDS = 300.0  # a rotated secret is in use everywhere after this, or as soon as the old one fails
 
-_REFRESH_SECONDS = 5.0  # one that is asked for sooner comes from memory: forgers must not cost a read each
+_REFRESH_SECONDS = 5.0  # an earlier request is answered from memory: forged callbacks must not cost a read each
 
 T = TypeVar("T")
 
 
 class Cached(Generic[T]):
-    """A value that is fetched again when it is older than `seconds` by the clock `now`."""
+    """A value that is fetched again once it is older than `seconds` by the clock `now`."""
 
     def __init__(
         self,
@@ -29,8 +29,10 @@ class Cached(Generic[T]):
         self._refreshed_at: float | None = None
 
     def get(self, refresh: bool = False) -> T:
-        """The value. `refresh`: past the cache, but once in a few seconds only, and what there was stays good where it
-        cannot be fetched just then."""
+        """Return the value. `refresh` bypasses the cache, at most once in a few seconds.
+
+        If a refresh fails, the cached value stays in use.
+        """
         now = self._now()
         if self._kept is None or now - self._kept[1] > self._seconds:
             self._kept = (self._fetch(), now)

@@ -1,8 +1,8 @@
-"""The secrets that webhooks to a tenant are signed with: derived from the stack's own, not stored.
+"""Derive the secrets that sign a tenant's webhooks from the stack's secret. They are not stored.
 
-A tenant's row `signing#{tenant}` holds the number of its secret, and since when. After a change webhooks carry two
-signatures for a week, as Standard Webhooks recommends, so that receivers can follow in their own time. A further key on
-the stack's ring changes all secrets at once; as long as the older key is there, its signatures are there too.
+A tenant's row `signing#{tenant}` holds the number of its secret and the time of its last change. After a change,
+webhooks carry two signatures for a week, as Standard Webhooks recommends, so that receivers have time to switch. A new
+key on the stack's ring changes all secrets at once; signatures of the older key continue while it is on the ring.
 """
 
 import base64
@@ -15,21 +15,23 @@ OVERLAP_MS = 7 * 86_400_000
 
 
 class SigningSecrets:
-    """The tenants' numbers in the one table; every tenant begins with number 1, without a row."""
+    """The tenants' secret numbers in the one table. Every tenant starts with number 1, without a row."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def secrets(self, keyring: Keyring, tenant: str, now: int) -> list[str]:
-        """What a webhook to `tenant` is signed with at `now` (ms), the newest first."""
+        """Return the secrets that sign a webhook to `tenant` at `now` (ms), the newest first."""
         number, since = self._number(tenant)
         numbers = [number, number - 1] if number > 1 and now < since + OVERLAP_MS else [number]
         newest_first = sorted(keyring.versions, key=lambda kid: (len(kid), kid), reverse=True)
         return [secret(keyring, kid, tenant, one) for one in numbers for kid in newest_first]
 
     def change(self, tenant: str, now: int) -> None:
-        """Give the tenant a new secret at `now` (ms). The one before it goes on signing for a week, an older one ends.
-        Condition: nobody else has just changed it, which is as good."""
+        """Give the tenant a new secret at `now` (ms). The previous one keeps signing for a week, an older one ends.
+
+        Condition: no concurrent change, which would have the same effect.
+        """
         number, _ = self._number(tenant)
         condition = "attribute_not_exists(#pk)" if number == 1 else "#number = :seen"
         values = {} if number == 1 else {"seen": number}
@@ -42,5 +44,5 @@ class SigningSecrets:
 
 
 def secret(keyring: Keyring, kid: str, tenant: str, number: int) -> str:
-    """The secret as receivers need it: `whsec_` and base64 of 32 bytes."""
+    """Return the secret in the form that receivers need: `whsec_` and base64 of 32 bytes."""
     return "whsec_" + base64.b64encode(keyring.mac(kid, _PURPOSE, f"{tenant}\0{number}")).decode()

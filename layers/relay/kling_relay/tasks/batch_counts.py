@@ -1,7 +1,7 @@
-"""How the lines of a list of requests fare: rows `lines#{tag}` and, for every 500 lines, `lines#{tag}#{n}`.
+"""Count the outcomes of a list's lines: row `lines#{tag}` and, for every 500 lines, `lines#{tag}#{n}`.
 
 Each of the latter has sets of line numbers. Adding a number to a set twice changes nothing, and needs neither a
-condition nor an order: the counts are right however often a line is told, and by however many at once.
+condition nor an order. So the counts are right, no matter how often and how concurrently a line is reported.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,11 @@ _REASON_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`lines`: those that hold something. A rejected line (by number in `rejected_lines`) made no task; `reasons` has
-    those of some of them. `told` grows with everything that is told."""
+    """The counts of a list. `lines`: the number of non-empty lines.
+
+    A rejected line (its number is in `rejected_lines`) created no task; `reasons` has the reasons of some of them.
+    `told` grows with every reported outcome.
+    """
 
     lines: int
     accepted: int
@@ -41,12 +44,16 @@ class Tally:
 
 
 class BatchCountStore:
+    """The counts of all lists in the one table."""
+
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def begin(self, tag: str, *, lines: int, last: int, expires_at: int) -> bool:
-        """Make the rows of a list: `lines` of them, `last` the number of the last one. Whether all of them have been
-        handed out before."""
+        """Create the rows of a list of `lines` lines; `last` is the number of the last one.
+
+        Return whether all its lines were handed out before. `expires_at`: Unix seconds.
+        """
         for pk in _rows_of(tag, last):
             self._rows.client.update_item(
                 TableName=self._rows.name,
@@ -62,12 +69,13 @@ class BatchCountStore:
         return "handed_out" in (self._rows.get(f"lines#{tag}") or {})
 
     def handed_out(self, tag: str, now: int) -> None:
+        """Record that all lines of a list were queued at `now` (ms)."""
         self._rows.update_if(f"lines#{tag}", "SET #handed_out = :now", "attribute_exists(#pk)", now=now)
 
     def tell(self, tag: str, line: int, word: LineOutcome, reason: str = "") -> None:
-        """Count a line once, whoever tells it how often; with its `reason` as long as there is room for some."""
+        """Count a line's outcome. Repeated reports count once. Its `reason` is stored while there is space."""
         row = _row_of(tag, line)
-        if reason:  # before the number: who sees that a line was rejected sees why
+        if reason:  # before the number: a reader that sees a rejected line sees its reason too
             self._rows.update_if(
                 row,
                 f"SET #reason_{line} = :reason",
@@ -84,6 +92,7 @@ class BatchCountStore:
         )
 
     def read(self, tag: str) -> Tally | None:
+        """Return the counts of a list, None if it has no rows."""
         head = self._rows.get(f"lines#{tag}")
         if head is None:
             return None

@@ -1,7 +1,7 @@
-"""How a new task comes into the table: one transaction with all that makes it unique, and with what it may cost.
+"""Record a new task idempotently: one transaction with everything that makes it unique, and with its reserved cost.
 
-`external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` point to the task that came under that name, and
-hold the hash of the request that it came with.
+The rows `external#{tenant}#{external_task_id}` and `idempotency#{tenant}#{key}` point to the task that was created with
+that value. They hold the hash of its request.
 """
 
 from dataclasses import replace
@@ -21,13 +21,13 @@ from kling_relay.tasks.task_row import new_item
 
 _PATIENCE_MS = 20_000  # for an answer of the table, within the gateway's 29 s
 _PAUSE_SECONDS = 0.25
-# What the table answers if it has surely written nothing, and never will: the request itself is at fault. A transaction
-# that met another one at its rows is not among them: `conflicted` is asked before.
+# Error codes that prove that the table wrote nothing and never will: the request itself is at fault. A conflict with
+# another transaction is not among them, because `conflicted` is checked first.
 _DEFINITE = {
     *("TransactionCanceledException", "ValidationException", "AccessDeniedException"),
     *("ResourceNotFoundException", "UnrecognizedClientException"),
 }
-_MAX_TURNS = 4  # of one request that takes the place of a failed one, while others try the same
+_MAX_TURNS = 4  # of one request that replaces a failed one, while others try the same
 
 
 def record(
@@ -39,19 +39,20 @@ def record(
     budget: Budget | None = None,
     clock: Clock | None = None,
 ) -> Task:
-    """Write a new task together with what makes it unique: the client's external id and Idempotency-Key; and, under a
-    cap (`budget`), with what it reserves of it.
+    """Write a new task with its unique keys and, under a cap (`budget`), its reservation.
 
-    Returns the task, or the one that the same request made before; raises KlingError where the same external id or key
-    came with another body, unless the task of that one failed and cost nothing: then this one takes its place; and
-    where the cap leaves no room. One transaction: there is never a pointer without a task.
+    The keys are the external id and the Idempotency-Key. One transaction: there is never a pointer without a task.
+    Returns the task, or the one that the same request created before. Raises KlingError if the same external id or key
+    was used with another body, unless that task failed and cost nothing: then the new task replaces it. Raises
+    KlingError too if the cap leaves no room.
 
-    If the table does not answer, the task may be on record, and the sweeper will send it: so the row is read and the
-    same transaction repeated until one of both is answered. If neither is within 20 s, raises KlingError 5000 with the
-    task's id, and without `Retry-After`: a client that sends the same again could pay twice.
+    If the table does not answer, the task may be recorded, and the sweeper will send it. So the row is read and the
+    same transaction repeated until one of both is answered. After 20 s without an answer, raises KlingError 5000 with
+    the task's id and without `Retry-After`: a client that sends the request again could pay twice.
     """
     clock = clock or Clock()
-    until, token = clock.now_ms() + _PATIENCE_MS, new_token()  # what is made of an upload has the same id at every try
+    # a task made from an upload has the same id at every attempt
+    until, token = clock.now_ms() + _PATIENCE_MS, new_token()
     while True:
         try:
             return _record(table, task, body_hash, idempotency_key, budget, token)
@@ -70,7 +71,7 @@ def record(
 
 
 def _written(table: TaskTable, task: Task) -> Task | None:
-    """The row of a task whose transaction had no answer, None if it is not there, or cannot be read."""
+    """Read the row of a task whose transaction had no answer. None if it is missing or unreadable."""
     try:
         return table.get(task.id)
     except (BotoCoreError, ClientError):
@@ -80,7 +81,7 @@ def _written(table: TaskTable, task: Task) -> Task | None:
 def _record(
     table: TaskTable, task: Task, body_hash: str, idempotency_key: str | None, budget: Budget | None, token: str
 ) -> Task:
-    """As `record`, once; the same `token` makes a repetition of what was written a success."""
+    """Run `record` once. The same `token` makes a repetition of a successful write a success."""
     rows, pointers = table.rows, _pointers(task.tenant, task.external_task_id, idempotency_key)
     ttl_after = table.ttl_after(task.created_at)
     item = {"task_id": value(task.id), "body_hash": value(body_hash), **ttl_after}
@@ -103,7 +104,8 @@ def _record(
                 committed = Spending(rows).committed(task.tenant, budget.month)
                 raise replace(budget, committed=committed).refusal(task.reserved or 0) from exc
             before, failed = _before(table, pointers, body_hash)
-            if not failed:  # our own write, its answer lost, or the same upload's: nobody draws the same 128 bits
+            # our own write with a lost answer, or the same upload's: nothing else draws the same 128 bits
+            if not failed:
                 before = before or table.get(task.id)
         if before is not None:
             return before
@@ -113,18 +115,18 @@ def _record(
 def earlier(
     table: TaskTable, tenant: str, external_task_id: str | None, idempotency_key: str | None, body_hash: str
 ) -> Task | None:
-    """The task that the same request made before. Raises KlingError where it was another request's value."""
+    """Return the task that the same request created before. Raises KlingError if another request used the value."""
     return _before(table, _pointers(tenant, external_task_id, idempotency_key), body_hash)[0]
 
 
 def _pointers(tenant: str, external_task_id: str | None, key: str | None) -> list[tuple[str, str]]:
-    """What makes a task unique for its tenant: (name for people, key of the row that points to the task)."""
+    """Return a task's unique keys for its tenant: (name for people, key of the row that points to the task)."""
     named = {"external_task_id": ("external", external_task_id), "Idempotency-Key": ("idempotency", key)}
     return [(name, f"{kind}#{tenant}#{given}") for name, (kind, given) in named.items() if given is not None]
 
 
 def _pointer(rows: Rows, item: dict[str, Any], failed: str | None) -> dict[str, Any]:
-    """The write of a pointer that is new, or that still points to the task `failed`."""
+    """Build the write of a pointer that is new, or that still points to the task `failed`."""
     put = rows.put_new(item)
     if failed is not None:
         put["Put"]["ConditionExpression"] += " OR task_id = :failed"
@@ -133,19 +135,21 @@ def _pointer(rows: Rows, item: dict[str, Any], failed: str | None) -> dict[str, 
 
 
 def _before(table: TaskTable, pointers: list[tuple[str, str]], body_hash: str) -> tuple[Task | None, dict[str, str]]:
-    """What came before: the task of the same request, or the failed tasks whose pointers may be taken (by pk). Raises
-    KlingError where a pointer belongs to another request for good."""
+    """Return earlier uses: the task of the same request, or the failed tasks whose pointers may be reused (by pk).
+
+    Raises KlingError if a pointer belongs to another request for good.
+    """
     failed: dict[str, str] = {}
     for name, pk in pointers:
         pointer = table.rows.get(pk)
         if pointer is None:
             continue
-        known = table.get(plain(pointer["task_id"]))
+        recorded = table.get(plain(pointer["task_id"]))
         if plain(pointer["body_hash"]) == body_hash:
-            if known is None:
+            if recorded is None:
                 raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
-            return known, failed
-        if known is None or not known.cost_nothing:
+            return recorded, failed
+        if recorded is None or not recorded.cost_nothing:
             raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
-        failed[pk] = known.id
+        failed[pk] = recorded.id
     return None, failed

@@ -1,7 +1,7 @@
-"""What a move of a task means: in metrics, and in the line of the log that tells of it. Pure.
+"""Derive metrics and the log line from a move of a task. Pure.
 
-`TaskTable` calls once for every move that its conditional write has won, with the task as it was read and as that write
-has left it. So each of these is told once, whoever moves the task and however many try.
+`TaskTable` calls these functions once for every move that its conditional write has won. It passes the task as read and
+the task after that write. So each value is reported once, no matter how many writers compete.
 """
 
 from typing import Any
@@ -16,41 +16,46 @@ Measures = dict[Metric, float]
 
 
 def of_move(before: Task | None, after: Task) -> Measures:
-    """The plain metrics of a move; `before` is None for a task that is new. Metrics with reasons: see `failure`."""
+    """Return the metrics without reasons of a move; `before` is None for a new task.
+
+    Metrics with reasons: see `failure`.
+    """
     if before is None:
         return {Metric.ACCEPTED: 1}
-    told: Measures = {}
+    measures: Measures = {}
     spent = _spent(before, after)
     if spent is not None:
-        told[Metric.UNITS_SPENT] = spent / 1000
+        measures[Metric.UNITS_SPENT] = spent / 1000
     if after.phase is before.phase:
-        return told
+        return measures
     if after.phase is Phase.UNCONFIRMED:
-        told[Metric.UNCONFIRMED] = 1
+        measures[Metric.UNCONFIRMED] = 1
     elif after.phase is Phase.SUBMITTED:
-        told |= {Metric.SUBMITTED: 1, Metric.WAITING_SECONDS: _waiting(after)}
+        measures |= {Metric.SUBMITTED: 1, Metric.WAITING_SECONDS: _waiting(after)}
     elif after.phase is Phase.RENDERED and before.phase is not Phase.EXPIRED:
-        # A late render was looked for every few hours only: its time would say nothing of the provider.
-        told[Metric.PROVIDER_SECONDS] = _rendering(after)
+        # A late render is polled every few hours only: its time would not measure the provider.
+        measures[Metric.PROVIDER_SECONDS] = _rendering(after)
     elif after.phase is Phase.SUCCEEDED:
-        told |= {
+        measures |= {
             Metric.SUCCEEDED: 1,
             Metric.ARCHIVED_BYTES: _size(after),
             Metric.ARCHIVE_SECONDS: _archiving(after),
             Metric.END_TO_END_SECONDS: _seconds(after.created_at, after.updated_at),
         }
-    return told
+    return measures
 
 
 def failure(before: Task | None, after: Task) -> Failure | None:
-    """Why a move has failed the task; None where it has not, or where the client had been told so before."""
-    told = before is not None and (before.phase is after.phase or before.expired_at is not None)
-    return None if told or after.phase not in (Phase.FAILED, Phase.EXPIRED) else after.failure
+    """Return the reason if a move failed the task. None if it did not, or if the client was notified before."""
+    reported = before is not None and (before.phase is after.phase or before.expired_at is not None)
+    return None if reported or after.phase not in (Phase.FAILED, Phase.EXPIRED) else after.failure
 
 
 def rejection(method: str, path: str, error: KlingError) -> str | None:
-    """Why a request for a task became none; None where it did, or was no such request. 1102 is our cap: what the
-    provider says comes when there is a task."""
+    """Return the reason why a request for a task created none. None if it created one, or was no such request.
+
+    1102 is our cap: an error of the provider has a task.
+    """
     if method != "POST" or "/videos/" not in path or isinstance(error, ProviderRejectedError):
         return None
     if 1000 <= error.code <= 1004:
@@ -61,11 +66,10 @@ def rejection(method: str, path: str, error: KlingError) -> str | None:
 
 
 def line(before: Task | None, after: Task) -> dict[str, Any] | None:
-    """The keys of the log's `task_moved`: what a reader of the log asks for, and nothing that a client or the provider
-    said in words. None where a write has changed nothing worth a line.
+    """Return the keys of the log event `task_moved`, without any text of a client or the provider.
 
-    `units` stands in one line a task, `failure` in the one that fails it, so that both can be added up. The seconds of
-    a part stand in every line from its end on.
+    None if a write changed nothing that is worth a line. `units` is in one line of a task, `failure` in the line that
+    fails it, so that both can be summed. The seconds of a stage are in every line from its end on.
     """
     measured = of_move(before, after)
     if before is not None and before.phase is after.phase and not measured:
@@ -93,12 +97,15 @@ def line(before: Task | None, after: Task) -> dict[str, Any] | None:
         keys["seconds"] = _seconds(after.created_at, after.updated_at)
     if after.phase is Phase.SUCCEEDED:
         keys |= {"archive_seconds": _archiving(after), "bytes": _size(after), "copies": after.copies}
-    return {name: told for name, told in keys.items() if told is not None}
+    return {name: field for name, field in keys.items() if field is not None}
 
 
 def _spent(before: Task, after: Task) -> int | None:
-    """What the task cost (thousandths of a unit), at the one move that tells it: as the provider states it or, where it
-    states nothing for a video, as estimated. What is stated later changes no count."""
+    """Return the cost (thousandths of a unit) at the one move that reports it, else None.
+
+    The provider's figure is used. Without one the estimate is used, for a video. A figure that arrives later changes no
+    count.
+    """
     if before.units is not None or before.rendered_at is not None:
         return None
     stated = milli_units(after.units)
@@ -118,7 +125,7 @@ def _archiving(task: Task) -> float:
 
 
 def _seconds(since: int | None, until: int | None) -> float:
-    """Between two times of a row (ms): never negative, since several clocks have written them."""
+    """Return the seconds between two times of a row (ms): never negative, since several clocks wrote them."""
     return 0.0 if since is None or until is None else max(0, until - since) / 1000
 
 

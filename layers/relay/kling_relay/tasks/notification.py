@@ -1,9 +1,9 @@
-"""Notices: what a task has to tell, when it is told, and how. Pure but for the jitter's dice.
+"""Define notices: the content and the schedule of a task's notifications. Pure, except for random jitter.
 
-A move that changes the word which clients see appends a notice to the task's row, in the same write: the row is the
-outbox. A notice becomes an event on the stack's bus, and a webhook where the client gave a `callback_url`. Webhooks
-have the body of Kling's own callbacks (legacy API: flat, without an envelope), so that existing receivers take them,
-and are tried as Standard Webhooks says: ten times within three days.
+A move that changes the client's `task_status` appends a notice to the task's row, in the same write: the row is the
+outbox. A notice becomes an event on the stack's bus, and a webhook if the client gave a `callback_url`. Webhooks have
+the body of Kling's own callbacks (legacy API: flat, without an envelope), so that existing receivers accept them. They
+are retried as Standard Webhooks recommends: ten attempts within about three days.
 """
 
 import json
@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 PREFIX = "notice_"  # of the row's attributes: notice_1, notice_2, ...
-SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # seconds before each try: 75.6 h at least
+# seconds before each attempt: 75.6 h at least
+SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 _JITTER = 0.2
-SHORTEST_PUT_OFF = 15  # seconds until a webhook is tried that could not be tried now
+SHORTEST_PUT_OFF = 15  # seconds until the next attempt of a webhook that could not be tried now
 LONGEST_PUT_OFF = 3_600
-MAX_RETRY_AFTER = 86_400  # seconds that a receiver may ask us to stay away
+MAX_RETRY_AFTER = 86_400  # seconds that a receiver may postpone the next attempt
 SCHEMA = 1  # of the event's detail
 
-# The word that clients see -> the event's detail-type.
+# The client's task_status -> the event's detail-type.
 EVENTS = {
     "submitted": "Kling Task Accepted",
     "processing": "Kling Task Processing",
@@ -35,9 +36,9 @@ State = Literal["none", "due", "delivered", "given_up", "gone"]  # gone: the rec
 class Notice:
     """One notice. Times are Unix milliseconds.
 
-    `number`: its place among the task's notices, from 1. `status`: Kling's word that it tells. `event`: the event is
-    still to be sent. `webhook`: how its webhook stands. `tries`: of the webhook. `answer`: what the last try met, an
-    HTTP status or a class of failure, never the receiver's own words.
+    `number`: its position among the task's notices, from 1. `status`: the task_status that it reports. `event`: the
+    event is not sent yet. `webhook`: the state of its webhook. `tries`: attempts of the webhook. `answer`: the result
+    of the last attempt, an HTTP status or a class of failure, never the receiver's text.
     """
 
     number: int
@@ -58,7 +59,7 @@ class Notice:
         return self.event or self.webhook == "due"
 
     def id(self, task_id: str) -> str:
-        """The same at every try, for webhook and event: what receivers know a repetition by."""
+        """Return the id of webhook and event, the same at every attempt: receivers detect repetitions by it."""
         return f"evt_{task_id}_{self.number}"
 
     def text(self) -> str:
@@ -66,43 +67,47 @@ class Notice:
 
 
 def read(row: Mapping[str, Any]) -> tuple[Notice, ...]:
-    """The notices among a row's plain attributes, in their order."""
-    texts = [given for name, given in row.items() if name.startswith(PREFIX) and name != "notice_seq"]
+    """Read the notices from a row's plain attributes, in their order."""
+    texts = [stored for name, stored in row.items() if name.startswith(PREFIX) and name != "notice_seq"]
     return tuple(sorted((Notice(**json.loads(text)) for text in texts), key=lambda notice: notice.number))
 
 
 def new(earlier: tuple[Notice, ...], status: str, at: int, *, webhook: bool) -> Notice:
-    """The notice after `earlier` ones. A receiver that has answered 410 is not told anything any more."""
+    """Create the notice after `earlier` ones. A receiver that has answered 410 gets no more webhooks."""
     state: State = "none" if not webhook else "gone" if any(one.webhook == "gone" for one in earlier) else "due"
     return Notice(len(earlier) + 1, status, at, webhook=state, next_at=at)
 
 
 def next_at(notices: tuple[Notice, ...]) -> int | None:
-    """When somebody has to look at a task's notices again (ms); None where everything is told."""
+    """Return the time of the next delivery of a task's notices (ms); None if all are delivered."""
     times = [one.at if one.event else one.next_at for one in notices if one.open]
     return min(times, default=None)
 
 
 def tried(notice: Notice, now: int) -> Notice:
-    """A try begins: noted before it is made, so that one that never reports back counts and comes in its slot."""
+    """Count an attempt before it is made, so that an attempt that never returns counts and uses its slot."""
     tries = notice.tries + 1
     slot = SLOTS[tries] if tries < len(SLOTS) else 0
-    # Later, never sooner: whoever is back after three days still gets the last one.
+    # Later, never sooner: a receiver that is back after three days still gets the last one.
     pause = slot * (1 + random.uniform(0, _JITTER))  # nosec B311 # noqa: S311  (jitter, no secret)
     return replace(notice, tries=tries, next_at=now + int(pause * 1000))
 
 
 def put_off(notice: Notice, now: int) -> Notice:
-    """The webhook cannot be tried now, which counts as no try. An older notice waits longer, so that thousands of one
-    tenant do not come again every minute."""
+    """Postpone a webhook that cannot be tried now, which counts as no attempt.
+
+    An older notice waits longer, so that thousands of one tenant do not return every minute.
+    """
     pause = min(max(SHORTEST_PUT_OFF, (now - notice.at) / 4000), LONGEST_PUT_OFF)
     pause *= 1 + random.uniform(0, _JITTER)  # nosec B311 # noqa: S311  (jitter, no secret)
     return replace(notice, next_at=now + int(pause * 1000))
 
 
 def answered(notice: Notice, answer: str, *, status: int | None, retry_after: int | None, now: int) -> Notice:
-    """What becomes of a notice whose try has ended: `status` is the receiver's, None where there was no answer;
-    `retry_after` (s) is what it asked for. Standard Webhooks: 2xx is success, 410 stops, all else comes again."""
+    """Return a notice after an attempt. `status`: the receiver's HTTP status, None without an answer.
+
+    `retry_after` (s): the receiver's Retry-After. Standard Webhooks: 2xx is success, 410 stops, all else is retried.
+    """
     notice = replace(notice, answer=answer)
     if status is not None and 200 <= status < 300:
         return replace(notice, webhook="delivered")
@@ -117,12 +122,12 @@ def answered(notice: Notice, answer: str, *, status: int | None, retry_after: in
 
 
 def again(notice: Notice, now: int) -> Notice:
-    """A notice that an operator has sent once more, with all its tries."""
+    """Return a notice that an operator sends again, with all its attempts."""
     return replace(notice, webhook="due", tries=0, next_at=now, answer="")
 
 
 def shown(all_notices: tuple[Notice, ...]) -> list[dict[str, Any]]:
-    """How the webhooks of a task stand, for its client: beyond Kling's contract, whose clients ignore it."""
+    """List the states of a task's webhooks for its client. It extends Kling's contract, whose clients ignore it."""
     return [
         {
             "sequence": one.number,
@@ -137,9 +142,12 @@ def shown(all_notices: tuple[Notice, ...]) -> list[dict[str, Any]]:
 
 
 def webhook_body(view: Mapping[str, Any], notice: Notice) -> bytes:
-    """Kling's legacy callback body for `notice`, from the client's `view` of the task as it is now. A notice of an
-    earlier status tells that one, without what came later. `sequence` is ours: what came out of order can be told."""
-    told: dict[str, Any] = {
+    """Build Kling's legacy callback body for `notice`, from the client's current `view` of the task.
+
+    A notice of an earlier status reports that status, without later results. `sequence` is our own field: receivers
+    detect a wrong order by it.
+    """
+    body: dict[str, Any] = {
         "task_id": view["task_id"],
         "task_status": notice.status,
         "task_status_msg": view["task_status_msg"] if notice.status == "failed" else "",
@@ -150,7 +158,7 @@ def webhook_body(view: Mapping[str, Any], notice: Notice) -> bytes:
         "sequence": notice.number,
     }
     if notice.status == "succeed":
-        told["task_result"]["videos"] = view.get("task_result", {}).get("videos", [])
+        body["task_result"]["videos"] = view.get("task_result", {}).get("videos", [])
     if notice.status in ("succeed", "failed") and "final_unit_deduction" in view:
-        told["final_unit_deduction"] = view["final_unit_deduction"]
-    return json.dumps(told, separators=(",", ":")).encode()
+        body["final_unit_deduction"] = view["final_unit_deduction"]
+    return json.dumps(body, separators=(",", ":")).encode()

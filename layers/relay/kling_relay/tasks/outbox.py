@@ -1,4 +1,4 @@
-"""The outbox: which tasks have notices to tell, and how far each notice has come. The notices lie in the task's row."""
+"""Find the tasks with due notices, and store the progress of each notice. The notices are part of the task's row."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,14 +13,14 @@ _DUE = "due"
 
 
 class Outbox:
-    """The sparse index `by_notice` holds the tasks with something to tell, sorted by `notify_at` (ms)."""
+    """The sparse index `by_notice`: the tasks with undelivered notices, sorted by `notify_at` (ms)."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def due(self, now: int, limit: int) -> list[str]:
-        """Ids of the tasks that should have told something by now, longest overdue first."""
-        found = self._rows.client.query(
+        """Return ids of at most `limit` tasks with notices due at `now` (ms), longest overdue first."""
+        answer = self._rows.client.query(
             TableName=self._rows.name,
             IndexName=INDEX,
             KeyConditionExpression="#notify = :due AND #notify_at <= :now",
@@ -28,12 +28,14 @@ class Outbox:
             ExpressionAttributeValues={":due": value(_DUE), ":now": value(now)},
             Limit=limit,
         )
-        return [plain(item["pk"]).partition("#")[2] for item in found["Items"]]
+        return [plain(item["pk"]).partition("#")[2] for item in answer["Items"]]
 
     def note(self, task: Task, notice: Notice) -> Task:
-        """Write how far `notice` has come, and when the task has to be looked at next. Condition: no notice of the
-        task has changed since `task` was read (`notice_seq` counts that), or what is left to do would be reckoned from
-        old figures. Returns the task after it. Raises ConflictError."""
+        """Write the progress of `notice`, and the time of the task's next delivery. Return the task after it.
+
+        Condition: no notice of the task has changed since `task` was read (`notice_seq` counts the changes). Otherwise
+        the next time would be computed from old values. Raises ConflictError.
+        """
         after = tuple(notice if one.number == notice.number else one for one in task.notices)
         left = notification.next_at(after)
         values: dict[str, Any] = {"text": notice.text(), "noted": new_token(), "seen": task.notice_seq, "one": 1}
@@ -50,5 +52,5 @@ class Outbox:
 
 
 def appended(notice: Notice) -> dict[str, Any]:
-    """The attributes that a row gets with a new notice."""
+    """Return the attributes that a new notice adds to a row."""
     return {notice.attribute: notice.text(), "notify": _DUE, "notify_at": notice.at}

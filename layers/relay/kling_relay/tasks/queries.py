@@ -1,7 +1,7 @@
-"""The tasks whose clients have seen an end, newest first: the sparse index `by_end`, for those who watch the stack.
+"""Query groups of tasks for operators: ended tasks by the sparse index `by_end`, and counts of open ones.
 
-`end` is Kling's word for it ("succeed", "failed"), and `ended` begins with the time. The index also holds what such a
-task cost, so that a month can be added up without its rows.
+`end` is Kling's task_status at the end ("succeed", "failed"), and `ended` begins with the time. The index also holds
+the cost of each ended task, so that a month is summed without reading its rows.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,21 @@ End = Literal["succeed", "failed"]
 ENDS: tuple[End, ...] = ("succeed", "failed")
 _MAX_PAGES = 10  # of one sum, 1 MB each: some 50,000 tasks
 
-# Both attributes removed: the late move of an expired task takes its end back.
+# Both attributes removed: the late move of an expired task reverts its end.
 NOT_YET: dict[str, Any] = {"end": None, "ended": None}
 
 
 def noted(task_id: str, end: str, at: int) -> dict[str, str]:
-    """The attributes of a row that has come to its end at `at` (ms)."""
+    """Return the attributes of a row that ended at `at` (ms)."""
     return {"end": end, "ended": f"{at:013}#{task_id}"}
 
 
 @dataclass(slots=True)
 class Spent:
-    """What tenants' tasks cost: `units` in thousandths, `tasks` counts the ended ones. `whole`: all were added up."""
+    """The cost of tenants' tasks: `units` in thousandths, `tasks` counts the ended ones.
+
+    `whole`: the sum is complete.
+    """
 
     units: dict[str, int] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
@@ -34,24 +37,26 @@ class Spent:
 
 
 class Ended:
-    """Times are ms; `since` belongs to a window, `until` does not."""
+    """Ended tasks. Times are ms; a window includes `since` and excludes `until`."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def newest(self, end: End, since: int, until: int, limit: int) -> list[str]:
-        """Ids of at most `limit` tasks that came to this end in the window, newest first."""
-        found = self._query(end, since, until, ScanIndexForward=False, Limit=limit)
-        return [plain(item["pk"]).partition("#")[2] for item in found["Items"]]
+        """Return ids of at most `limit` tasks with this end in the window, newest first."""
+        answer = self._query(end, since, until, ScanIndexForward=False, Limit=limit)
+        return [plain(item["pk"]).partition("#")[2] for item in answer["Items"]]
 
     def count(self, end: End, since: int, until: int) -> tuple[int, bool]:
-        """How many there are in one page of the index (1 MB), and whether that is all of them."""
-        found = self._query(end, since, until, Select="COUNT")
-        return int(found["Count"]), "LastEvaluatedKey" not in found
+        """Count the tasks in one page of the index (1 MB), and return whether the count is complete."""
+        answer = self._query(end, since, until, Select="COUNT")
+        return int(answer["Count"]), "LastEvaluatedKey" not in answer
 
     def spent(self, since: int, until: int) -> Spent:
-        """By tenant, what the tasks that ended in the window cost, failed ones as well: as the provider stated it, or
-        for a video, where it stated nothing, as estimated."""
+        """Return the cost of the tasks that ended in the window, failed ones included, by tenant.
+
+        The cost is the provider's figure. Without one it is the estimate, for a video.
+        """
         spent = Spent()
         for end in ENDS:
             for page in self._pages(end, since, until, spent):
@@ -67,11 +72,11 @@ class Ended:
     def _pages(self, end: End, since: int, until: int, spent: Spent) -> Iterator[list[dict[str, Any]]]:
         more: dict[str, Any] = {}
         for _ in range(_MAX_PAGES):
-            found = self._query(end, since, until, **more)
-            yield found["Items"]
-            if "LastEvaluatedKey" not in found:
+            answer = self._query(end, since, until, **more)
+            yield answer["Items"]
+            if "LastEvaluatedKey" not in answer:
                 return
-            more = {"ExclusiveStartKey": found["LastEvaluatedKey"]}
+            more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         spent.whole = False
 
     def _query(self, end: End, since: int, until: int, **more: Any) -> dict[str, Any]:
@@ -83,7 +88,7 @@ class Ended:
             ExpressionAttributeValues={
                 ":end": value(end),
                 ":since": value(f"{max(0, since):013}"),
-                ":until": value(f"{max(0, until):013}"),  # a '#' follows the time: nothing of that moment is in it
+                ":until": value(f"{max(0, until):013}"),  # a '#' follows the time, so `until` itself is excluded
             },
             **more,
         )
@@ -91,33 +96,36 @@ class Ended:
 
 
 class Backlog:
-    """Reads indexes of the table. A count is of one page (1 MB): exact up to some thousands, from there "at least"."""
+    """Counts and lists of open tasks.
+
+    A count reads one page (1 MB): exact up to some thousands, above that "at least".
+    """
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def waiting(self) -> int:
-        """Tasks that wait for room at the provider."""
+        """Count the tasks that wait for a slot at the provider."""
         return self._count("by_due", "queue", "waiting")
 
     def parked(self) -> int:
-        """Tasks whose submission is in doubt for good."""
+        """Count the tasks whose submission stays in doubt for good."""
         return self._count("by_age", "standing", "parked")
 
     def oldest(self) -> int | None:
-        """When the oldest task was created whose client sees no end yet (ms)."""
-        found = [self._query("by_age", "standing", standing, Limit=1)["Items"] for standing in ("open", "parked")]
-        births = [str(plain(item["birth"])) for items in found for item in items]
+        """Return the creation time (ms) of the oldest task whose client sees no end yet."""
+        pages = [self._query("by_age", "standing", standing, Limit=1)["Items"] for standing in ("open", "parked")]
+        births = [str(plain(item["birth"])) for items in pages for item in items]
         return int(min(births).partition("#")[0]) if births else None
 
     def open(self) -> int:
-        """Tasks whose client sees no end yet."""
+        """Count the tasks whose client sees no end yet."""
         return self._count("by_age", "standing", "open") + self.parked()
 
     def oldest_open(self, limit: int) -> list[str]:
-        """Ids of at most `limit` tasks whose client sees no end yet, oldest first."""
-        found = [self._query("by_age", "standing", standing, Limit=limit)["Items"] for standing in ("open", "parked")]
-        births = sorted(str(plain(item["birth"])) for items in found for item in items)
+        """Return ids of at most `limit` tasks whose client sees no end yet, oldest first."""
+        pages = [self._query("by_age", "standing", standing, Limit=limit)["Items"] for standing in ("open", "parked")]
+        births = sorted(str(plain(item["birth"])) for items in pages for item in items)
         return [birth.partition("#")[2] for birth in births[:limit]]
 
     def _count(self, index: str, key: str, is_: str) -> int:

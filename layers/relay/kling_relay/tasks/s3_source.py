@@ -1,4 +1,4 @@
-"""What a task is made of when no client posted it: an object below inbox/ of the input bucket, or a line. Pure."""
+"""Classify the S3 objects that create tasks: objects below inbox/ of the input bucket, and their lines. Pure."""
 
 import hashlib
 import json
@@ -15,24 +15,24 @@ RESULTS = "results/"
 SETTINGS = "settings.json"
 MAX_KEY_BYTES = 1024
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".png")
-_LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # what macOS and Windows leave in folders
+_LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # files that macOS and Windows leave in folders
 
 
 class Role(StrEnum):
-    """What an object below inbox/ is, by its name."""
+    """The role of an object below inbox/, by its name."""
 
     IMAGE = "image"
     MANIFEST = "manifest"  # one whole request
     LINES = "lines"  # one whole request a line
     SIDECAR = "sidecar"  # settings of the image of the same name
     SETTINGS = "settings"  # of the images of its folder
-    LITTER = "litter"  # of an operating system: nobody meant to send it
+    LITTER = "litter"  # of an operating system: not sent on purpose
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One version of an object, `line` (from 1) of it where that is a list of requests."""
+    """One version of an object; `line` (from 1) is set if the object is a list of requests."""
 
     bucket: str
     key: str
@@ -41,26 +41,28 @@ class Source:
 
     @classmethod
     def of_event(cls, detail: Mapping[str, Any]) -> "Source":
-        """From an event of S3 on EventBridge, whose keys are not encoded. Raises KeyError where it is none of a
-        versioned bucket."""
+        """Build the source from an S3 event on EventBridge, whose keys are not encoded.
+
+        Raises KeyError for an event of another kind, or of a bucket without versions.
+        """
         return cls(detail["bucket"]["name"], detail["object"]["key"], detail["object"]["version-id"])
 
     def as_dict(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value}
 
     def task_id(self, keyring: Keyring) -> str:
-        """The same at every event about this version, and nothing that anybody else could guess."""
+        """Return the task id: the same at every event about this version, and impossible to guess."""
         text = json.dumps([self.bucket, self.key, self.version, self.line])
         return keyring.mac(keyring.oldest, "intake", text)[:16].hex()
 
     @property
     def tag(self) -> str:
-        """What stands for the object in logs and in the keys of rows: no key gets there as it is."""
+        """Return the hash that replaces the object's key in logs and in the keys of rows."""
         return hashlib.sha256(json.dumps([self.bucket, self.key, self.version]).encode()).hexdigest()[:32]
 
     @property
     def folder(self) -> str:
-        """With the slash at its end."""
+        """The folder, with a slash at its end."""
         return self.key[: self.key.rfind("/") + 1]
 
     @property
@@ -69,7 +71,7 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The name without what stands after its last dot."""
+        """The name without its last dot and the text after it."""
         return self.name.rpartition(".")[0]
 
     @property
@@ -86,12 +88,12 @@ class Source:
 
     @property
     def sidecar(self) -> str | None:
-        """The key of an image's own settings, where there can be one."""
+        """The key of an image's own settings; None if it cannot have any."""
         name = f"{self.stem}.json"
         return None if name == SETTINGS else self.folder + name
 
     def result_key(self, *, superseded: bool = False) -> str:
-        """Where its result goes: `superseded` by a newer version of the object, which has the place of that name."""
+        """Return the key of its result. `superseded`: a newer version of the object uses the plain key."""
         told = f"{self.key}.{self.version}" if superseded else self.key
         tail = f"/{self.line}.json" if self.line else ".json"
         if len(f"{RESULTS}{told}{tail}".encode()) > MAX_KEY_BYTES:
@@ -100,8 +102,10 @@ class Source:
 
 
 def spellings(key: str) -> list[str]:
-    """A key as it is, and with its accents composed and decomposed: macOS writes names in the one form, and most
-    programs that write requests in the other."""
+    """Return a key as it is, and with its accents composed and decomposed.
+
+    macOS writes names in one form, and most programs that write requests in the other.
+    """
     at = key.rfind("/") + 1
     composed, decomposed = unicodedata.normalize("NFC", key[at:]), unicodedata.normalize("NFD", key[at:])
     folders = (key[:at], unicodedata.normalize("NFC", key[:at]), unicodedata.normalize("NFD", key[:at]))

@@ -1,7 +1,7 @@
-"""Counted permits: at most so many of one kind of work at a time, over all functions of the stack.
+"""Limit the concurrency of one kind of work over all functions of the stack, with counted permits.
 
-A row has one attribute for each permit that is taken, `permit_1` and so on: the time (ms) at which it expires. An
-expired permit is free, so a function that dies keeps none for long.
+A row has one attribute for each taken permit, `permit_1` and so on: the time (ms) at which it expires. An expired
+permit is free, so a function that dies does not hold one for long.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,21 @@ from kling_relay.dynamodb import ConflictError, Rows, new_token, plain
 
 @dataclass(frozen=True, slots=True)
 class Permit:
+    """A taken permit of row `pk`."""
+
     pk: str
     name: str
     until: int  # ms
 
 
 class Permits:
-    """The permits of each row that is named; every write is conditional."""
+    """The permits of each named row; every write is conditional."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def take(self, pk: str, maximum: int, now: int, until: int) -> Permit | None:
-        """One of the `most` permits of row `pk`, until `until` (ms); None if all are taken at `now` (ms)."""
+        """Take one of the `maximum` permits of row `pk`, until `until` (ms). None if all are taken at `now` (ms)."""
         row = self._rows.get(pk) or {}
         for name in [f"permit_{number}" for number in range(1, maximum + 1)]:
             if name in row and plain(row[name]) > now:
@@ -38,5 +40,5 @@ class Permits:
         return None
 
     def release(self, permit: Permit) -> None:
-        """Give `permit` back. One that has expired may be another's by now, and stays."""
+        """Release `permit`. An expired one may have another owner by now, and stays."""
         self._rows.update_if(permit.pk, f"REMOVE #{permit.name}", f"#{permit.name} = :until", until=permit.until)

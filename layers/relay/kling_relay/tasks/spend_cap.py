@@ -1,7 +1,7 @@
-"""What a tenant's tasks commit in a month, and the cap on it: rows `spend#{tenant}#{month}` and `cap#{tenant}`.
+"""Enforce a tenant's monthly spend cap: rows `spend#{tenant}#{month}` and `cap#{tenant}`.
 
-Amounts are whole thousandths of Kling's units. A month's `committed` is, over its tasks, the sum of what each was
-settled with, or of what it reserved as long as that is not known. Only tasks that were recorded under a cap count.
+Amounts are whole thousandths of Kling's units. A month's `committed` is the sum over its tasks: each counts with its
+charge or, until that is known, with its reservation. Only tasks that were recorded under a cap count.
 """
 
 from collections.abc import Mapping
@@ -14,43 +14,46 @@ from kling_relay.dynamodb import Rows, plain, value
 from kling_relay.errors import KlingError
 from kling_relay.tasks.task import Phase, Task
 
-MAX_UNITS = 1_000_000  # of a task or of a cap; beyond that a figure is a mistake
+MAX_UNITS = 1_000_000  # of a task or of a cap; a larger figure is a mistake
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A tenant's month under a cap. `committed` is as it was read: what decides is the condition of `raised`."""
+    """A tenant's month under a cap. `committed` is the value that was read; the condition of `raised` decides."""
 
     month: str
     cap: int
     committed: int
 
     def check(self, estimate: int) -> None:
-        """Raises KlingError, as Kling does for an account without credit, where `estimate` does not fit any more."""
+        """Raise KlingError, as Kling does for an account without credit, if `estimate` exceeds the remaining cap."""
         if self.committed > self.cap - estimate:
             raise self.refusal(estimate)
 
     def refusal(self, estimate: int) -> KlingError:
+        """Build the error (code 1102) for a task that does not fit under the cap."""
         allowed = f"{in_units(self.cap)} units are allowed in {self.month} (UTC)"
         taken = f"{in_units(self.committed)} are committed"
         return KlingError(1102, f"monthly cap: {allowed}, {taken}, this task needs up to {in_units(estimate)}")
 
 
 class Spending:
-    """`default_cap` holds for tenants that have none of their own; 0 is none. Reads are consistent, nothing is cached:
-    a new cap counts at once."""
+    """The caps and commitments of tenants. `default_cap` applies to tenants without their own; 0 means no cap.
+
+    Reads are consistent and nothing is cached: a new cap takes effect at once.
+    """
 
     def __init__(self, rows: Rows, default_cap: int = 0) -> None:
         self._rows = rows
         self._default_cap = default_cap
 
     def cap(self, tenant: str) -> tuple[int, bool]:
-        """The tenant's cap (0: none), and whether it is the tenant's own."""
+        """Return the tenant's cap (0: none), and whether it is the tenant's own."""
         own = (self._rows.get(f"cap#{tenant}") or {}).get("cap")
         return (self._default_cap, False) if own is None else (plain(own), True)
 
     def set_cap(self, tenant: str, cap: int | None) -> None:
-        """Give the tenant a cap of its own (0: none whatever the default is), or the default again (None)."""
+        """Set the tenant's own cap (0: none, regardless of the default), or return to the default (None)."""
         if cap is None:
             self._rows.update_if(f"cap#{tenant}", "REMOVE #cap", "attribute_exists(#cap)")
         else:
@@ -59,19 +62,22 @@ class Spending:
             )
 
     def committed(self, tenant: str, month: str) -> int:
+        """Return the amount that a tenant's tasks have committed in a month."""
         row = self._rows.get(_pk(tenant, month)) or {}
         return int(plain(row["committed"])) if "committed" in row else 0
 
     def budget(self, tenant: str, now: int) -> Budget | None:
-        """The tenant's month at `now` (ms), or None where there is no cap."""
+        """Return the tenant's month at `now` (ms), or None if there is no cap."""
         cap, _ = self.cap(tenant)
         month = month_of(now)
         return Budget(month, cap, self.committed(tenant, month)) if cap else None
 
 
 def raised(rows: Rows, task: Task, cap: int, expires: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a recording transaction that commits what `task` reserves, if it fits under `cap`. DynamoDB's
-    conditions cannot add: the figure is compared with what the cap leaves."""
+    """Build the part of a recording transaction that commits the task's reservation, if it fits under `cap`.
+
+    DynamoDB's conditions cannot add: the committed figure is compared with the rest of the cap.
+    """
     room = cap - (task.reserved or 0)
     condition = "#committed <= :room" + (" OR attribute_not_exists(#pk)" if room >= 0 else "")
     update = "SET #expires_at = :expires ADD #committed :reserved"
@@ -81,8 +87,10 @@ def raised(rows: Rows, task: Task, cap: int, expires: Mapping[str, Any]) -> dict
 
 
 def corrected(rows: Rows, task: Task, settled: int) -> dict[str, Any]:
-    """The part of a moving transaction that replaces what `task` has committed by `settled`. Without a condition of its
-    own: that it happens once is the condition on the task's row."""
+    """Build the part of a moving transaction that replaces the task's commitment by `settled`.
+
+    It has no condition of its own: the condition on the task's row ensures that it happens once.
+    """
     return {
         "Update": {
             "TableName": rows.name,
@@ -95,10 +103,10 @@ def corrected(rows: Rows, task: Task, settled: int) -> dict[str, Any]:
 
 
 def settlement(task: Task, to: Phase | None, changes: Mapping[str, Any]) -> int | None:
-    """What a move settles the task with, or None where it settles nothing. Pure.
+    """Return the charge that a move settles, or None if it settles nothing. Pure.
 
-    Either the provider says what it took, or the task fails that surely never reached the provider, and costs nothing.
-    Whatever is in doubt keeps its reservation, and so does a render whose price nobody tells.
+    Either the provider states its charge, or the task fails, certainly never reached the provider, and costs nothing. A
+    task in doubt keeps its reservation, and so does a render without a stated price.
     """
     if task.reserved is None:
         return None
@@ -109,8 +117,10 @@ def settlement(task: Task, to: Phase | None, changes: Mapping[str, Any]) -> int 
 
 
 def once(task: Task, changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What a move that tells units or settles adds to its condition, and the values of it: units are told once, and
-    whoever settles has seen what the task was settled with before. Pure."""
+    """Return the condition and its values that a move with units or a charge adds. Pure.
+
+    Units are written once. A writer of a charge must have read the previous charge.
+    """
     untold = changes.get("units") is not None and task.units is None
     condition = " AND attribute_not_exists(#units)" if untold else ""
     if "settled" not in changes:
@@ -121,7 +131,7 @@ def once(task: Task, changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def milli_units(text: str | None) -> int | None:
-    """Thousandths of a unit, rounded up, of an amount as providers write it ("3.5"); None where it is none."""
+    """Convert an amount as providers write it ("3.5") to thousandths of a unit, rounded up; None if it is none."""
     try:
         units = Decimal(text or "")
     except InvalidOperation:
@@ -132,12 +142,12 @@ def milli_units(text: str | None) -> int | None:
 
 
 def in_units(milli: int) -> str:
-    """Thousandths for people: "1.5"."""
+    """Format thousandths for people: "1.5"."""
     return f"{Decimal(milli) / 1000:f}"
 
 
 def month_of(now: int) -> str:
-    """The month (UTC) of a time in ms: "2026-11"."""
+    """Return the month (UTC) of a time in ms: "2026-11"."""
     return f"{datetime.fromtimestamp(now / 1000, UTC):%Y-%m}"
 
 

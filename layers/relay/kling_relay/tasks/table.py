@@ -21,8 +21,9 @@ _LONGEST_REFERENCE = 256  # characters, as the request's schema has it
 
 
 class TaskTable:
-    """The table `name` through a low-level DynamoDB `client`; `retention_days` is how long a row outlives its task.
-    `on_move` hears of every move that was won: the task as it was read (None: a new one), and as the write left it."""
+    """The table `name` through a low-level DynamoDB `client`; rows are kept `retention_days` after their task's end.
+    `on_move` is called for every successful move, with the task as it was read (None: a new one), and as the write left
+    it."""
 
     def __init__(
         self,
@@ -39,12 +40,12 @@ class TaskTable:
     # -- tasks
 
     def get(self, task_id: str) -> Task | None:
-        """The task as it is now: it must be readable the moment its id is out."""
+        """Return the current task: it must be readable as soon as its id is returned."""
         item = self.rows.get(f"task#{task_id}")
         return None if item is None else task_of(item)
 
     def find(self, tenant: str, reference: str) -> Task | None:
-        """The tenant's task by our id or by its own external id. A foreign task is not found, like a missing one."""
+        """Return the tenant's task by our id or by its external id. Another tenant's task counts as missing."""
         if len(reference) > _LONGEST_REFERENCE:
             return None
         task = self.get(reference)
@@ -54,8 +55,8 @@ class TaskTable:
         return task if task is not None and task.tenant == tenant else None
 
     def page(self, tenant: str, kind: str, skip: int, size: int) -> list[Task]:
-        """`size` tasks of a tenant and kind, newest first, after the first `skip`. Walks keys of the index, and reads
-        the rows of the page alone."""
+        """Return `size` tasks of a tenant and kind, newest first, after the first `skip`. Reads only the page's
+        rows."""
         walk: dict[str, Any] = {
             "TableName": self.rows.name,
             "IndexName": "by_owner",
@@ -76,7 +77,7 @@ class TaskTable:
         return self._read(pks)
 
     def read(self, task_ids: list[str]) -> list[Task]:
-        """The tasks of `task_ids`, in their order; those that are gone are left out."""
+        """Return the tasks of `task_ids`, in their order, without those that do not exist."""
         return self._read([f"task#{task_id}" for task_id in task_ids])
 
     def _read(self, pks: list[str]) -> list[Task]:
@@ -84,14 +85,11 @@ class TaskTable:
         return [task_of(rows[pk]) for pk in pks if pk in rows]
 
     def move(self, task: Task, to: Phase | None, *, also: Collection[Phase] = (), **changes: Any) -> Task:
-        """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write.
-
-        Conditions, both needed: the phase is the one that was read, on which the decision was made, or one of `also`;
-        and `attempt` is the one that was read (a claimer whose lease ran out cannot write over its successor). Raises
-        ConflictError; ValueError for a move that no task may make.
-
-        Where the move tells what a task under a cap has cost, the tenant's month is corrected in the same transaction.
-        """
+        """Move `task` to phase `to`, or keep its phase (None), and set `changes`. Returns the row after the write. Both
+        conditions must hold: the phase is the one that was read, on which the decision was made, or one of `also`; and
+        `attempt` is the one that was read (a claimer whose lease has expired cannot overwrite its successor). Raises
+        ConflictError; ValueError for a move that no task may make. If the move states the cost of a task under a cap,
+        the tenant's month is corrected in the same transaction."""
         settled = spend_cap.settlement(task, to, changes)
         update = self._moving(task, to, also, changes if settled is None else {**changes, "settled": settled})
         if settled is None or settled == task.committed:
@@ -102,11 +100,9 @@ class TaskTable:
         return moved
 
     def claim(self, task: Task, **changes: Any) -> Task:
-        """Move `task` to SUBMITTING: whoever gets the row back may send it, once. Raises ConflictError.
-
-        The token `claim` is written by claims alone. So a claimer recognises its own claim, however late the SDK
-        repeats it and whatever was written in between; a claim whose lease has run out meanwhile is none any more.
-        """
+        """Move `task` to SUBMITTING: the caller that gets the row back may send it, once. Raises ConflictError. Only
+        claims write the token `claim`. So a claimer recognises its own claim, even if the SDK repeats it late and other
+        writes were made in between. A claim whose lease has expired meanwhile is not valid any more."""
         update = self._moving(task, Phase.SUBMITTING, (), {"claim": new_token(), **changes})
         claimed = task_of(self.rows.update(update, mark="claim"))
         if claimed.phase is not Phase.SUBMITTING:
@@ -124,11 +120,11 @@ class TaskTable:
         also: Collection[Phase] = (),
         **changes: Any,
     ) -> Task:
-        """As `move`, together with the ownership of the provider's `upstream_id`, which no other task may have."""
+        """Move as `move`, and take ownership of the provider's `upstream_id`, which no other task may have."""
         update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
         owner = {"pk": value(upstream_pk(space, upstream_id)), "task_id": value(task.id)}
         put = self.rows.put_new({**owner, **self.ttl_after(task.created_at)})
-        # Ours already: the answer to an earlier write of ours was lost on its way back.
+        # Ours already: the answer to an earlier write of ours was lost.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
         moved = self._together(update, put)
@@ -136,8 +132,8 @@ class TaskTable:
         return moved
 
     def _together(self, update: dict[str, Any], part: dict[str, Any]) -> Task:
-        """`update` of a task and `part`, both or none; the row after it. A condition that failed in front of our own
-        token is our own write, repeated. Raises ConflictError."""
+        """Make the `update` of a task and `part`, both or none. Return the row after it. A failed condition with our
+        own token in the row is our own write, repeated. Raises ConflictError."""
         token, lost = update["ExpressionAttributeValues"][":write"], None
         try:
             self.rows.transact([{"Update": update}, part], token=plain(token))
@@ -151,28 +147,25 @@ class TaskTable:
         return task_of(item)
 
     def owner(self, space: str, upstream_id: str) -> str | None:
-        """The id of the task that owns the provider's `upstream_id` in `space` (profiles.Account.space)."""
+        """Return the id of the task that owns the provider's `upstream_id` in `space` (Account.space)."""
         item = self.rows.get(upstream_pk(space, upstream_id))
         return None if item is None else str(plain(item["task_id"]))
 
     def claim_callback_slot(self, task: Task, now: int, gap_ms: int, *, urgent: bool = True) -> bool:
-        """Whether a callback may ask the provider now: once per `gap_ms`, whoever knows the URL. Otherwise, where it is
-        `urgent`, `due_at` is brought forward, and a workflow that is about to sleep looks again: nothing it told is
-        lost."""
+        """Return whether a callback may query the provider now: once per `gap_ms`, for any sender that has the URL.
+        Otherwise, if it is `urgent`, `due_at` is brought forward, and a workflow that is about to wait reads the row
+        again: no news is lost."""
         pk = f"task#{task.id}"
         condition = "attribute_exists(#pk) AND (attribute_not_exists(#asked_at) OR #asked_at <= :before)"
-        just_asked = (
-            task.asked_at is not None and task.asked_at > now - gap_ms
-        )  # a write that is lost before it is made
+        just_asked = task.asked_at is not None and task.asked_at > now - gap_ms  # a write that would fail is not made
         if not just_asked and self.rows.update_if(pk, "SET #asked_at = :now", condition, now=now, before=now - gap_ms):
             return True
-        if urgent:  # only an open row has due_at, and it only ever comes nearer
+        if urgent:  # only an open row has due_at, and it is only ever brought forward
             self.rows.update_if(pk, "SET #due_at = :due ADD #wake_seq :one", "#due_at > :due", due=now + gap_ms, one=1)
         return False
 
     def keep_hint(self, task: Task, upstream_id: str) -> None:
-        """Keep an id that a callback named while the row has none, for the next look-up. Another one's note at the same
-        moment wins."""
+        """Store an id from a callback while the row has none, for the next look-up. A concurrent one may win."""
         hints = task.hints.split()
         if task.upstream_id is not None or upstream_id in hints or upstream_id.split() != [upstream_id]:
             return
@@ -182,8 +175,8 @@ class TaskTable:
         self.rows.update_if(f"task#{task.id}", "SET #hints = :hints", condition, hints=kept, seen=task.hints)
 
     def mark_deleted(self, task: Task, now: int, due_at: int | None = None) -> Task:
-        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper takes it
-        up once more; None means never. Raises ConflictError."""
+        """End a closed task for good: an expired one is not watched any more. `due_at` (ms): when the sweeper processes
+        it once more; None means never. Raises ConflictError."""
         later = {} if due_at is None else {"due": due_at, "open": "open"}
         update = self.rows.expression(
             f"task#{task.id}",
@@ -201,7 +194,7 @@ class TaskTable:
         return task_of(self.rows.update(update))
 
     def scrub(self, task: Task) -> Task:
-        """Take from a deleted task's row what its client said and got. What stays: who, which, when, how it ended."""
+        """Remove a deleted task's client content from its row. What remains: tenant, ids, times and its end."""
         scrubbed = self.rows.expression(
             f"task#{task.id}",
             "SET #request = :nothing, #write = :write REMOVE #outputs, #videos, #callback_url, #task_token, #waits_for",
@@ -214,7 +207,7 @@ class TaskTable:
     # -- the sweeper's side
 
     def retry_copy_now(self, task: Task) -> Task:
-        """A rendered task's next copy need not wait any longer, and a workflow that is about to sleep looks again.
+        """Allow a rendered task's next copy at once, and make a workflow that is about to wait read the row again.
         Raises ConflictError."""
         update = self.rows.expression(
             f"task#{task.id}",
@@ -227,7 +220,7 @@ class TaskTable:
         return task_of(self.rows.update(update))
 
     def take_over(self, task: Task, execution: str, due_at: int) -> Task:
-        """Give `task` to a new execution; the one before it finds that out and stops. Raises ConflictError."""
+        """Move `task` to a new execution; the previous one notices that and stops. Raises ConflictError."""
         update = self.rows.expression(
             f"task#{task.id}",
             "SET #execution = :new, #due_at = :due, #queue = :open, #write = :write",
@@ -240,23 +233,23 @@ class TaskTable:
     # -- shared
 
     def ttl_after(self, created_at: int) -> dict[str, Any]:
-        """When a row that points to a task is removed: not before the task itself can be."""
+        """Return the removal time of a row that points to a task: not before the task itself may be removed."""
         days = self._retention_days + _LONGEST_LIFE_DAYS
         return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}
 
     def _moving(self, task: Task, to: Phase | None, also: Collection[Phase], changes: dict[str, Any]) -> dict[str, Any]:
-        """The conditional update behind `move`, `claim` and `adopt`. `None` removes an attribute."""
+        """Build the conditional update of `move`, `claim` and `adopt`. `None` removes an attribute."""
         phases = {task.phase, *also}
         if to is not None and not phases <= MOVES[to]:
             raise ValueError(f"{to} may not follow {', '.join(sorted(phases - MOVES[to]))}")
         if to is not None:
             changes = {"phase": to, **changes}
-        if to in ENDED or changes.get("due_at", 0) is None:  # nobody comes back to it: out of the index
+        if to in ENDED or changes.get("due_at", 0) is None:  # final: the sweeper's index does not list it
             changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
             changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
         if to in CLOSED:
             changes |= {"standing": None, **queries.noted(task.id, TASK_STATUS[to], changes["updated_at"])}
-        elif to is Phase.RENDERED:  # late, perhaps: an end that is none any more
+        elif to is Phase.RENDERED:  # perhaps late: its earlier end is reverted
             changes |= queries.NOT_YET
         elif to in (Phase.ACCEPTED, Phase.SUBMITTED):
             changes |= {"standing": "open", "parked_at": None}
@@ -269,14 +262,15 @@ class TaskTable:
         update = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
         update += " REMOVE " + ", ".join(removes) if removes else ""
         counted = ["#notice_seq :one"] if notice is not None else []
-        counted += ["#wake_seq :one"] if to is Phase.RENDERED or to in CLOSED else []  # a sleeper must not miss it
+        # a waiting workflow must not miss it
+        counted += ["#wake_seq :one"] if to is Phase.RENDERED or to in CLOSED else []
         if counted:
             update += " ADD " + ", ".join(counted)
             sets["one"] = 1
         froms = {f"from{i}": phase for i, phase in enumerate(sorted(phases))}
         any_of = ", ".join(f":{name}" for name in froms)
         condition = f"#phase IN ({any_of}) AND #attempt = :seen"
-        if notice is not None:  # nobody has told anything meanwhile
+        if notice is not None:  # no concurrent writer has added this notice
             condition += f" AND attribute_not_exists(#{notice.attribute})"
         once, known = spend_cap.once(task, changes)
         values = {"seen": task.attempt, **froms, **sets, **known}

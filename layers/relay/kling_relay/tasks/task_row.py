@@ -1,4 +1,4 @@
-"""A task as its DynamoDB row, and back. Pure."""
+"""Convert a task to its DynamoDB row, and back. Pure."""
 
 import json
 from dataclasses import fields, replace
@@ -10,47 +10,53 @@ from kling_relay.tasks.task import Failure, Phase, Task
 
 _JSON_FIELDS = {"request", "outputs", "videos", "source"}
 
-_TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # those have an attribute each
+_TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # each notice has an attribute
 
 _DAY_SECONDS = 86_400
 
 
 def upstream_pk(space: str, upstream_id: str) -> str:
-    """The key of the row that names the task which owns the provider's `upstream_id`."""
+    """Return the key of the row that names the task which owns the provider's `upstream_id`."""
     return f"upstream#{space}#{upstream_id}"
 
 
 def owner_key(tenant: str, kind: str) -> str:
+    """Return the key of a tenant and kind in the index `by_owner`."""
     return f"{tenant}#{kind}"
 
 
 def new_item(task: Task) -> dict[str, Any]:
-    """The row of a task that is new."""
+    """Build the row of a new task."""
     row = {name: getattr(task, name) for name in _TASK_FIELDS if name != "id"}
-    item = {name: value(stored(given)) for name, given in row.items() if given is not None}
-    # A text for `birth`: rows of other kinds hold a `created_at` of another type, which an index over it would refuse.
+    item = {name: value(stored(field)) for name, field in row.items() if field is not None}
+    # `birth` is a text: rows of other kinds hold a `created_at` of another type, which an index over it would reject.
     birth = f"{task.created_at:013}#{task.id}"
     listed = {"owner": value(owner_key(task.tenant, task.kind)), "birth": value(birth)}
     listed["turn"] = value(fair_queue.turn(task.tenant, birth))
     open_ = {"queue": value("open"), "standing": value("open")}
     for notice in task.notices:
-        item |= {name: value(given) for name, given in outbox.appended(notice).items()}
+        item |= {name: value(field) for name, field in outbox.appended(notice).items()}
     return {"pk": value(f"task#{task.id}"), **open_, **listed, **item}
 
 
 def task_of(item: dict[str, Any]) -> Task:
+    """Convert a row to its task."""
     every = {name: plain(stored) for name, stored in item.items()}
-    row = {name: given for name, given in every.items() if name in _TASK_FIELDS}
+    row = {name: field for name, field in every.items() if name in _TASK_FIELDS}
     row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
     task = Task(id=every["pk"].partition("#")[2], notices=notification.read(every), **row)
     return replace(task, phase=Phase(task.phase), failure=None if task.failure is None else Failure(task.failure))
 
 
 def changed(task: Task, to: Phase | None, changes: dict[str, Any]) -> Task:
-    """The task as a move has left it. Not the row that is read after it: somebody may have moved that on already."""
-    known = {name: given for name, given in changes.items() if name in _TASK_FIELDS}
-    return replace(task, phase=to or task.phase, **known)
+    """Return the task after a move.
+
+    It is not the row that is read afterwards: another writer may have moved that already.
+    """
+    fields_changed = {name: field for name, field in changes.items() if name in _TASK_FIELDS}
+    return replace(task, phase=to or task.phase, **fields_changed)
 
 
 def stored(given: Any) -> Any:
+    """Return a field in its stored form: lists and objects as JSON."""
     return json.dumps(given) if isinstance(given, (list, dict)) else given

@@ -1,4 +1,4 @@
-"""A wall-clock limit for everything that one call does on the network, over all of its connections."""
+"""Limit the wall-clock time of one call's network traffic, over all of its connections."""
 
 import socket
 import threading
@@ -7,10 +7,10 @@ from contextlib import suppress
 
 
 class Deadline:
-    """Shuts the connections that it guards down when `seconds` have passed.
+    """Shut down the guarded connections after `seconds`.
 
-    A socket timeout cannot do this, since every byte that drips in starts it anew. The shutdown goes through a
-    duplicate of the TCP socket, which works during the TLS handshake too and cannot hit a descriptor that was reused.
+    A socket timeout cannot do this, because it restarts with every received byte. The shutdown uses a duplicate of the
+    TCP socket. That works during the TLS handshake too, and cannot hit a reused descriptor.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -23,19 +23,21 @@ class Deadline:
         self._timer.start()
 
     def seconds_left(self) -> float:
-        """Raises TimeoutError where there are none."""
+        """Return the remaining seconds. Raises TimeoutError if none remain."""
         left = self._end - time.monotonic()
         if self.passed or left <= 0:
             raise TimeoutError
         return left
 
     def guard(self, connection: socket.socket) -> None:
+        """Shut `connection` down too, at once if the deadline has passed."""
         with self._lock:
             self._sockets.append(socket.fromfd(connection.fileno(), connection.family, connection.type))
         if self.passed:
             self._pass()
 
     def close(self) -> None:
+        """Stop the timer and release the sockets. Guarded connections stay open."""
         self._timer.cancel()
         with self._lock:
             while self._sockets:

@@ -1,11 +1,11 @@
-"""The only outbound fetch of an address that somebody else chose.
+"""Fetch a URL that another party chose. No other module makes such a request.
 
-Every hop passes the rules of `address`, and the connection goes to the very address that was checked. Bytes and
-wall-clock time are bounded whatever the server does. An error is a class: it never holds the URL (a signed one is a
-secret), the address or the server's words.
+Every hop passes the rules of transfer/ssrf_rules.py, and the connection goes to the IP address that was checked. Bytes
+and wall-clock time are bounded, no matter how the server behaves. An error is a class: it never contains the URL (a
+signed one is a secret), the address or the server's text.
 
-The wire is `http.client` and not urllib3's connection, because that one logs the whole URL when a server's headers are
-malformed. No proxy, netrc or CA setting of the environment is read.
+It uses `http.client` and not urllib3's connection, because that one logs the whole URL if a server's headers are
+malformed. It reads no proxy, netrc or CA setting of the environment.
 """
 
 import http.client
@@ -26,8 +26,8 @@ from kling_relay.transfer.ssrf_rules import AddressError
 MAX_REDIRECTS = 5  # a relay's own address, its CDN, a region and a signature take three
 READ_BYTES = 1 << 20
 
-# Names that IANA has for what changes the bytes. Other names, such as the "aws-chunked" that S3 keeps of an upload, do
-# not: the bytes are as they are, and whoever reads them checks their form.
+# IANA's names of encodings that change the bytes. Other names do not, such as the "aws-chunked" that S3 keeps of an
+# upload: the bytes are plain, and their reader checks their format.
 _ENCODINGS = {
     *("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip"),
     "zstd",
@@ -36,10 +36,10 @@ _HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "ident
 
 
 class Download:
-    """The body of an answer that holds the whole, read once from front to end.
+    """The body of a response that holds the whole file, read once from front to end.
 
-    `length`: bytes that the server announced, None when it did not say. `framed`: the end of the body is told by the
-    protocol (a length, or chunks) and not only by the end of the connection. `content_type`: the server's claim, or "".
+    `length`: bytes that the server announced, None if it announced none. `framed`: the protocol marks the end of the
+    body (a length, or chunks), not only the end of the connection. `content_type`: the server's claim, or "".
     """
 
     def __init__(self, response: http.client.HTTPResponse, max_bytes: int, deadline: Deadline) -> None:
@@ -54,12 +54,12 @@ class Download:
             raise FetchError("too_large")
 
     def read(self, size: int = READ_BYTES) -> bytes:
-        """Up to `size` bytes (at most 1 MiB a call), b"" at the proven end.
+        """Return up to `size` bytes (at most 1 MiB a call), b"" at the proven end.
 
-        Raises FetchError: `truncated` when fewer bytes came than announced, `too_large`, `timeout`, `tls`.
+        Raises FetchError: `truncated` if fewer bytes arrived than announced, `too_large`, `timeout`, `tls`.
         """
         size = min(size if size > 0 else READ_BYTES, READ_BYTES, self._max_bytes - self._received + 1)
-        with _as_classes(self._deadline, broken="truncated"):
+        with _as_fetch_errors(self._deadline, broken="truncated"):
             data = self._response.read(size)
         self._received += len(data)
         if self._received > self._max_bytes:
@@ -79,15 +79,17 @@ def open_url(
     check_host: Callable[[str], None] | None = None,
     authorization: Callable[[], str] | None = None,
 ) -> Iterator[Download]:
-    """GET `url` and give its body, at most `max_bytes` bytes, all within `deadline_seconds` of wall-clock time.
+    """GET `url` and yield its body: at most `max_bytes` bytes, within `deadline_seconds` of wall-clock time.
 
-    The deadline holds from the first DNS question to the last `read`, against a server that sends a byte now and then
-    too. `trusted_origin` is an origin that the operator chose (scheme://host:port; a path is ignored): an address there
-    is taken as it is, plain http and loopback included; a redirect away from it has to pass every rule.
-    `check_host` is told every other host before it is resolved, and may raise AddressError. `authorization` gives the
-    Authorization header for `trusted_origin`. It is sent there only after a 401 to `url` itself, never after a
-    redirect. What comes over the wire is
-    bounded too, by `max_bytes` and 64 KiB. Raises FetchError; ValueError for limits that are not positive.
+    The deadline covers everything from the first DNS query to the last `read`. It also stops a server that sends a byte
+    now and then. The bytes on the wire are bounded too, by `max_bytes` plus 64 KiB.
+
+    `trusted_origin` is an origin that the operator chose (scheme://host:port; a path is ignored). A URL there skips the
+    rules, so plain http and loopback are allowed. A redirect away from it must pass every rule. `check_host` receives
+    every other host before it is resolved, and may raise AddressError. `authorization` returns the Authorization header
+    for `trusted_origin`. The header is sent only after a 401 to `url` itself, never after a redirect.
+
+    Raises FetchError; ValueError for limits that are not positive.
     """
     if max_bytes <= 0 or deadline_seconds <= 0:
         raise ValueError("max_bytes and deadline_seconds must be positive")
@@ -98,17 +100,17 @@ def open_url(
 
 
 def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, int | None]:
-    """The first bytes behind `url`, up to `size`, and the length of the whole where the server says it.
+    """Return the first bytes of `url`, up to `size`, and the length of the whole file if the server states it.
 
-    By the same rules as `open_url`; no redirect is followed, and a server that knows no ranges is left after `size`
-    bytes. Raises FetchError.
+    The rules are those of `open_url`. It follows no redirect, and stops after `size` bytes if a server does not support
+    ranges. Raises FetchError.
     """
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
         response = _get(_Fetch(deadline, size, stack), url, False, {"Range": f"bytes=0-{size - 1}"})
         length = _announced_length(response) if response.status == 200 else _whole_length(response)
         _check_plain(response, 200, 206)
-        with _as_classes(deadline, broken="truncated"):
+        with _as_fetch_errors(deadline, broken="truncated"):
             data = response.read(size)  # less than `size` only at the end
         if length is not None and len(data) < min(size, length):
             raise FetchError("truncated")
@@ -117,30 +119,30 @@ def read_start(url: str, *, size: int, deadline_seconds: float) -> tuple[bytes, 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a receiver answered to a `post`: its status, and how long it asks us to stay away (s), if it does."""
+    """The response to a `post`: its status, and the seconds of its Retry-After, if any."""
 
     status: int
     retry_after: int | None
 
 
 def post(url: str, body: bytes, headers: dict[str, str], *, deadline_seconds: float, local: bool = False) -> Receipt:
-    """POST `body` to `url`, by the same rules as `open_url`; no redirect is followed, and no body is read.
+    """POST `body` to `url` by the rules of `open_url`. It follows no redirect and reads no response body.
 
-    `local` lets an address on loopback be reached, by plain http and on any port too: for rehearsals on one machine.
-    Raises FetchError.
+    `local` allows an address on loopback, by plain http and on any port: for rehearsals on one machine. Raises
+    FetchError.
     """
     with ExitStack() as stack:
         deadline = stack.enter_context(closing(Deadline(deadline_seconds)))
-        with _as_classes(deadline):
+        with _as_fetch_errors(deadline):
             trusted = local and ssrf_rules.origin(ssrf_rules.parse(url))[1] in ssrf_rules.LOOPBACK
         response = _send(_Fetch(deadline, 0, stack), "POST", url, trusted, headers, body)
-        said = response.headers.get("Retry-After", "").strip()
-        return Receipt(response.status, int(said) if re.fullmatch("[0-9]{1,9}", said) else None)
+        retry_after = response.headers.get("Retry-After", "").strip()
+        return Receipt(response.status, int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Fetch:
-    """What holds for all hops of one fetch. `stack` closes whatever they open."""
+    """State shared by all hops of one fetch. `stack` closes everything that they open."""
 
     deadline: Deadline
     max_bytes: int
@@ -154,11 +156,11 @@ def _follow(
     check_host: Callable[[str], None] | None,
     authorization: Callable[[], str] | None,
 ) -> http.client.HTTPResponse:
-    """The answer with the whole file at the end of the redirects."""
+    """Return the response with the whole file, after the redirects."""
     trusted = trusted_origin is not None
     for _ in range(MAX_REDIRECTS + 1):
-        with _as_classes(fetch.deadline):
-            # Trust does not come back: a stranger may not redirect us into the trusted origin.
+        with _as_fetch_errors(fetch.deadline):
+            # Trust does not return: another origin must not redirect into the trusted one.
             origin = ssrf_rules.origin(ssrf_rules.parse(url))
             trusted = trusted and origin == ssrf_rules.origin(ssrf_rules.parse(trusted_origin or ""))
             if check_host is not None and not trusted:
@@ -181,8 +183,8 @@ def _get(fetch: _Fetch, url: str, trusted: bool, headers: dict[str, str]) -> htt
 def _send(
     fetch: _Fetch, method: str, url: str, trusted: bool, headers: dict[str, str], body: bytes | None
 ) -> http.client.HTTPResponse:
-    """The answer to one request, whatever its status."""
-    with _as_classes(fetch.deadline):
+    """Return the response to one request, with any status."""
+    with _as_fetch_errors(fetch.deadline):
         parsed = ssrf_rules.parse(url)
         ip_address = ssrf_rules.checked(parsed, trusted=trusted, seconds=fetch.deadline.seconds_left())
         connection = PinnedConnection(ssrf_rules.origin(parsed), ip_address, fetch.deadline, fetch.max_bytes)
@@ -200,7 +202,7 @@ def _check_plain(response: http.client.HTTPResponse, *statuses: int) -> None:
 
 
 def _is_whole_range(response: http.client.HTTPResponse) -> bool:
-    """Whether a 206 answer, which was not asked for, holds every byte."""
+    """Return whether a 206 response, which was not requested, holds every byte."""
     span = re.fullmatch(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", response.headers.get("Content-Range", "").strip())
     if response.status != 206 or span is None:
         return False
@@ -208,7 +210,7 @@ def _is_whole_range(response: http.client.HTTPResponse) -> bool:
 
 
 def _whole_length(response: http.client.HTTPResponse) -> int | None:
-    """The length of what a 206 answer is the beginning of."""
+    """Return the length of the whole file, of which a 206 response holds the start."""
     if response.status != 206:
         return None
     span = re.fullmatch(r"bytes 0-[0-9]{1,18}/(?:([0-9]{1,18})|\*)", response.headers.get("Content-Range", "").strip())
@@ -228,7 +230,7 @@ def _redirected(url: str, location: str | None) -> str:
 
 
 def _as_sent(header: str) -> str:
-    """The text of a header, which http.client reads as Latin-1 and servers write as UTF-8."""
+    """Decode a header that http.client reads as Latin-1 and servers write as UTF-8."""
     try:
         return header.encode("latin-1").decode()
     except ValueError:
@@ -246,8 +248,8 @@ def _announced_length(response: http.client.HTTPResponse) -> int | None:
 
 
 @contextmanager
-def _as_classes(deadline: Deadline, *, broken: str = "network") -> Iterator[None]:
-    """Turns what the network raises into a FetchError that says nothing about the target."""
+def _as_fetch_errors(deadline: Deadline, *, broken: str = "network") -> Iterator[None]:
+    """Convert network errors into a FetchError without data about the target."""
     reason = ""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Connect to the very address that was checked, with verified TLS and counted bytes."""
+"""Connect to the IP address that was checked, with verified TLS and a limit on received bytes."""
 
 import http.client
 import io
@@ -15,27 +15,28 @@ from kling_relay.transfer.ssrf_rules import Origin
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0  # the longest silence; below S3's own limit for an idle upload, since a download feeds one
-FRAME_BYTES = 1 << 16  # for everything in an answer that is not its body: its head, and what frames the chunks
+FRAME_BYTES = 1 << 16  # for everything in a response except its body: its head, and the framing of chunks
 
 
 def dial(ip_address: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection to an address that has been checked. `timeout` in seconds."""
+    """Open a TCP connection to a checked IP address. `timeout` in seconds."""
     return socket.create_connection((ip_address, port), timeout)
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """One context for all connections, since loading the roots costs more than a request."""
+    """Return one TLS context for all connections, since loading the roots costs more than a request."""
     return trusting(certifi.where())
 
 
 def trusting(roots: str) -> ssl.SSLContext:
-    """A context that verifies chain, dates, purpose and name against `roots` (a PEM file), alike on every Python.
+    """Build a context that verifies chain, dates, purpose and name against `roots` (a PEM file), alike on every Python.
 
-    The provider's calls (http.py), result files, images and webhooks use it. The flags are set here because a default
-    may change: Python 3.13's `create_default_context` adds VERIFY_X509_STRICT, botocore's calls to AWS do not have it.
-    A strict client refuses a chain only for its form. Only authorities of `roots` can have signed it all the same, so
-    it proves no less; but a paid video on such a server would be lost. test_tls.py compares all clients.
+    Calls to the provider (provider/http.py), result files, images and webhooks use it. The flags are set here because a
+    default may change: Python 3.13's `create_default_context` adds VERIFY_X509_STRICT, botocore's calls to AWS do not
+    have it. A strict client rejects a chain only for its form. Without that flag the proof is as strong, because only
+    authorities in `roots` can have signed the chain. With it, a paid video on such a server would be lost. test_tls.py
+    compares all clients.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
@@ -45,8 +46,10 @@ def trusting(roots: str) -> ssl.SSLContext:
 
 
 class Metered(io.RawIOBase):
-    """The bytes of a connection, until there are too many: http.client takes megabytes of header lines, and counts
-    neither interim answers nor what frames a chunk."""
+    """Limit the bytes of a connection.
+
+    http.client accepts megabytes of header lines, and counts neither interim responses nor the framing of chunks.
+    """
 
     def __init__(self, source: io.RawIOBase, maximum: int) -> None:
         self._source, self._left = source, maximum
@@ -67,7 +70,7 @@ class Metered(io.RawIOBase):
 
 
 class PinnedConnection(http.client.HTTPConnection):
-    """Connects to the checked address; Host header, SNI and certificate check stay on the name."""
+    """Connect to the checked address. Host header, SNI and certificate check use the name."""
 
     def __init__(self, origin: Origin, ip_address: str, deadline: Deadline, max_bytes: int) -> None:
         scheme, host, port = origin

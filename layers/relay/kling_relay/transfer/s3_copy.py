@@ -1,9 +1,9 @@
-"""Copy one video from its URL into the private bucket, with bounded memory and proof that it arrived whole.
+"""Copy one video from its URL into the private bucket, with bounded memory and proof that it is complete.
 
-One GET is streamed into one PutObject. On the way a reader hashes the bytes and walks the MP4's boxes, and keeps the
-last ones back until the walk has passed: S3 never shows an object whose announced length did not arrive, so a bad file
-is never visible, not for a moment. What S3 says it stored (ETag) is compared with what was sent. Nothing is
-overwritten: a key belongs to one video, and an object at it was proved by whoever wrote it.
+One GET is streamed into one PutObject. A reader hashes the bytes, walks the MP4's boxes and holds back the last bytes
+until the walk has passed. S3 never shows an object if fewer bytes arrive than announced, so a bad file is never
+visible. The ETag that S3 returns is compared with the hash of the sent bytes. Nothing is overwritten: a key belongs to
+one video, and the writer of an existing object has verified it.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from kling_relay.transfer.fetch_error import FetchError
 
 CHUNK = 1 << 20
 LARGEST_PUT = 5 * 1024**3  # bytes in one PutObject
-CACHE_CONTROL = "max-age=300"  # so long may a browser go on showing a video that was deleted; then it has to ask
+CACHE_CONTROL = "max-age=300"  # a browser may show a deleted video for so long; then it must ask again
 _DELETE_TRIES = 3
 
 _EXPIRED = (403, 404, 410)
@@ -32,8 +32,11 @@ _REASONS = {name: name for name in ("truncated", "too_large", "refused_host")} |
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A video that is in the bucket, whole. `size` in bytes, `md5` in hex. `has_video_track`: whether its index names a
-    video track; a file without one is kept, since the index may be of a form that mp4.py does not read."""
+    """A complete video in the bucket. `size` in bytes, `md5` in hex.
+
+    `has_video_track`: whether its index names a video track. A file without one is kept, because media/mp4.py may not
+    support the form of its index.
+    """
 
     key: str
     size: int
@@ -42,12 +45,12 @@ class StoredVideo:
 
 
 class ArchiveError(Exception):
-    """The video is not in the bucket. `reason`, which is all of the text:
+    """The video is not in the bucket. `reason`, which is the whole text:
 
-    `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unreachable`,
-    `truncated`, `not_a_video`, `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was
-    lost: try again), `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole
-    video).
+    `source_expired` (the source returned 403, 404 or 410: ask the provider for a fresh URL), `source_unreachable`,
+    `truncated`, `not_a_video`, `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its response
+    was lost: try again), `checksum` (the stored bytes differ from the sent ones, or the existing object at the key is
+    not a complete video).
     """
 
     def __init__(self, reason: str) -> None:
@@ -56,10 +59,10 @@ class ArchiveError(Exception):
 
 
 def client_config() -> Config:
-    """Settings of the S3 client that `archive` needs.
+    """Build the settings of the S3 client that `archive` needs.
 
-    The body cannot be sent twice, so there is one attempt and the caller's retry begins anew with a fresh GET; it
-    cannot be read ahead either, so nothing hashes it before it is sent.
+    The body cannot be sent twice, so there is one attempt, and the caller retries with a fresh GET. The body cannot be
+    read ahead either, so nothing hashes it before it is sent.
     """
     return Config(
         connect_timeout=3,
@@ -83,13 +86,14 @@ def archive(
     check_host: Callable[[str], None] | None = None,
     authorization: Callable[[], str] | None = None,
 ) -> StoredVideo:
-    """Bring the video at `url` to `key`, or find that it is there already.
+    """Copy the video at `url` to `key`, or return the one that is stored there already.
 
-    `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB, and a source that does not announce its
-    length is spooled to the temporary folder first, which needs as much room. `deadline_seconds` bounds the transfer
-    from the source; a stored object that has to be read back takes its own time on top. `trusted_origin`,
-    `check_host`, `authorization`: see `fetch.open_url`.
-    Safe to repeat and to run twice at once. Raises ArchiveError; ValueError for limits that cannot be.
+    `s3` is a client made with `client_config()`. `max_bytes` is at most 5 GiB. A source that does not announce its
+    length is spooled to the temporary folder first, which needs as much space. `deadline_seconds` bounds the transfer
+    from the source; reading back a stored object takes additional time. `trusted_origin`, `check_host`,
+    `authorization`: see `fetch.open_url`.
+
+    It is safe to repeat and to run twice at the same time. Raises ArchiveError; ValueError for impossible limits.
     """
     if not 0 < max_bytes <= LARGEST_PUT:
         raise ValueError(f"max_bytes must be between 1 and {LARGEST_PUT}, the most that one PutObject takes")
@@ -106,8 +110,8 @@ def archive(
             return _copy(s3, target, download)
     except FetchError as error:
         if error.status in _EXPIRED:
-            # An earlier attempt may have stored it and lost the answer, and the URL is gone since.
-            stored = _stored(s3, target)
+            # An earlier attempt may have stored it and lost the response, and the URL has expired since.
+            stored = _find_stored(s3, target)
             if stored is not None:
                 return stored
             reason = "source_expired"
@@ -119,18 +123,18 @@ def archive(
 
 
 class _Proof:
-    """A readable body that hashes and walks what passes through, and gives the last bytes out only after the walk."""
+    """A readable body that hashes and walks the bytes it returns. It returns the last bytes only after the walk."""
 
     def __init__(self, source: Callable[[int], bytes], length: int, *, open_end: bool = True) -> None:
         self.failure: FetchError | InvalidVideoError | None = None
-        self.md5: str | None = None  # known when everything has passed
+        self.md5: str | None = None  # set after the last byte
         self._source = source
         self._left = length
         self._hash = hashlib.md5(usedforsecurity=False)
         self._walk = BoxWalk(length, open_end=open_end)
 
     def video(self, key: str, length: int) -> StoredVideo:
-        """What has passed, `length` bytes, as the object at `key`."""
+        """Return the `length` bytes that were read, as the object at `key`."""
         return StoredVideo(key, length, self.md5 or "", self._walk.has_video_track)
 
     def read(self, size: int = -1) -> bytes:
@@ -141,7 +145,7 @@ class _Proof:
         try:
             return self._next(min(size, self._left, CHUNK))
         except (FetchError, InvalidVideoError) as error:
-            self.failure = error  # kept here, since the SDK wraps what a body raises
+            self.failure = error  # kept here, since the SDK wraps the errors of a body
             raise
 
     def _next(self, size: int) -> bytes:
@@ -166,7 +170,7 @@ def _copy(s3: Any, target: dict[str, str], download: Download) -> StoredVideo:
                 spool.write(data)
             length = spool.tell()
             spool.seek(0)
-        except OSError:  # no room left
+        except OSError:  # the disk is full
             raise ArchiveError("storage") from None
         return _put(s3, target, _Proof(spool.read, length, open_end=download.framed), length)
 
@@ -180,44 +184,46 @@ def _put(s3: Any, target: dict[str, str], body: _Proof, length: int) -> StoredVi
             Body=body,
             ContentLength=length,
             ContentType="video/mp4",
-            ContentDisposition=f'inline; filename="{"-".join(target["Key"].split("/")[-2:])}"',  # plays, and saves well
+            # plays in a browser, and gives a good file name
+            ContentDisposition=f'inline; filename="{"-".join(target["Key"].split("/")[-2:])}"',
             CacheControl=CACHE_CONTROL,
             IfNoneMatch="*",
         )
     except (BotoCoreError, ClientError, FetchError, InvalidVideoError) as error:
         if body.failure is not None:
             raise body.failure from None
-        stored = _stored(s3, target)  # an earlier attempt's, another copier's, or ours and the answer was lost
+        # from an earlier attempt, from another copier, or from us if the response was lost
+        stored = _find_stored(s3, target)
         if stored is not None:
             return stored
         raise ArchiveError("checksum" if _status(error) == 412 else "storage") from error
     video = body.video(target["Key"], length)
-    if answer.get("ETag", "").strip('"') != body.md5:  # an answer before the end of the body is not believed either
+    if answer.get("ETag", "").strip('"') != body.md5:  # a response before the end of the body is not trusted either
         _compare(s3, target | ({"VersionId": answer["VersionId"]} if answer.get("VersionId") else {}), video)
     return video
 
 
-def _compare(s3: Any, ours: dict[str, str], video: StoredVideo) -> None:
-    """Reads back what we wrote, because its ETag is not the MD5 of the body: under SSE-KMS it never is."""
+def _compare(s3: Any, written: dict[str, str], video: StoredVideo) -> None:
+    """Read back the written object, because its ETag is not the MD5 of the body: under SSE-KMS it never is."""
     try:
-        same = _read_back(s3, ours) == video
+        same = _read_back(s3, written) == video
     except InvalidVideoError:
         same = False
     except (BotoCoreError, ClientError) as error:
         raise ArchiveError("storage") from error
     if not same:
-        _delete(s3, ours)
+        _delete(s3, written)
         raise ArchiveError("checksum")
 
 
-def _stored(s3: Any, target: dict[str, str]) -> StoredVideo | None:
-    """The whole video that lies at the key; None if there is nothing, or nothing whole."""
+def _find_stored(s3: Any, target: dict[str, str]) -> StoredVideo | None:
+    """Return the complete video at the key, or None if there is none."""
     try:
         return _read_back(s3, target)
     except InvalidVideoError:
         return None
     except (BotoCoreError, ClientError) as error:
-        if _status(error) in (403, 404):  # without the right to list, S3 denies what is not there
+        if _status(error) in (403, 404):  # without the right to list, S3 returns 403 for a missing object
             return None
         raise ArchiveError("storage") from error
 
@@ -233,7 +239,7 @@ def _read_back(s3: Any, target: dict[str, str]) -> StoredVideo:
 
 
 def _delete(s3: Any, target: dict[str, str]) -> None:
-    """Removes exactly what we wrote: its version, or where the bucket keeps none, the only object there ever was."""
+    """Delete exactly the written version, or the only object if the bucket keeps no versions."""
     for _ in range(_DELETE_TRIES):
         try:
             s3.delete_object(**target)

@@ -1,16 +1,16 @@
-"""Addresses as providers write them, made fit for a request. Pure."""
+"""Escape the URLs that providers write, for use in a request. Pure."""
 
 import re
 from urllib.parse import quote
 
 _PARTS = re.compile(r"(https?://[^/?#\\\s]+)([/?#].*)", re.IGNORECASE)
-_SAFE = "%!#$&'()*+,/:;=?@[]~"  # of RFC 3986; what is escaped already stays so
+_SAFE = "%!#$&'()*+,/:;=?@[]~"  # of RFC 3986; existing escapes are kept
 
 
 def escaped(url: str) -> str:
-    """The address as a browser sends it: outer blanks dropped, and what no address may hold after its host as %XX.
+    """Return the URL as a browser sends it: without outer blanks, with forbidden characters after the host as %XX.
 
-    A text with a control character or half a surrogate stays as it is, and so does one without a host: both are refused
+    A text with a control character or half a surrogate is unchanged, and so is one without a host: both are refused
     later.
     """
     url = url.strip(" ")
