@@ -1,21 +1,21 @@
 """Name the actions of functions/operate_tasks, and the events that call them.
 
-{"action": "create_key", "tenant": "acme"} answers the new key, once. More, all optional: "label", "scopes" (list of
-"submit", "read"), and "expires_in_days" or "expires_at" (ISO date or time; UTC where it names no zone).
-{"action": "list_keys", "tenant": "acme"} answers what is known of a tenant's keys, never a key.
-{"action": "revoke_key", "key_id": "..."} ends one, at once.
-{"action": "set_cap", "tenant": "acme", "units": 500} caps what a tenant may commit in a month; 0: no cap, null: the
-stack's own. {"action": "spend", "tenant": "acme"} answers the cap and this month's figure.
-{"action": "pause", "reason": "..."} stops new paid POSTs, {"action": "resume"} lets them go on, {"action": "status"}
-says which of both holds.
-{"action": "signing_secret", "tenant": "acme"} answers what webhooks to a tenant are signed with; "change": true changes
-it. {"action": "replay_notice", "task_id": "..."} sends a task's webhooks once more, or only that of "sequence".
-{"action": "retry_archive", "task_id": "..."} has a copy that failed begin again now.
-{"action": "redrive", "queue": "IntakeDeadLetters"} sends what lies in a dead-letter queue back to where it came from.
-{"action": "export", "since": "2026-11-01", "until": "...", "tenant": "..."} answers the tasks recorded then as CSV.
-{"action": "probe_path"} answers where, below the API's address, a test callback may be sent to.
-{"action": "accounts"} lists the provider accounts: which have a key, and what is open at each.
-{"action": "reconcile"} compares our rows with what the provider knows of the last 30 days, or of "days"; it only reads.
+{"action": "create_key", "tenant": "acme"} returns a new API key, once. Optional: "label", "scopes" (list of "submit",
+"read"), and "expires_in_days" or "expires_at" (ISO date or time; UTC if it names no zone).
+{"action": "list_keys", "tenant": "acme"} returns the stored data of a tenant's keys, never a key.
+{"action": "revoke_key", "key_id": "..."} revokes a key at once.
+{"action": "set_cap", "tenant": "acme", "units": 500} caps the units that a tenant may commit in a month. 0: no cap;
+null: the stack's default. {"action": "spend", "tenant": "acme"} returns the cap and this month's figure.
+{"action": "pause", "reason": "..."} stops new paid POSTs, {"action": "resume"} allows them again, {"action": "status"}
+returns the current state.
+{"action": "signing_secret", "tenant": "acme"} returns the secrets that sign the tenant's webhooks; "change": true
+rotates them. {"action": "replay_notice", "task_id": "..."} sends a task's webhooks again, or only that of "sequence".
+{"action": "retry_archive", "task_id": "..."} retries a failed copy now.
+{"action": "redrive", "queue": "IntakeDeadLetters"} moves the messages of a dead-letter queue back to their source.
+{"action": "export", "since": "2026-11-01", "until": "...", "tenant": "..."} returns that period's tasks as CSV.
+{"action": "probe_path"} returns the path, below the API's address, that accepts a test callback.
+{"action": "accounts"} lists the provider accounts: which have a key, and how many tasks are open at each.
+{"action": "reconcile"} compares our rows with the provider's tasks of the last 30 days, or of "days". It is read-only.
 """
 
 from collections.abc import Callable
