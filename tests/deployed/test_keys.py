@@ -212,5 +212,5 @@ class TestTrouble:
 
     def test_the_makefile_calls_every_command(self) -> None:
         text = (commands.REPOSITORY / "Makefile").read_text()
-        assert set(re.findall(r"local\.deployed ([\w-]+) --stage \$\(STAGE\)", text)) == set(commands.COMMANDS)
+        assert set(re.findall(r"kling_relay_cli ([\w-]+) --stage \$\(STAGE\)", text)) == set(commands.COMMANDS)
         assert isinstance(commands.parsed(["key", "--stage", "dev", "--tenant", "demo"]), argparse.Namespace)
