@@ -92,6 +92,8 @@ def campaign(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         log(*given, **more)
 
     monkeypatch.setattr(observability.logger, "exception", note)
+    for handler in logging.getLogger().handlers:  # pytest's: it would format each record again; stdout has them
+        monkeypatch.setattr(handler, "level", logging.CRITICAL)
     if LONG:  # pytest would keep millions of lines
         logging.disable(logging.CRITICAL)
         monkeypatch.setattr(observability, "emit", lambda *_: None)

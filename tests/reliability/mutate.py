@@ -42,22 +42,31 @@ LIBRARIES = (
 )
 LIBRARIES += " msgspec standardwebhooks aws_lambda_powertools.event_handler xdist pytest_timeout pytest_socket"
 TESTS = {
-    "task": "task client_view sizes submission advance handlers table delete spending",
-    "advance": "advance rendered callback submission promise sweeper delete delete_meets_copy spending account_trouble "
-    "money told_metrics",
-    "table": "table table_reads turns recording operator_actions delete delete_meets_copy listing sweeper callback "
-    "spending notifying promise told_metrics",
-    "recording": "recording intake handlers refused_again promise spending money told_metrics",
-    "submission": "submission promise account_trouble gate pause sweeper callback",
-    "confirm": "confirm promise submission parked callback rendered",
+    "task": "task client_view sizes submit advance handlers table delete spend_cap",
+    "advance": "advance rendered callback submit promise sweep delete delete_during_copy spend_cap account_blocked "
+    "spend_equation told_metrics",
+    "callback": "callback signed_callbacks advance handlers told_metrics promise",
+    "poll": "advance rendered promise account_blocked told_metrics spend_equation",
+    "archive": "archive rendered advance copy_deadline delete_during_copy result_hosts handlers",
+    "table": "table table_reads fair_queue idempotency actions delete delete_during_copy query sweep callback "
+    "spend_cap deliver promise told_metrics",
+    "task_row": "table table_reads spend_cap spend_equation task",
+    "idempotency": "idempotency create handlers refused_again promise spend_cap spend_equation told_metrics",
+    "submit": "submit promise account_blocked admission pause sweep callback",
+    "confirm": "confirm promise submit parked callback rendered",
+    "adopt": "confirm parked callback advance promise",
     "evidence": "evidence promise parked",
-    "provider": "provider_answers provider provider_outcomes provider_hostile account_trouble",
-    "gate": "gate promise account_trouble pause submission sweeper",
-    "rows": "rows table recording keys spending listing reconcile",
-    "webhooks": "webhooks signatures signed_callbacks callback",
-    "auth": "auth keys handlers",
-    "fetch": "fetch fetch_wire look",
+    "client": "answers client outcome_metrics hostile_servers account_blocked",
+    "outcomes": "answers client outcome_metrics hostile_servers account_blocked",
+    "admission": "admission promise account_blocked pause submit sweep",
+    "dynamodb": "dynamodb table idempotency api_keys spend_cap query reconcile",
+    "callback_tokens": "callback_tokens signed_callbacks",
+    "standard_webhooks": "callback_tokens standard_webhooks signed_callbacks callback",
+    "auth": "auth api_keys handlers",
+    "fetch": "fetch fetch_bytes preflight",
+    "pinned_connection": "fetch fetch_bytes tls preflight",
 }
+"""Module -> the tests that should notice: test_<name>.py or a folder <name> below tests/unit, its own first."""
 LEAST = 0.85
 _NEAREST = 20
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--timeout=60", "--hypothesis-seed=0"]
@@ -88,7 +97,8 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds one module of the package, and runs other code in its place."""
 
     def __init__(self, module: str, tree: ast.Module) -> None:
-        self.path, self.name = PACKAGE / f"{module}.py", f"kling_relay.{module}"
+        self.path = path_of(module)
+        self.name = ".".join(("kling_relay", *self.path.relative_to(PACKAGE).with_suffix("").parts))
         self.code = compile(tree, str(self.path), "exec")
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
@@ -112,7 +122,7 @@ class Trials:
     `verdicts`: by number whether a test noticed it; None for those that cannot be put into what is loaded."""
 
     def __init__(self, module: str, numbers: Sequence[int]) -> None:
-        self.path, self.source = str(PACKAGE / f"{module}.py"), source_of(module)
+        self.path, self.source = str(path_of(module)), source_of(module)
         self.module, self.numbers = module, numbers
         self.tests: Tests = {}
         self.verdicts: dict[int, bool | None] = {}
@@ -249,15 +259,22 @@ def tried(module: str, numbers: Sequence[int], given: list[str], quick: bool) ->
     return every, tests, sorted(alive)
 
 
+def path_of(module: str) -> Path:
+    """The file of a module, whichever package has it."""
+    (path,) = PACKAGE.rglob(f"{module}.py")
+    return path
+
+
 def source_of(module: str) -> str:
-    return (PACKAGE / f"{module}.py").read_text()
+    return path_of(module).read_text()
 
 
 def files(module: str) -> list[str]:
     """The test modules of a concept: one, or a folder of them."""
-    return [
-        str(one) for name in TESTS[module].split() for one in (UNIT / f"test_{name}.py", UNIT / name) if one.exists()
-    ]
+    found = {name: [*UNIT.rglob(f"test_{name}.py"), *UNIT.rglob(f"{name}/")] for name in TESTS[module].split()}
+    missing = [name for name, paths in found.items() if not paths]
+    assert not missing, f"no tests below {UNIT} have the names {missing}"
+    return [str(path) for paths in found.values() for path in paths]
 
 
 def nearest(tests: Tests, line: int) -> list[str]:

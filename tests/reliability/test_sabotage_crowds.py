@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from kling_relay.dynamodb import Rows
-from kling_relay.lifecycle import polling, queue
+from kling_relay.lifecycle import polling, queue, sweep
 from kling_relay.provider.admission import AdmissionStore
 from kling_relay.tasks import fair_queue, idempotency, spend_cap
 
@@ -60,7 +60,7 @@ def nobody_gives_up_a_place(patch: Patch) -> None:
 
 
 def a_probe_brings_nobody(patch: Patch) -> None:
-    patch.setattr(AdmissionStore, "doubt", lambda *_: None)
+    patch.setattr(AdmissionStore, "mark_unknown", lambda *_: None)
 
 
 def a_pause_longer_than_a_sweep(patch: Patch) -> None:
@@ -69,7 +69,8 @@ def a_pause_longer_than_a_sweep(patch: Patch) -> None:
 
 def a_handful_a_sweep(patch: Patch) -> None:
     real = queue.start_waiting
-    patch.setattr(queue, "start_waiting", lambda services, room: real(services, 20))
+    for module in (queue, sweep):
+        patch.setattr(module, "start_waiting", lambda services, room: real(services, 20))
 
 
 def every_claim_is_won(patch: Patch) -> None:

@@ -104,7 +104,7 @@ def _half_a_token(patch: Patch, cloud: Cloud) -> None:
     def half(ring: Keyring, task_id: str, token: str) -> bool:
         return any(token[:20] == callback_tokens._token(ring, key_id, task_id)[:20] for key_id in ring.versions)
 
-    patch.setattr(cloud.apps["kling_callback"], "is_callback_token", half)
+    patch.setattr(callback, "is_callback_token", half)
 
 
 def _any_signature(patch: Patch, cloud: Cloud) -> None:

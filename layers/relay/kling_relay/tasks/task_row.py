@@ -9,6 +9,7 @@ from kling_relay.tasks import fair_queue, notification, outbox
 from kling_relay.tasks.task import Failure, Phase, Task
 
 _JSON_FIELDS = {"request", "outputs", "videos", "source"}
+_ENUM_FIELDS = {"phase": Phase, "failure": Failure}
 
 _TASK_FIELDS = [field.name for field in fields(Task) if field.name != "notices"]  # each notice has an attribute
 
@@ -44,8 +45,8 @@ def task_of(item: dict[str, Any]) -> Task:
     every = {name: plain(stored) for name, stored in item.items()}
     row = {name: field for name, field in every.items() if name in _TASK_FIELDS}
     row |= {name: json.loads(row[name]) for name in _JSON_FIELDS & row.keys()}
-    task = Task(id=every["pk"].partition("#")[2], notices=notification.read(every), **row)
-    return replace(task, phase=Phase(task.phase), failure=None if task.failure is None else Failure(task.failure))
+    row |= {name: known(row[name]) for name, known in _ENUM_FIELDS.items() if name in row}
+    return Task(id=every["pk"].partition("#")[2], notices=notification.read(every), **row)
 
 
 def changed(task: Task, to: Phase | None, changes: dict[str, Any]) -> Task:
