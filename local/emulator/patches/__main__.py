@@ -40,12 +40,13 @@ def main() -> None:
         from local.emulator.patches import (  # noqa: F401
             access,
             alarms,
+            executions,
             functions,
             gateway,
             metrics,
             patching,
             resources,
-            workflows,
+            task_tokens,
         )
 
         patching.apply_all()

@@ -14,7 +14,7 @@ from ministack.services import stepfunctions as sfn
 from ministack.services.cloudformation import provisioners
 
 from local.emulator.patches.patching import correction, swap, wrap
-from local.emulator.patches.workflows import machine_of
+from local.emulator.patches.task_tokens import machine_of
 
 _POLLING = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
 """What Lambda needs of a function's role to read its queue."""
