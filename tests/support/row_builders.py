@@ -133,13 +133,14 @@ class Garden:
 
     def _sound_in_flight(self) -> None:
         now = self.world.clock.now
-        old, young = {"created_at": now - DAY, "claimed_at": now - 5_000}, {"created_at": now - 30_000}
-        task = self.dice.choice([
+        old: dict[str, Any] = {"created_at": now - DAY, "claimed_at": now - 5_000}
+        rows: list[Callable[[], Task]] = [
             lambda: self.row(P.SUBMITTING, **old, lease_until=now + 20_000),
             lambda: self.row(P.SUBMITTING, created_at=now - 3 * MINUTE, lease_until=now - 60_000),
             lambda: self.row(P.UNCONFIRMED, **{**old, "claimed_at": now - DAY}, unsure_since=now - 60_000),
-            lambda: self.row(P.ACCEPTED, **young),
-        ])()  # fmt: skip
+            lambda: self.row(P.ACCEPTED, created_at=now - 30_000),
+        ]
+        task = self.dice.choice(rows)()
         if self.dice.random() < 0.5:
             self.theirs(task, "submitted")
 

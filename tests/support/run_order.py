@@ -13,7 +13,7 @@ TOGETHER = ("tests/workflow/", "tests/emulator/")
 FIRST = (*TOGETHER, "tests/e2e/", "tests/local/", "tests/deployed/", "tests/reliability/", "tests/contract/")
 
 
-class Sharing(LoadFileScheduling):
+class Sharing(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
         return next((folder for folder in TOGETHER if file.startswith(folder)), file)

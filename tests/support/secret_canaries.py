@@ -8,7 +8,7 @@ the failure names the kind and the line, with the secret itself cut out. Importe
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -55,7 +55,8 @@ def found(text: str) -> list[tuple[str, str]]:
     hits = []
     for match in _FORMS.finditer(text):
         kind = _KINDS[int((match.lastgroup or "k0")[1:])]
-        if _HOLDS.get(kind, lambda _: True)(match[0]):
+        check = _HOLDS.get(kind)
+        if check is None or check(match[0]):
             start = text.rfind("\n", 0, match.start()) + 1
             before, after = text[start : match.start()], text[match.end() :].partition("\n")[0]
             hits.append((kind, f"{before[-200:]}<{kind}>{after[:80]}"))
@@ -110,7 +111,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _watch.emit(record)
         real(logger, record)
 
-    logging.Logger.callHandlers = watched  # type: ignore[method-assign]
+    logging.Logger.callHandlers = watched  # type: ignore[method-assign, assignment]
     auth.issue = _learning(issue)
 
     def restore() -> None:
@@ -121,7 +122,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Each phase of a test fails with what it said itself."""
     report = yield
     printed = [text for name, text in report.sections if name.startswith("Captured std") and name.endswith(call.when)]

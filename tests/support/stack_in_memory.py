@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from kling_relay.clock import Clock
 from kling_relay.lifecycle.archive import key as video_key
+from kling_relay.observability import Metric
 from kling_relay.security import auth, callback_tokens
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.services import Services
@@ -72,7 +73,8 @@ _Loader.add_multi_constructor("!", _argument)
 
 @cache
 def template() -> dict[str, Any]:
-    return yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    return loaded
 
 
 @cache
@@ -286,7 +288,7 @@ class World:
             app.get_services = lambda: self.services  # type: ignore[attr-defined]
         cloud.apps["archive_video"].copy_outputs = self._copy  # type: ignore[attr-defined]
 
-    def _measure(self, publish: Callable[..., None], values: dict[str, float], reason: str | None) -> None:
+    def _measure(self, publish: Callable[..., None], values: Mapping[Metric, float], reason: str | None) -> None:
         self.measured.update({f"{name}/{reason}" if reason else str(name): value for name, value in values.items()})
         publish(values, reason)
 
@@ -434,7 +436,7 @@ class World:
         fault = self.copy_faults.pop(0) if self.copy_faults else ""
         if fault and fault != "second":
             raise ArchiveError(fault)
-        copies = []
+        copies: list[dict[str, Any]] = []
         for output, key in zip(task.outputs, video_keys(task), strict=True):
             if fault and copies:
                 raise ArchiveError("source_expired")
