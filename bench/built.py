@@ -18,8 +18,10 @@ _USUAL = REPOSITORY / ".venv/bench"  # the packages of the comparison: requireme
 
 @cache
 def layers() -> list[Path]:
-    """Return the folders that Lambda puts on the path, for this Python: the packages of the comparison are installed
-    for it."""
+    """Return the folders that Lambda puts on the path, for this Python.
+
+    The packages of the comparison are installed for it.
+    """
     made = {"dependencies": packaging.dependencies_folder(runtime.HERE), "relay": REPOSITORY / "layers/relay"}
     return [_copied(folder, HERE / name, "unchecked-hash") for name, folder in made.items()]
 

@@ -86,8 +86,10 @@ def per_idle_month(used: dict[str, Any], memory: dict[str, float], template: dic
 
 
 def waiting(used: dict[str, Any], memory: dict[str, float], render_seconds: float) -> dict[str, float]:
-    """Return the dollars for the waiting of 1,000 videos: our workflow, and a loop of Wait, Lambda and Choice every 10
-    s."""
+    """Return the dollars for the waiting of 1,000 videos.
+
+    Ours, and that of a loop of Wait, Lambda and Choice every ten seconds.
+    """
     ours = per_video(used, memory)
     transitions = next(quantity for what, quantity, _ in ours if what.startswith("Step Functions"))
     polls = render_seconds / _POLL_SECONDS

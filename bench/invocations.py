@@ -46,8 +46,10 @@ def control(what: str, method: str = "POST") -> Any:
 
 
 def bare(services: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, dict[str, Any]]]) -> Callable[[], None]:
-    """Return a function that repeats the calls in `asked`: AWS through clients like ours, the provider over a kept
-    connection."""
+    """Return a function that repeats the calls in `asked`.
+
+    AWS is called through clients like ours, the provider over a kept connection.
+    """
     pool = urllib3.PoolManager(retries=False)
     clients: dict[str, Any] = {}
     calls: list[Callable[[], Any]] = []

@@ -11,8 +11,10 @@ _SEED = 20_261_127
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Hold `ours` and `reference` in `unit`, and their `ratio`; 95 % of bootstrap samples are between `low` and
-    `high`."""
+    """Hold `ours` and `reference` in `unit`, and their `ratio`.
+
+    95 % of bootstrap samples have it between `low` and `high`.
+    """
 
     name: str
     ours: float

@@ -97,8 +97,10 @@ def _calls(emulator: Emulator) -> int:
 
 
 def _wait_for_all(emulator: Emulator, table: str, number: int) -> float:
-    """Wait until `number` tasks have succeeded and all notices are sent; return the peak memory of any function
-    (MB)."""
+    """Wait until `number` tasks have succeeded and all notices are sent.
+
+    Return the peak memory of any function in MB.
+    """
     ends_at, memory = time.monotonic() + _WAIT_SECONDS, 0.0
     scan = {
         "TableName": table,

@@ -63,8 +63,10 @@ def _request(stack: Stack, method: str, rest: str, body: str | None = None) -> d
 
 
 def _callbacks(stack: Stack, tasks: list[str]) -> list[dict[str, Any]]:
-    """Return the callbacks of tasks that have ended at the provider. The provider's own callbacks are lost: ours still
-    wait."""
+    """Return the callbacks of tasks that have ended at the provider.
+
+    The provider's own callbacks are lost: ours still wait.
+    """
     events = []
     for task in tasks:
         url = f"{stack.endpoint['simulator_url']}/_sim/tasks/{task}"

@@ -1,4 +1,4 @@
-"""Step Functions: starts, ends, time limits and retries of executions.
+"""Correct Step Functions: starts, ends, timeouts and retries of executions.
 
 `SFN_WAIT_SCALE` multiplies Wait states and Retry intervals. Timeouts (of a state or of the machine) are real seconds
 and may be fractions, because the project's own code scales the waits that it passes in `TimeoutSecondsPath`.
@@ -35,7 +35,10 @@ def stopping_an_execution_ends_its_tasks() -> None:
 
 
 def _with_timeout(state: dict[str, Any], raw_input: Any, ctx: dict[str, Any]) -> dict[str, Any]:
-    """The state with the number that its TimeoutSecondsPath points to. AWS takes whole seconds, this any above zero."""
+    """Return the state with the number at its TimeoutSecondsPath.
+
+    AWS takes whole seconds, this any number above zero.
+    """
     path = state.get("TimeoutSecondsPath")
     if path is None:
         return state
@@ -59,7 +62,7 @@ def timeout_seconds_path_is_resolved() -> None:
 
 
 def _retry_delay(retrier: dict[str, Any], attempt: int) -> float:
-    """Seconds before the next attempt, of which `attempt` counts the retries so far."""
+    """Return the seconds before the next attempt; `attempt` is the number of retries so far."""
     delay = retrier.get("IntervalSeconds", 1) * retrier.get("BackoffRate", 2.0) ** attempt
     delay = min(delay, retrier.get("MaxDelaySeconds", delay))
     return SystemRandom().uniform(0, delay) if retrier.get("JitterStrategy") == "FULL" else delay
@@ -67,7 +70,7 @@ def _retry_delay(retrier: dict[str, Any], attempt: int) -> float:
 
 @correction
 def retries_are_capped_and_jittered() -> None:
-    """MiniStack caps every retry at 60 s and knows no jitter. AWS: MaxDelaySeconds, JitterStrategy."""
+    """MiniStack caps every retry at 60 s and has no jitter. AWS: MaxDelaySeconds, JitterStrategy."""
     swap(
         sfn._execute_task,
         (
@@ -119,8 +122,8 @@ NAME = re.compile(r'[^\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}')
 
 @correction
 def executions_are_started_as_on_aws() -> None:
-    """MiniStack takes any name and input, refuses a repeated start and ignores the machine's TimeoutSeconds.
-    AWS: InvalidName, InvalidExecutionInput; the same start again answers the running execution; TIMED_OUT."""
+    """MiniStack takes any name and input, refuses a repeated start and ignores the machine's TimeoutSeconds. AWS:
+    InvalidName, InvalidExecutionInput; a repeated start returns the running execution; TIMED_OUT."""
 
     @wrap(sfn, "_start_execution", "9923282fc76c")
     def start(stock: Any, request: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Step Functions: task tokens, which every attempt gets anew and which take one answer."""
+"""Correct Step Functions' task tokens: each attempt gets a new one, and a token takes one answer."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ NEVER = 99_999_999
 """Seconds that AWS waits for a task without TimeoutSeconds."""
 
 _machines: dict[str, str] = {}
-"""Token -> ARN of the state machine that it belongs to; kept when the token has ended."""
+"""Token -> ARN of its state machine; kept after the token has ended."""
 
 
 def machine_of(token: str) -> str | None:
@@ -41,7 +41,7 @@ def has_ended(execution: dict[str, Any] | None) -> bool:
 
 
 def release_waiters(execution: dict[str, Any]) -> None:
-    """Wake the tasks that wait for a token in an execution that has ended, so that their threads end."""
+    """Wake the tasks that wait for a token in an ended execution, so that their threads end."""
     for entry in list(sfn._task_tokens.values()):
         if entry.get("execution") is execution:
             entry["event"].set()
@@ -58,7 +58,7 @@ def _await_answer(
     _machines[token] = execution["stateMachineArn"] if execution else ""
     try:
         sfn._invoke_resource(resource.removesuffix(CALLBACK), task_input)
-        # Whoever is first to fill "answer" decides: the time-out here, or the answer in `_take_answer`.
+        # The first to fill "answer" decides: the timeout here, or the answer in `_take_answer`.
         if not woken.wait(max(0.0, deadline - time.monotonic())) and entry.setdefault("answer", "none") == "none":
             raise sfn._ExecutionError("States.Timeout", "No answer arrived for the task token")
         woken.wait()
@@ -73,7 +73,7 @@ def _await_answer(
 
 @correction
 def a_failing_integration_fails_its_callback_task() -> None:
-    """MiniStack swallows a Lambda's error and waits; a stopped execution waits on. AWS: the error fails the task."""
+    """MiniStack ignores a Lambda's error and waits; a stopped execution waits on. AWS: the error fails the task."""
     wrap(sfn, "_invoke_with_callback", "bbb38423156a")(lambda stock, *args: _await_answer(*args))
     swap(
         sfn._execute_task,
@@ -83,8 +83,8 @@ def a_failing_integration_fails_its_callback_task() -> None:
 
 @correction
 def every_attempt_has_its_own_token() -> None:
-    """MiniStack makes one token a state and keeps retrying in stopped executions. AWS: one token an attempt, no more
-    attempts once the execution has ended."""
+    """MiniStack makes one token per state and keeps retrying in stopped executions. AWS: one token per attempt, and no
+    more attempts after the execution has ended."""
     swap(
         sfn._execute_task,
         ('    if is_callback:\n        ctx["Task"] = {"Token": new_uuid()}\n', ""),
@@ -101,7 +101,7 @@ def every_attempt_has_its_own_token() -> None:
 
 
 def _take_answer(stock: Any, request: dict[str, Any]) -> Any:
-    """SendTaskSuccess or SendTaskFailure: the first answer to an open token is taken."""
+    """Handle SendTaskSuccess or SendTaskFailure: accept the first answer to an open token."""
     try:
         json.loads(request.get("output", "null"))
     except ValueError:
@@ -128,8 +128,8 @@ def _task_timed_out() -> Any:
 
 @correction
 def a_token_takes_one_answer() -> None:
-    """MiniStack takes a second answer before the task wakes, and any text as output; else TaskDoesNotExist. AWS:
-    TaskTimedOut for a token that was used or whose task has ended, InvalidToken for an unknown one, InvalidOutput."""
+    """MiniStack takes a second answer before the task wakes, and any text as output. Later it answers TaskDoesNotExist.
+    AWS: TaskTimedOut for a used token or an ended task, InvalidToken for an unknown token, InvalidOutput."""
     wrap(sfn, "_send_task_success", "12eff48bce57")(_take_answer)
     wrap(sfn, "_send_task_failure", "c2a489b4ed33")(_take_answer)
     wrap(sfn, "_send_task_heartbeat", "56879a4655d1")(
@@ -138,7 +138,7 @@ def a_token_takes_one_answer() -> None:
 
 
 def _definition_problem(definition: str) -> str | None:
-    """Why AWS refuses a state machine: not JSON, or a wait for a token where the integration offers none."""
+    """Return why AWS refuses a definition: invalid JSON, or a wait for a token with an integration that has none."""
     resources: list[str] = []
 
     def collect(member: dict[str, Any]) -> dict[str, Any]:
