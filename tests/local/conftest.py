@@ -1,4 +1,4 @@
-"""One simulator a module, reset before each test."""
+"""Start one simulator per module, reset before each test."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Deaths, answers of AWS that are lost, and requests that are late, at every effect in turn, with every kind of
-provider.
+"""Test a death, a lost answer of AWS and a late request at each effect in turn, with every kind of provider.
 
-The effects are found by counting: the fault moves on by one until it never comes true. After each everything is started
-again and time passes: the task ends, it was paid for at most once, and what was paid for arrives. The short form tries
-the first effects, on which money hangs, and every third one of the others.
+The effects are found by counting: the fault moves on by one until it no longer occurs. After each fault everything
+restarts and time passes. The task ends, it was paid for at most once, and a paid video arrives. The short form tests
+the first effects, which the payment depends on, and every third one of the others.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Speaks to the Kling simulator over real sockets, as a client and through its control API."""
+"""Call the Kling simulator over real sockets, as a client and through its control API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def b64(data: bytes) -> str:
 
 
 def picture(width: int, height: int, colour: str = "teal") -> bytes:
-    """A small plain PNG."""
+    """Return a small plain PNG."""
     graph = av.filter.Graph()
     start, end = graph.add("color", f"c={colour}:s={width}x{height}"), graph.add("buffersink")
     start.link_to(end)
@@ -130,7 +130,7 @@ def account(sim: Simulator, **settings: Any) -> None:
 
 
 def samples(frame: av.VideoFrame) -> bytes:
-    """32 x 18 points of a frame, as RGB."""
+    """Return 32 x 18 points of a frame, as RGB."""
     small = frame.reformat(32, 18, "rgb24", interpolation="AREA").planes[0]
     rows = bytes(small)
     return b"".join(rows[y * small.line_size : y * small.line_size + 96] for y in range(18))

@@ -1,4 +1,4 @@
-"""The switches of the Kling simulator: callbacks, submits, queries, downloads that go wrong."""
+"""Test the switches of the Kling simulator: faults of callbacks, submits, queries and downloads."""
 
 from __future__ import annotations
 

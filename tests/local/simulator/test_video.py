@@ -1,4 +1,4 @@
-"""The video that the Kling simulator renders, its addresses, and the ledger. And the simulator as a process."""
+"""Test the Kling simulator's rendered video, its addresses, the ledger, and the simulator as a process."""
 
 from __future__ import annotations
 
