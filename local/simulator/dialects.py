@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 KINDS = ("image2video", "multi-image2video", "text2video", "omni-video")
 RELAYS = ("cometapi", "yutoai", "powertokens", "relay")  # "relay": the new-api family
 DIALECTS = ("official", *RELAYS)
-OWN_IDS = (
-    "powertokens",
-    "relay",
-)  # relays with their own task ids; the callbacks come from Kling and carry Kling's ids
+OWN_IDS = ("powertokens", "relay")  # relays with their own task ids; their callbacks come from Kling, with its ids
 
 NAMED_ERRORS = ("429/1303", "429/1302", "429/1101", "400/1201", "500/5000", "200/error")
 

@@ -89,9 +89,7 @@ class Edge:
         if (pem := self.public_key(signed["Key-Pair-Id"])) is None:
             raise Refused("InvalidKey", "Unknown Key")
         expires = signed.get("Expires", "")
-        known = (
-            "Policy" not in signed and signed.get("Hash-Algorithm") == "SHA256"
-        )  # the relay uses no other form of signature
+        known = "Policy" not in signed and signed.get("Hash-Algorithm") == "SHA256"  # the only form that the relay uses
         if not known or not re.fullmatch(r"[0-9]{1,12}", expires):
             raise Refused(*_DENIED)
         policy = _POLICY % (f"{self.url}{path}{'?' if own else ''}{own}", expires)

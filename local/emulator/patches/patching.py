@@ -13,9 +13,7 @@ MINISTACK_VERSION = "1.5.33"
 
 Correction = Callable[[], None]
 _corrections: list[Correction] = []
-_sources: dict[
-    FunctionType, str
-] = {}  # the current source of each changed function, because inspect returns the original
+_sources: dict[FunctionType, str] = {}  # current sources of changed functions: inspect returns the original ones
 
 
 class UnexpectedMiniStackError(Exception):
