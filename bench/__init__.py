@@ -1,3 +1,3 @@
-"""Measure the costs of this program against the physical floor and the usual way, as ratios."""
+"""Measure the costs of this program as ratios: against the physical minimum and against the usual implementation."""
 
-import kling_relay_cli  # noqa: F401  (it puts the layer's package on the path)
+import kling_relay_cli  # noqa: F401  (puts the layer's package on the path)

@@ -1,6 +1,6 @@
-"""Runs the benchmarks, prints a table, and writes `.local/bench.json`.
+"""Run the benchmarks, print a table and write `.local/bench.json`.
 
-python -m bench [PART ...]    cold, warm, archive, transitions, polling, scale; all without one
+python -m bench [PART ...]    cold, warm, archive, transitions, polling, scale; all of them by default
 """
 
 import argparse
@@ -31,7 +31,7 @@ def row(one: Ratio) -> tuple[str, ...]:
 
 
 def table(ratios: list[Ratio]) -> str:
-    """In Markdown, as docs/explanation/performance.md has it."""
+    """Format the ratios as the Markdown table of docs/explanation/performance.md."""
     lines = [_HEADS, *map(row, ratios)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADS))]
     written = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
@@ -39,7 +39,7 @@ def table(ratios: list[Ratio]) -> str:
 
 
 def keep(one: Ratio) -> None:
-    """At once: an hour's figures are not lost with the last one."""
+    """Write one ratio to the file at once, so that an interrupted run keeps its figures."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(known | {one.name: one.as_json()}, indent=2) + "\n")

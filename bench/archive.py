@@ -1,7 +1,8 @@
-"""Copies of a video: throughput, CPU and memory, against bare sockets and against `curl | aws s3 cp`.
+"""Measure copies of a video: throughput, CPU and memory, against bare sockets and against `curl | aws s3 cp`.
 
-Throughput is wall-clock; the source and the sink share the machine with what is measured, so CPU is given as well. The
-pipeline is compared as a whole command, and so are we then: both start an interpreter and load their packages.
+Throughput uses wall-clock time. The source and the sink run on the same machine, so CPU time is measured as well. The
+pipeline is measured as a whole command. Our copy is then a whole command too: both start an interpreter and load their
+packages.
 """
 
 import json
@@ -25,27 +26,27 @@ _SMALL, _USUAL, _LARGE = 5 * _MB, 500 * _MB, 2000 * _MB
 _OTHERS = {"archive_raw_5mb": (_SMALL, 25), "archive_raw_50mb": (50 * _MB, 15), "archive_raw_2gb": (_LARGE, 3)}
 _ROUNDS, _COMMAND_ROUNDS, _MEMORY_ROUNDS = 9, 7, 2
 _WAYS = ("relay", "pump", "checked")  # of copier.py
-_ALLOWED = 8.0  # MB that a copy of 2 GB may take more than one of 5 MB
+_ALLOWED = 8.0  # MB: a copy of 2 GB may use this much more memory than one of 5 MB
 _PYTHON = REPOSITORY / ".venv/bench/bin/python"
-# Told so, since the CLI signs a whole body over plain HTTP alone, which AWS never sees.
+# The CLI signs the whole body only over plain HTTP. AWS never receives plain HTTP, so this is switched off.
 _CLI_CONFIG = "[default]\ns3 =\n  payload_signing_enabled = false\n"
 
 
 @dataclass(frozen=True, slots=True)
 class _Spent:
-    """On one copy: wall-clock and CPU seconds; where a whole command made it, memory (MB) at its peak too."""
+    """Hold the wall-clock and CPU seconds of one copy, and the peak memory (MB) if it was a whole command."""
 
     seconds: float
     cpu: float
     peak: float = 0.0
 
 
-_Copy = Callable[[str, int], _Spent]  # in which way, and how many bytes
+_Copy = Callable[[str, int], _Spent]  # arguments: implementation, number of bytes
 
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """Where copies come from and go to. `environment` is that of whoever copies."""
+    """Hold the source and the sink of the copies. `environment` is that of the copying process."""
 
     authority: str
     source: int
@@ -93,7 +94,7 @@ def _ends(folder: Path) -> Iterator[_Ends]:
 
 @contextmanager
 def _copier(ends: _Ends) -> Iterator[_Copy]:
-    """All ways in one process, which is warm as a function is."""
+    """Run all implementations in one process, which is warm like a function."""
     with subprocess.Popen(
         ends.ours(), env=ends.with_layers(), text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -124,7 +125,7 @@ def _against_sockets(copy: _Copy) -> Iterator[Ratio]:
 def _rounds(
     copy: _Copy, ways: tuple[str, ...], size: int, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """MB/s and CPU seconds per GB."""
+    """Return MB/s and CPU seconds per GB."""
     _say(f"{size // _MB} MB, {rounds} rounds of {', '.join(ways)}")
     cpu: dict[str, list[float]] = {way: [] for way in ways}
 

@@ -1,4 +1,4 @@
-"""The functions and their layers as Lambda has them, with bytecode of the Python that measures."""
+"""Build the functions and their layers as on Lambda, with bytecode of the Python that measures."""
 
 import shutil
 import subprocess
@@ -12,13 +12,16 @@ from local.emulator import runtime
 from local.stack import packaging
 
 HERE = STATE / "bench"
-SITE = Path(sysconfig.get_path("purelib"))  # where this Python's packages are, boto3 as it is published among them
-_USUAL = REPOSITORY / ".venv/bench"  # what we are compared with: requirements/bench.in
+SITE = Path(sysconfig.get_path("purelib"))  # this Python's packages, with boto3 as published
+_USUAL = REPOSITORY / ".venv/bench"  # the packages of the comparison: requirements/bench.in
 
 
 @cache
 def layers() -> list[Path]:
-    """The folders that Lambda puts on the path, for this Python: the packages that we are compared with are its own."""
+    """Return the folders that Lambda puts on the path, for this Python.
+
+    The packages of the comparison are installed for it.
+    """
     made = {"dependencies": packaging.dependencies_folder(runtime.HERE), "relay": REPOSITORY / "layers/relay"}
     return [_copied(folder, HERE / name, "unchecked-hash") for name, folder in made.items()]
 
@@ -30,7 +33,7 @@ def function(name: str) -> Path:
 
 @cache
 def usual() -> list[Path]:
-    """A function as it is usually written, and packages as pip leaves them in a layer: without bytecode."""
+    """Return a function in the usual style, and its packages as pip leaves them in a layer: without bytecode."""
     packages = next(_USUAL.glob("lib/python*/site-packages"))
     return [_copied(Path(__file__).parent / "usual", HERE / "usual"), _copied(packages, HERE / "usual-packages")]
 

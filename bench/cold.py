@@ -1,6 +1,6 @@
-"""Cold starts: CPU seconds from a fresh interpreter to a function that could answer, its clients made.
+"""Measure cold starts: CPU seconds from a fresh interpreter to a function that is ready to answer, its clients created.
 
-What an ordinary call of each function needs is made as well: the reference makes one client, ours make two to four.
+Each function also creates the objects of an ordinary call. The reference creates one client, ours create two to four.
 """
 
 import os
@@ -43,7 +43,7 @@ def measure() -> Iterator[Ratio]:
         },
     }
     for case in cases.values():
-        case()  # the files are read from the disk once
+        case()  # reads the files from the disk once
     given = in_turn({name: partial(_milliseconds, case) for name, case in cases.items()}, _ROUNDS)
     for name in _READY:
         yield compared(f"cold_start_{name}", given[name], given["reference"], "ms CPU")
@@ -54,12 +54,12 @@ def measure() -> Iterator[Ratio]:
 
 
 def _first_tls() -> Ratio:
-    """The first call of DynamoDB, with its connection, against the second over the same one."""
+    """Compare the first call of DynamoDB, which opens a connection, with the second call on the same connection."""
     with tempfile.TemporaryDirectory() as folder:
         authority, certificate = loopback.certify(Path(folder))
         with loopback.serving("table", str(certificate)) as port:
             layers = built.layers()
-            with (layers[0] / "botocore/cacert.pem").open("a") as roots:  # one more than the layer's
+            with (layers[0] / "botocore/cacert.pem").open("a") as roots:  # one root more than the layer has
                 roots.write(authority.read_text())
             address = {"AWS_ENDPOINT_URL": f"https://127.0.0.1:{port}"}
             path = [built.function("task_api"), *layers]
@@ -78,7 +78,7 @@ def _milliseconds(case: Callable[[], tuple[float, int]]) -> float:
 
 
 def start(path: Sequence[Path], *code: str, before: str = "", **variables: str) -> tuple[float, int]:
-    """CPU seconds of `code`, and modules that it compiled from source."""
+    """Return the CPU seconds of `code`, and the number of modules that it compiled from source."""
     script = str(Path(__file__).with_name("start.py"))
     environment = {
         **_ENVIRONMENT,

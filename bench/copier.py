@@ -1,9 +1,9 @@
-"""Copies videos from the source to the sink of `loopback`, in an interpreter that has what the function has.
+"""Copy videos from the source to the sink of `loopback`, in an interpreter that has the function's packages.
 
-python -S copier.py AUTHORITY SOURCE-PORT SINK-PORT [WAY BYTES]    without the last two: a line of both for every copy
+    python -S copier.py AUTHORITY SOURCE-PORT SINK-PORT [WAY BYTES]    without the last two: reads both from each line
 
-Says the wall-clock and the CPU seconds of each copy. The ways: `relay` is our code; `pump` is the least there can be,
-two sockets and no HTTP library; `checked` the same with an MD5 in line, as our code has it.
+Prints the wall-clock and the CPU seconds of each copy. The implementations: `relay` is our code. `pump` is the minimum:
+two sockets and no HTTP library. `checked` is `pump` with an MD5 of the data, as our code has it.
 """
 
 import hashlib
@@ -48,12 +48,12 @@ class Copier:
             socket.create_connection((HOST, self._sink)) as outgoing,
         ):
             incoming.sendall(f"GET /{size}.mp4 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-            if not incoming.recv(BLOCK).endswith(b"\r\n\r\n"):  # one record of TLS, and so the head alone
-                raise RuntimeError("the source gave no head")
+            if not incoming.recv(BLOCK).endswith(b"\r\n\r\n"):  # one record of TLS, which holds the head alone
+                raise RuntimeError("the source sent no complete header")
             outgoing.sendall(f"PUT /videos/{size}.mp4 HTTP/1.1\r\nContent-Length: {size}\r\n\r\n".encode())
             buffer, left, filled = memoryview(bytearray(BLOCK)), size, 0
             while left:
-                while filled < min(BLOCK, left):  # a call gives a record, 16 KiB at most: a block is faster to send
+                while filled < min(BLOCK, left):  # a call returns at most 16 KiB; sending a whole block is faster
                     got = incoming.recv_into(buffer[filled:])
                     if not got:
                         raise RuntimeError("the source ended early")

@@ -1,9 +1,10 @@
-"""What a stack costs: dollars per 1,000 videos by part, per idle month, and for waiting compared with a polling loop.
+"""Compute a stack's costs: dollars per 1,000 videos by part, per idle month, and for waiting versus a polling loop.
 
-    python -m bench.costs             writes the tables into docs/costs.md
-    python -m bench.costs --measure   counts anew on the local stack before (bench/usage.py), which takes a minute
+    python -m bench.costs             write the tables into docs/costs.md
+    python -m bench.costs --measure   first count the usage on the local stack (bench/usage.py), which takes a minute
 
-Prices are `prices.json`, counts and assumptions `usage.json`; alarms, secrets and memory sizes come from the template.
+Prices are in `prices.json`, counts and assumptions in `usage.json`. Alarms, secrets and memory sizes are read from the
+template.
 """
 
 import argparse
@@ -22,18 +23,18 @@ _DOCUMENT, _USAGE = REPOSITORY / "docs/costs.md", REPOSITORY / "bench/usage.json
 _LISTED = json.loads((REPOSITORY / "bench/prices.json").read_text())["prices"]
 _PRICES: dict[str, float] = {name: row["usd"] for name, row in _LISTED.items()}
 _FREE: dict[str, float] = {name: row.get("free", 0) for name, row in _LISTED.items()}
-_SWEEPS = 43_800  # minutes of a month
+_SWEEPS = 43_800  # minutes in a month
 _VIDEOS = 1000
 _GB = 1e9
 _RENDERS = (120, 300)  # seconds
 _POLL_SECONDS = 10
 
 Lines = list[tuple[str, float, str]]
-"""What is billed, its quantity, and the name of its price."""
+"""Each billed item: its name, its quantity, and the name of its price."""
 
 
 def per_video(used: dict[str, Any], memory: dict[str, float]) -> Lines:
-    """One video whose client gives an image inline and downloads the video `views` times."""
+    """Return the billed items of one video. Its client sends an image inline and downloads the video `views` times."""
     video, assumed = used["measured"]["video"], used["assumed"]
     calls = video["invocations"]
     requests = calls["TaskApiFunction"] + calls["KlingCallbackFunction"]
@@ -85,18 +86,21 @@ def per_idle_month(used: dict[str, Any], memory: dict[str, float], template: dic
 
 
 def waiting(used: dict[str, Any], memory: dict[str, float], render_seconds: float) -> dict[str, float]:
-    """Dollars for the waiting of 1,000 videos: ours, and a loop of Wait, Lambda and Choice every ten seconds."""
+    """Return the dollars for the waiting of 1,000 videos.
+
+    Ours, and that of a loop of Wait, Lambda and Choice every ten seconds.
+    """
     ours = per_video(used, memory)
     transitions = next(quantity for what, quantity, _ in ours if what.startswith("Step Functions"))
     polls = render_seconds / _POLL_SECONDS
     query = _gb_seconds({"AdvanceTaskFunction": 1}, used["assumed"], memory) * _PRICES["lambda_gb_second"]
     each = 3 * _PRICES["state_transition"] + _PRICES["lambda_request"] + query
-    fixed = 2 * _PRICES["state_transition"]  # a start and an end
+    fixed = 2 * _PRICES["state_transition"]  # one start and one end
     return {"ours": _VIDEOS * transitions * _PRICES["state_transition"], "polling": _VIDEOS * (fixed + polls * each)}
 
 
 def memory_of(template: dict[str, Any]) -> dict[str, float]:
-    """GB of each function."""
+    """Return the memory of each function in GB."""
     return {
         name: resource["Properties"]["MemorySize"] / 1024
         for name, resource in template["Resources"].items()
@@ -109,12 +113,12 @@ def total(lines: Lines) -> float:
 
 
 def own_account(lines: Lines) -> Lines:
-    """A month's `lines` in an account that has nothing else: AWS's standing allowances are taken off."""
+    """Return a month's `lines` in an account with no other usage: AWS's permanent free allowances are subtracted."""
     return [(what, max(0, quantity - _FREE[price]), price) for what, quantity, price in lines]
 
 
 def tables(used: dict[str, Any]) -> dict[str, str]:
-    """The tables of docs/costs.md by the name of their place."""
+    """Return the tables of docs/costs.md by the name of their marker."""
     template = transformed(load_template())
     memory = memory_of(template)
     compared = ["| a render of | ours | polling every 10 s | times as much |", "|---|---|---|---|"]
@@ -130,7 +134,7 @@ def tables(used: dict[str, Any]) -> dict[str, str]:
 
 
 def written(document: str, used: dict[str, Any]) -> str:
-    """`document` with its tables as they are now."""
+    """Return `document` with its tables replaced by current ones."""
     for name, table in tables(used).items():
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, after = document.partition(begin)
@@ -164,7 +168,7 @@ def _sent_gb(assumed: dict[str, Any], requests: float) -> float:
 
 
 def _watching(template: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Metrics of alarms, composite alarms, dashboards and secrets in the template."""
+    """Count the template's alarm metrics, composite alarms, dashboards and secrets."""
     resources = list(template["Resources"].values())
 
     def number(kind: str) -> int:
@@ -179,7 +183,7 @@ def _watching(template: dict[str, Any]) -> tuple[int, int, int, int]:
 
 
 def measured(used: dict[str, Any]) -> dict[str, Any]:
-    """`used` with counts of a local stack that is started for it."""
+    """Return `used` with counts from a local stack that is started for this purpose."""
     with tempfile.TemporaryDirectory() as state:
         fast = Options(port=0, wait_scale=0.05, render_seconds=1, render_size=160, state=Path(state))
         with Stack(fast) as stack:
@@ -188,7 +192,7 @@ def measured(used: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.costs", description=__doc__)
-    parser.add_argument("--measure", action="store_true", help="count anew on the local stack")
+    parser.add_argument("--measure", action="store_true", help="count the usage on the local stack first")
     used: dict[str, Any] = json.loads(_USAGE.read_text())
     if parser.parse_args().measure:
         used = measured(used)

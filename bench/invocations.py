@@ -1,7 +1,7 @@
-"""Warm invocations of one function against the calls that it makes, in an interpreter that has what Lambda has.
+"""Measure warm invocations of one function against its network calls, in an interpreter with Lambda's packages.
 
-Reads what to invoke as JSON from standard input (see `warm.py`) and writes CPU seconds an invocation: ours, the bare
-calls before and after each block of ours. The bare calls are the same requests, with arguments that are ready.
+Reads the invocations as JSON from standard input (see `warm.py`). Writes CPU seconds per invocation: ours, and the bare
+calls before and after each block of ours. The bare calls are the same requests with prepared arguments.
 """
 
 import base64
@@ -28,7 +28,7 @@ _WARM_UP = 10
 
 
 class Calls:
-    """What the clients of a session are asked for, in order."""
+    """Record the calls of a session's clients, in order."""
 
     def __init__(self) -> None:
         self.made: list[tuple[str, str, dict[str, Any]]] = []
@@ -46,7 +46,10 @@ def control(what: str, method: str = "POST") -> Any:
 
 
 def bare(services: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, dict[str, Any]]]) -> Callable[[], None]:
-    """Does what was `asked`: AWS through clients like ours, the provider over a connection that is kept."""
+    """Return a function that repeats the calls in `asked`.
+
+    AWS is called through clients like ours, the provider over a kept connection.
+    """
     pool = urllib3.PoolManager(retries=False)
     clients: dict[str, Any] = {}
     calls: list[Callable[[], Any]] = []
@@ -62,14 +65,14 @@ def bare(services: Any, asked: list[dict[str, Any]], made: list[tuple[str, str, 
 
     def run() -> None:
         for call in calls:
-            with suppress(ClientError):  # of a condition that does not hold: an answer like any other
+            with suppress(ClientError):  # a condition that fails is an ordinary answer
                 call()
 
     return run
 
 
 def cpu(act: Callable[[], None]) -> float:
-    """Seconds for one of a block."""
+    """Return the seconds of one call in a block."""
     began = time.process_time()
     for _ in range(_BLOCK):
         act()
@@ -78,7 +81,7 @@ def cpu(act: Callable[[], None]) -> float:
 
 def main() -> None:
     given, output = json.load(sys.stdin), sys.stdout
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (where the log goes)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (the log is discarded)
     app, get_services = import_module("app"), import_module("kling_relay.services").get_services
     services, calls = get_services(), Calls()
     services._session = calls.session
@@ -107,7 +110,7 @@ def main() -> None:
         measured.append((cpu(floor), cpu(ours), cpu(floor)))
     played = control("played", "GET")
     if played != len(asked) * (2 * _WARM_UP + 3 * _BLOCK * given["rounds"]):
-        raise RuntimeError(f"{played} calls were made: an invocation made others than the one that was recorded")
+        raise RuntimeError(f"{played} calls: an invocation made other calls than the recorded one")
     json.dump({"calls": [one["path"] for one in asked], "measured": measured}, output)
 
 

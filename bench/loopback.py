@@ -1,11 +1,12 @@
-"""Servers on 127.0.0.1, each in a process of its own and fast: a source of videos, a sink that speaks S3, a table.
+"""Serve on 127.0.0.1, each server in its own process and fast: a source of videos, a sink that speaks S3, a table.
 
-python -m bench.loopback source CERTIFICATE        videos of any size at /{bytes}.mp4
-python -m bench.loopback table CERTIFICATE         `{}` to whatever is asked, over TLS
-python -m bench.loopback sink '{"5000000": md5}'   the sizes that are whole videos; another one is no object
+    python -m bench.loopback source CERTIFICATE        videos of any size at /{bytes}.mp4
+    python -m bench.loopback table CERTIFICATE         answers every request with `{}`, over TLS
+    python -m bench.loopback sink '{"5000000": md5}'   the sizes of whole videos; other sizes are not stored
 
-Each says its port, and ends when its standard input does: with whoever started them. The sink counts bytes and keeps
-none. An MD5 made there would take the machine from what is measured, so it is told beforehand what it has to answer.
+Each server prints its port. It ends when its standard input closes, and so with the process that started it. The sink
+counts bytes and stores none. It receives the MD5s in advance, because computing them here would distort the
+measurement.
 """
 
 import datetime
@@ -36,7 +37,7 @@ _MOOV = bytes(200)
 
 
 def video(size: int) -> Iterator[bytes]:
-    """An MP4 of exactly `size` bytes in pieces: `ftyp`, `moov`, and an `mdat` of one block over and over."""
+    """Yield an MP4 of exactly `size` bytes in pieces: `ftyp`, `moov`, and an `mdat` that repeats one block."""
     boxes = ((b"ftyp", b"isom\0\0\2\0isomiso2"), (b"moov", _MOOV))
     head = b"".join((8 + len(payload)).to_bytes(4) + kind + payload for kind, payload in boxes)
     left = size - len(head)
@@ -56,7 +57,7 @@ def md5(size: int) -> str:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[int]:
-    """The port of a source or a sink."""
+    """Start a source, a table or a sink, and yield its port."""
     command = [sys.executable, "-m", "bench.loopback", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -66,9 +67,9 @@ def serving(*arguments: str) -> Iterator[int]:
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
-    """An authority, and a certificate and key of 127.0.0.1 that it signed; both are valid for a day.
+    """Create an authority, and a certificate and key for 127.0.0.1 signed by it; all are valid for a day.
 
-    Both have the form of RFC 5280, which `ssl.create_default_context` demands since Python 3.13.
+    Both have the form of RFC 5280, which `ssl.create_default_context` requires since Python 3.13.
     """
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("bench authority", "source")]
@@ -102,18 +103,18 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 50
     tls: ssl.SSLContext
-    known: dict[int, str]  # bytes and MD5 of whole videos
-    uploads: dict[str, dict[str, int]]  # upload, part, bytes
+    known: dict[int, str]  # bytes -> MD5 of whole videos
+    uploads: dict[str, dict[str, int]]  # upload -> part -> bytes
 
 
 class _Source(socketserver.BaseRequestHandler):
-    """One connection, one video."""
+    """Serve one video per connection."""
 
     server: _Server
 
     def handle(self) -> None:
         with suppress(OSError), self.server.tls.wrap_socket(self.request, server_side=True) as connection:
-            head = connection.recv(1 << 14)  # in one record of TLS, as every client sends it
+            head = connection.recv(1 << 14)  # one record of TLS, as every client sends it
             size = int(head.split(b" ", 2)[1].strip(b"/").removesuffix(b".mp4"))
             connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
             for piece in video(size):
@@ -121,14 +122,14 @@ class _Source(socketserver.BaseRequestHandler):
 
 
 class _Table(socketserver.BaseRequestHandler):
-    """DynamoDB without a row."""
+    """Play a DynamoDB table without rows."""
 
     server: _Server
 
     def handle(self) -> None:
         with suppress(OSError), self.server.tls.wrap_socket(self.request, server_side=True) as connection:
             while request := connection.recv(1 << 16):
-                if b"\r\n\r\n" in request:  # the head; the body may come in a record of its own
+                if b"\r\n\r\n" in request:  # the head; the body may arrive in a later record
                     length = int(request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                     body = request.partition(b"\r\n\r\n")[2]
                     while len(body) < length:
@@ -137,7 +138,7 @@ class _Table(socketserver.BaseRequestHandler):
 
 
 class _Sink(socketserver.BaseRequestHandler):
-    """PutObject, and the calls of a multipart upload. An object is there only when all of a known video arrived."""
+    """Serve PutObject and the calls of a multipart upload. An object exists only if a whole known video arrived."""
 
     server: _Server
 

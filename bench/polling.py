@@ -1,7 +1,7 @@
-"""The schedule of polls where no callback comes, against a fixed interval that finds the end as soon on the average.
+"""Compare the polling schedule for lost callbacks with a fixed interval that detects the end as early on average.
 
-Simulated over four log-normal distributions of render times: no provider publishes any, so these span what users report
-(docs/explanation/performance.md). `polling` is the worst of them.
+Simulates four log-normal distributions of render times. No provider publishes any, so these cover the range that users
+report (docs/explanation/performance.md). `polling` is the worst of them.
 """
 
 import math
@@ -15,7 +15,7 @@ from bench.ratio import Ratio, counted
 
 _RENDERS = 20_000
 _SEED = 20_261_127
-# Median seconds, and the spread of the logarithm.
+# Median seconds, and the standard deviation of the logarithm.
 _DISTRIBUTIONS = {"turbo": (40, 0.3), "standard": (120, 0.45), "professional": (200, 0.5), "long": (300, 0.6)}
 
 
@@ -31,12 +31,12 @@ def _compared(name: str, median: float, sigma: float) -> Ratio:
     renders = sorted(dice.lognormvariate(math.log(median), sigma) for _ in range(_RENDERS))
     p5 = renders[_RENDERS // 20]
     queries, delay = _polled(renders, lambda age: poll_wait(age, p5))
-    fixed, _ = _polled(renders, lambda _: 2 * delay)  # it comes half its interval late
+    fixed, _ = _polled(renders, lambda _: 2 * delay)  # a fixed interval is late by half its length on average
     return counted(f"polling_{name}", queries, fixed, f"queries, {delay:.1f} s late")
 
 
 def _polled(renders: list[float], wait: Callable[[float], float]) -> tuple[float, float]:
-    """Queries for one render, and how many seconds after its end the last of them came."""
+    """Return the queries per render, and the average delay in seconds between its end and the last query."""
     counts, delays = [], []
     for render in renders:
         age, count = 0.0, 0

@@ -1,4 +1,4 @@
-"""Ratios that a noisy machine cannot bend: both sides measured in turn, many times, and compared pair by pair."""
+"""Compute ratios that tolerate a noisy machine: both sides are measured in turn, many times, and compared in pairs."""
 
 import random
 import statistics
@@ -11,7 +11,10 @@ _SEED = 20_261_127
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`ours` and `reference` in `unit`, and their `ratio`: 95 % of redrawn samples have it between `low` and `high`."""
+    """Hold `ours` and `reference` in `unit`, and their `ratio`.
+
+    95 % of bootstrap samples have it between `low` and `high`.
+    """
 
     name: str
     ours: float
@@ -26,7 +29,7 @@ class Ratio:
 
 
 def in_turn(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each case gives, `rounds` times, in another order every round."""
+    """Call each case `rounds` times, in another order every round, and return the values of each."""
     dice, given = random.Random(_SEED), {name: list[float]() for name in cases}  # nosec B311 # noqa: S311
     for _ in range(rounds):
         for name in dice.sample(list(cases), len(cases)):
@@ -35,7 +38,7 @@ def in_turn(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def compared(name: str, ours: Sequence[float], reference: Sequence[float], unit: str) -> Ratio:
-    """The median of the ratios of pairs that were measured in the same round."""
+    """Return the median of the ratios of pairs that were measured in the same round."""
     pairs = [one / other for one, other in zip(ours, reference, strict=True)]
     dice = random.Random(_SEED)  # nosec B311 # noqa: S311
     drawn = sorted(statistics.median(dice.choices(pairs, k=len(pairs))) for _ in range(_DRAWS))
@@ -45,6 +48,6 @@ def compared(name: str, ours: Sequence[float], reference: Sequence[float], unit:
 
 
 def counted(name: str, ours: float, reference: float, unit: str) -> Ratio:
-    """Of what is counted, and so the same every time."""
+    """Return the ratio of two counts, which are the same in every run."""
     ratio = ours / reference
     return Ratio(name, ours, reference, ratio, ratio, ratio, unit)

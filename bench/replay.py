@@ -1,10 +1,10 @@
-"""Stands between a function and everything that it calls: records what was answered, then answers the same again.
+"""Record the answers that a function receives from AWS and the provider, then replay them.
 
     python -m bench.replay AWS PROVIDER    prints its own address
 
-What is asked below /provider goes to the PROVIDER, everything else to AWS. `POST /_replay/record` begins a recording;
-`POST /_replay/play` ends it, and gives what was asked: from then on the answers come in the order of the recording,
-again and again. `GET /_replay/played` tells how many were given.
+Requests below /provider go to the PROVIDER, all others to AWS. `POST /_replay/record` starts a recording. `POST
+/_replay/play` ends it and returns the recorded requests. From then on the recorded answers are served in their order,
+again and again. `GET /_replay/played` returns the number of answers served.
 """
 
 import base64

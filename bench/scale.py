@@ -1,9 +1,9 @@
-"""Whether a task costs more when there are many: tasks in flight on the local stack, and rows behind a list.
+"""Measure whether a task costs more if there are many: tasks in flight on the local stack, and rows behind a list.
 
-In flight: everything that a task makes our functions ask of AWS, what it writes, and the memory of the largest
-function, with 1,000 at once against 100. Lists: what DynamoDB reads for a page and for a query, with a million rows of
-the tenant against ten; the index is played here by the rules of its documentation, since no emulator holds a million
-rows in time (`make scale` counts 100,000 of them on moto).
+In flight: the calls to AWS per task, the written units, and the memory of the largest function, with 1,000 tasks at
+once against 100. Lists: the items that DynamoDB reads for a page and for a query, with a million rows of the tenant
+against ten. The index is simulated by the rules of its documentation, because no emulator holds a million rows in time
+(`make scale` counts 100,000 of them on moto).
 """
 
 import sys
@@ -31,7 +31,7 @@ _SENDERS = 6
 _WAIT_SECONDS = 900.0
 _ROWS = (10, 10_000, 1_000_000)
 _PAGE = 30
-# Asked for late (p5: 150 s), so that callbacks come before polls; and all are recorded before the first one ends.
+# This model is polled late (p5: 150 s), so callbacks come before polls. All tasks are recorded before the first ends.
 _BODY = {"model_name": "kling-v2-master", "prompt": "one of many", "duration": "10"}
 _RENDER_SECONDS = 140.0
 _TRIES = 5
@@ -75,7 +75,7 @@ def _in_flight(number: int) -> dict[str, float]:
 
 
 def _send(api: Client, number: int) -> None:
-    """One task, as a client does it that tries again under the same id: a laptop may be too slow for so many."""
+    """Send one task, like a client that retries under the same id: a laptop may be too slow for so many."""
     for left in reversed(range(_TRIES)):
         try:
             api.send("text2video", {**_BODY, "external_task_id": f"many-{number}"})
@@ -97,7 +97,10 @@ def _calls(emulator: Emulator) -> int:
 
 
 def _wait_for_all(emulator: Emulator, table: str, number: int) -> float:
-    """Until `number` tasks have succeeded and all notices are out; the most memory that a function ever took, in MB."""
+    """Wait until `number` tasks have succeeded and all notices are sent.
+
+    Return the peak memory of any function in MB.
+    """
     ends_at, memory = time.monotonic() + _WAIT_SECONDS, 0.0
     scan = {
         "TableName": table,
@@ -121,7 +124,7 @@ def _wait_for_all(emulator: Emulator, table: str, number: int) -> float:
 
 
 def _largest(emulator: int) -> float:
-    """The peak memory (MB) of the largest child of the emulator, which are the functions."""
+    """Return the peak memory (MB) of the emulator's largest child process; its children are the functions."""
     peaks = [0]
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -134,11 +137,11 @@ def _largest(emulator: int) -> float:
 
 
 def _read(number: int) -> dict[str, float]:
-    """Items that are read for the first page of a list, and for one task by the client's own id."""
+    """Return the items read for the first page of a list, and for one task by the client's id."""
     rows = Rows(number)
     table = TaskTable(rows, "tasks", 400)
     if len(table.page("acme", "text2video", skip=0, size=_PAGE)) != min(_PAGE, number):
-        raise RuntimeError("the page is not whole")
+        raise RuntimeError("the page is incomplete")
     page, rows.read = rows.read, 0
     if table.find("acme", rows.pk(0).removeprefix("task#")) is None:
         raise RuntimeError("the task is not found")
@@ -146,7 +149,7 @@ def _read(number: int) -> dict[str, float]:
 
 
 class Rows:
-    """DynamoDB with `number` tasks of one tenant, which are made when they are read; counts what is read."""
+    """Play a DynamoDB with `number` tasks of one tenant, generated on read; count the items read."""
 
     def __init__(self, number: int) -> None:
         self.number, self.read = number, 0
@@ -155,7 +158,7 @@ class Rows:
         return f"task#{number:032x}"
 
     def query(self, *, Limit: int, ExclusiveStartKey: Any = None, **_: Any) -> dict[str, Any]:
-        """The index by owner, newest first: reads up to Limit keys after the one to start from."""
+        """Query the index by owner, newest first: read up to Limit keys after the start key."""
         newest = (
             self.number if ExclusiveStartKey is None else int(ExclusiveStartKey["pk"]["S"].removeprefix("task#"), 16)
         )

@@ -1,6 +1,6 @@
-"""The CPU seconds of a piece of code in an interpreter of its own, and how many modules it compiled.
+"""Measure the CPU seconds of a piece of code in a separate interpreter, and the number of modules that it compiled.
 
-python -S start.py BEFORE 'import app' [what makes it ready ...]    BEFORE is run first, and not measured
+python -S start.py BEFORE 'import app' [further statements ...]    BEFORE runs first and is not measured
 """
 
 import sys

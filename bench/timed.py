@@ -1,8 +1,8 @@
-"""Runs a pipeline of commands: its wall-clock seconds, and the CPU seconds and peak resident memory (MB) of all of it.
+"""Run a pipeline of commands; print its wall-clock seconds, and the CPU seconds and peak memory (MB) of all of it.
 
-python -S timed.py '[["curl", "..."], ["aws", "..."]]'
+    python -S timed.py '[["curl", "..."], ["aws", "..."]]'
 
-In a small process of its own, since a child's peak begins at that of the process that started it.
+Runs in a small separate process, because a child's peak memory starts at that of its parent.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import time
 from typing import IO
 
-_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
+_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
 
 if __name__ == "__main__":
     started, pids = time.perf_counter(), list[int]()
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     for command in json.loads(sys.argv[1]):
         process = subprocess.Popen(command, stdin=before, stdout=subprocess.PIPE)
         if before is not None:
-            before.close()  # the last one to read it is the command, so that its end is noticed
+            before.close()  # only the next command keeps the pipe open, so that it notices the end
         pids, before = [*pids, process.pid], process.stdout
     usages = [os.wait4(pid, 0)[1:] for pid in pids]
     if any(status for status, _ in usages):

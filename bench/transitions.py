@@ -1,7 +1,7 @@
-"""What the waiting for one video takes, counted on the local stack, with the provider's callback and without.
+"""Count the state transitions of waiting for one video on the local stack, with and without the provider's callback.
 
-The reference is a workflow that waits ten seconds, asks and chooses, three states a turn, while 200 seconds pass: a
-start and an end; a Lambda invocation, a query and a read of its row each turn; and four writes of its row.
+The reference is a workflow that waits ten seconds, queries and chooses, three states per loop, for 200 seconds. It has
+a start and an end. Each loop has a Lambda invocation, a query and a read of the row. The row is written four times.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ from bench import usage
 from bench.ratio import Ratio, counted
 from local.stack.stack import Options, Stack
 
-_RENDER = 200  # seconds; more than the p5 of the model that is asked for
+_RENDER = 200  # seconds; more than the p5 of the model used
 _SCALE = 0.05
 _TURNS = _RENDER // 10
 _LOOP = {"transitions": 2 + 3 * _TURNS, "invocations": _TURNS, "queries": _TURNS, "units": _TURNS + 4}

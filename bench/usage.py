@@ -1,7 +1,7 @@
-"""What one video, and one sweep of an idle stack, use of AWS: counted on the local stack, for `bench/costs.py`.
+"""Count the use of AWS of one video, and of one sweep of an idle stack, on the local stack, for `bench/costs.py`.
 
-States, invocations and calls are counted as they happen there; DynamoDB's write units follow from the old and the new
-image of each row that was written, as the table's stream has them.
+States, invocations and calls are counted as they happen. DynamoDB's write units are derived from the old and the new
+image of each written row, as the table's stream reports them.
 """
 
 import json
@@ -20,17 +20,19 @@ from local.stack.stack import Stack
 
 _READS = {"dynamodb:GetItem": 1, "dynamodb:BatchGetItem": 3, "dynamodb:Query": 1}  # units: our rows have less than 4 KB
 _LOG_OVERHEAD = 26  # bytes that CloudWatch adds to an event
-_SETTLED_SECONDS = 2.0  # after which nothing more comes of a video
+_SETTLED_SECONDS = 2.0  # after this time a video causes no more calls
 _WAIT_SECONDS = 60.0
 
 Image = dict[str, Any] | None
 Index = tuple[tuple[str, ...], tuple[str, ...]]
-"""The keys of an index, and all that it projects beside the table's own key."""
+"""The keys of an index, and the columns that it projects besides the table's own key."""
 
 
 def measure(stack: Stack, queries: int) -> dict[str, dict[str, Any]]:
-    """Counts for a `video` whose client asks `queries` times, and for a `sweep` that finds nothing. The first of each
-    only warms the functions up. From here on nothing runs by the clock on this stack."""
+    """Count a `video` whose client queries `queries` times, and a `sweep` that finds nothing.
+
+    The first of each only warms up the functions. From here on no schedule runs on this stack.
+    """
     if stack.emulator is None:
         raise deploy_template.DeploymentError("the emulator is not running")
     emulator, table = stack.emulator, stack.endpoint["task_table"]
@@ -48,7 +50,7 @@ def measure(stack: Stack, queries: int) -> dict[str, dict[str, Any]]:
 
 
 def watch_table(emulator: Emulator, table: str) -> None:
-    """Have the table tell what is written to it from now on."""
+    """Switch on the table's stream, which reports all later writes."""
     specification = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
     emulator.client("dynamodb").update_table(TableName=table, StreamSpecification=specification)
 
@@ -61,12 +63,12 @@ def stop_schedules(emulator: Emulator) -> None:
 
 def _one_video(emulator: Emulator, table: str, api: Client, queries: int) -> None:
     body = {"image": image_file.as_base64(REPOSITORY / "local/stack/sample.jpg"), "prompt": "what does it cost?"}
-    task = api.send("image2video", {**body, "model_name": "kling-v2-master", "duration": "10"})  # asked for late
+    task = api.send("image2video", {**body, "model_name": "kling-v2-master", "duration": "10"})  # polled late
     key = {"pk": {"S": f"task#{task['task_id']}"}}
     ends_at = time.monotonic() + _WAIT_SECONDS
     while emulator.client("dynamodb").get_item(TableName=table, Key=key)["Item"]["phase"]["S"] != "succeeded":
         if time.monotonic() > ends_at:
-            raise deploy_template.DeploymentError(f"the video did not come within {_WAIT_SECONDS} s: measure again")
+            raise deploy_template.DeploymentError(f"no video within {_WAIT_SECONDS} s: measure again")
         time.sleep(0.2)
     for _ in range(queries):
         api.query("image2video", task["task_id"])
@@ -74,7 +76,7 @@ def _one_video(emulator: Emulator, table: str, api: Client, queries: int) -> Non
 
 
 def _counted(emulator: Emulator, act: Callable[[], Any]) -> dict[str, Any]:
-    """What `act` makes the functions do."""
+    """Return the calls that the functions make during `act`."""
     began, known = int(time.time() * 1000), len(emulator.calls_path.read_text().splitlines())
     act()
     lines = [json.loads(line) for line in emulator.calls_path.read_text().splitlines()[known:]]
@@ -91,7 +93,7 @@ def _counted(emulator: Emulator, act: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _logs(emulator: Emulator, since: int) -> tuple[dict[str, int], int]:
-    """Invocations by function, from the lines that Lambda itself writes, and the bytes of all lines."""
+    """Return the invocations by function, from the lines that Lambda itself writes, and the bytes of all lines."""
     logs, invocations, size = emulator.client("logs"), Counter[str](), 0
     for group in logs.describe_log_groups()["logGroups"]:
         name = group["logGroupName"]
@@ -104,7 +106,7 @@ def _logs(emulator: Emulator, since: int) -> tuple[dict[str, int], int]:
 
 
 def _transitions(emulator: Emulator, machine: str) -> int:
-    """States that the newest execution has entered."""
+    """Return the number of states that the newest execution has entered."""
     workflows = emulator.client("stepfunctions")
     executions = workflows.list_executions(stateMachineArn=machine)["executions"]
     newest = max(executions, key=lambda one: one["startDate"])["executionArn"]
@@ -113,7 +115,7 @@ def _transitions(emulator: Emulator, machine: str) -> int:
 
 
 def units_written(emulator: Emulator, table: str) -> int:
-    """Write units of all that happened to the table since `watch_table`."""
+    """Return the write units of all writes to the table since `watch_table`."""
     described = emulator.client("dynamodb").describe_table(TableName=table)["Table"]
     indexes = [
         (
@@ -136,8 +138,11 @@ def units_written(emulator: Emulator, table: str) -> int:
 
 
 def write_units(old: Image, new: Image, indexes: list[Index]) -> int:
-    """Units of one write: the larger of both images in KB, twice where a row is new, because ours are made in
-    transactions; and a unit for each entry of an index that is written or removed."""
+    """Return the write units of one write.
+
+    The base is the larger of both images in KB. A new row counts twice, because ours are created in transactions. Each
+    index entry that is written or removed costs one unit.
+    """
     row = ceil(max(len(json.dumps(image or {})) for image in (old, new)) / 1024)
     return row * (2 if old is None else 1) + sum(_index_units(old or {}, new or {}, index) for index in indexes)
 

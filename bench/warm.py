@@ -1,7 +1,6 @@
-"""Warm invocations: CPU of a handler against the bare network calls that it has to make.
+"""Measure warm invocations: the CPU of a handler against the bare network calls that it has to make.
 
-A real stack answers once; then its answers are played again over loopback, and only the process of the handler is
-measured.
+A real stack answers once. Its answers are then replayed over loopback, and only the handler's process is measured.
 """
 
 import json
@@ -64,7 +63,10 @@ def _request(stack: Stack, method: str, rest: str, body: str | None = None) -> d
 
 
 def _callbacks(stack: Stack, tasks: list[str]) -> list[dict[str, Any]]:
-    """What tells us that the tasks have ended at the provider, whose own callbacks are lost: ours still sleep."""
+    """Return the callbacks of tasks that have ended at the provider.
+
+    The provider's own callbacks are lost: ours still wait.
+    """
     events = []
     for task in tasks:
         url = f"{stack.endpoint['simulator_url']}/_sim/tasks/{task}"
@@ -88,7 +90,7 @@ def _replaying(aws: str, provider: str) -> Iterator[str]:
 
 
 def _invoked(stack: Stack, function: str, events: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
-    """CPU seconds of the bare calls, of ours, and of the bare calls again, block by block."""
+    """Return the CPU seconds of the bare calls, of ours, and of the bare calls again, block by block."""
     if stack.emulator is None:
         raise deploy_template.DeploymentError("the emulator is not running")
     name = deploy_template.physical_id(stack.emulator, function)

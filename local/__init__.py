@@ -1,3 +1,3 @@
 """Run the whole stack on one laptop. Nothing that is deployed imports this package."""
 
-import kling_relay_cli  # noqa: F401  (it puts the layer's package on the path)
+import kling_relay_cli  # noqa: F401  (puts the layer's package on the path)

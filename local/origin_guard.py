@@ -1,4 +1,4 @@
-"""Which requests a server on this machine takes: those of local programs and of the front's own pages.
+"""Decide which requests a server on this machine accepts: those of local programs and of the front's own pages.
 
 A browser lets every web page send requests to 127.0.0.1. It names the page in Origin: on CORS requests and on every
 method but GET and HEAD (Fetch standard, "Origin header"). A GET without Origin carries Sec-Fetch-Site (Fetch Metadata).
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
-"""This machine, as a Host header and an origin spell it."""
+"""The names of this machine in a Host header and in an origin."""
 
 Answer = tuple[int, dict[str, str], bytes]
 AsgiApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -23,11 +23,11 @@ class Headers(Protocol):
 
 
 class Guard:
-    """The rule of the server on `port`. `front_port`: the front's, whose pages may call it; None admits no page.
+    """Hold the rule of the server on `port`. `front_port`: the front's, whose pages may call it; None admits no page.
 
-    Host is one of NAMES with one of the two ports or without: the front passes its own Host on to the emulator.
-    `subdomains` admits names below localhost too: SDKs put a bucket's name there. Resolvers keep them on this machine
-    (RFC 6761), so they cannot be rebound.
+    Host is one of NAMES, with one of the two ports or without: the front passes its own Host on to the emulator.
+    `subdomains` also admits names below localhost, because SDKs put a bucket's name there. Resolvers keep them on this
+    machine (RFC 6761), so they cannot be rebound.
     """
 
     def __init__(self, port: int, front_port: int | None = None, *, subdomains: bool = False) -> None:
@@ -38,7 +38,7 @@ class Guard:
         self._origins = [f"http://{name}:{front_port}".removesuffix(":80") for name in NAMES if front_port is not None]
 
     def refusal(self, headers: Headers, target: str, *, signed: bool = False, allowed: str = "") -> Answer | None:
-        """Return the answer to a request that is refused: 403 and a text that names what is expected.
+        """Return the answer to a refused request: 403 and a text that names the expected value.
 
         `target`: path and query. `signed`: a signature in the address decides, so any page may send it. `allowed`: one
         more origin, or "*" for all, if a key in a header decides.
@@ -52,7 +52,7 @@ class Guard:
             return _forbidden(
                 f"Origin: {' or '.join(self._origins) or 'none, this server has no pages'} (got {origin!r})"
             )
-        # AWS's query protocol acts on GET too, which a page can send as the address of a picture.
+        # AWS's query protocol also acts on GET, which a page can send as the address of a picture.
         foreign = origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if foreign and "Action" in parse_qs(target.partition("?")[2], keep_blank_values=True):
             return _forbidden("Sec-Fetch-Site: same-origin or none for a request with an Action")
@@ -60,7 +60,7 @@ class Guard:
 
 
 def guarded(app: AsgiApp, guard: Guard) -> AsgiApp:
-    """Return an ASGI application that passes on to `app` what `guard` takes."""
+    """Return an ASGI application that passes the requests accepted by `guard` on to `app`."""
 
     async def checked(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

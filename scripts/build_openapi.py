@@ -1,4 +1,4 @@
-"""docs/openapi.yaml as the JSON that functions/api_docs serves: no function needs a YAML parser for it."""
+"""Convert docs/openapi.yaml to the JSON that functions/api_docs serves, so that no function needs a YAML parser."""
 
 import json
 

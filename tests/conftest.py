@@ -1,4 +1,4 @@
-"""For every test: no real AWS account within reach, and the descriptions of AWS's services are read once a process."""
+"""Set up every test: no real AWS account is reachable, and AWS's service descriptions are read once per process."""
 
 from functools import cache
 

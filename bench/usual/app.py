@@ -1,4 +1,4 @@
-"""What people would write: the resolver with its validation, a tracer, the resource API, models of pydantic."""
+"""Show a typical implementation: a resolver with validation, a tracer, the resource API, models of pydantic."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""What state CloudWatch would give an alarm: the rules of its evaluation, without a clock and without a connection.
+"""Compute CloudWatch's alarm states by the rules of its evaluation, without a clock and without a connection.
 
-Periods slide: they end at the last full minute, not at multiples of themselves. Some more than EvaluationPeriods are
-looked at, so that a missing one can be made up for by an older one. Rules and the tables that the tests check:
+Periods slide: they end at the last full minute, not at multiples of their length. More periods than EvaluationPeriods
+are read, so that an older one can replace a missing one. Rules, and the tables that the tests check:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
 """
 
@@ -16,10 +16,10 @@ from local.cloudwatch.series import Read, Series
 
 State = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
 Alarm = Mapping[str, Any]
-"""An alarm's properties, as DescribeAlarms tells them; a resolved template has them by the same names."""
+"""An alarm's properties, as DescribeAlarms returns them; a resolved template has the same names."""
 
 MORE_PERIODS = 2
-"""By how many the evaluation range is longer than EvaluationPeriods; AWS's examples have 5 for 3, and say no rule."""
+"""Periods of the evaluation range beyond EvaluationPeriods. AWS's examples have 5 for 3, and give no rule."""
 
 _BREACHES: dict[str, Callable[[float, float], bool]] = {
     "GreaterThanThreshold": operator.gt,
@@ -32,7 +32,7 @@ _WITHOUT_DATA: dict[str, State] = {"breaching": "ALARM", "notBreaching": "OK", "
 
 
 def states(alarms: Iterable[Alarm], read: Read, now_ms: int, before: Mapping[str, State]) -> dict[str, State]:
-    """The states by AlarmName of metric alarms and composites together; `before`: those of the last evaluation."""
+    """Return the states by AlarmName of metric alarms and composites; `before`: the states of the last evaluation."""
     by_name = {alarm["AlarmName"]: alarm for alarm in alarms}
     found: dict[str, State] = {
         name: state(alarm, read, now_ms, before.get(name, "INSUFFICIENT_DATA"))
@@ -43,13 +43,13 @@ def states(alarms: Iterable[Alarm], read: Read, now_ms: int, before: Mapping[str
     while waiting:
         ready = [name for name, rule in waiting.items() if set(named_in(rule)) <= set(found)]
         if not ready:
-            raise ValueError(f"composite alarms that name unknown alarms, or each other: {', '.join(waiting)}")
+            raise ValueError(f"composite alarms name unknown alarms, or each other: {', '.join(waiting)}")
         found |= {name: composite(waiting.pop(name), found) for name in ready}
     return found
 
 
 def rings(alarm: Alarm, states: Mapping[str, State]) -> bool:
-    """Whether the alarm's AlarmActions are carried out: nobody hears of one without any, or of a suppressed one."""
+    """Return whether the alarm's actions run: an alarm without actions notifies no one, nor does a suppressed one."""
     suppressor = alarm.get("ActionsSuppressor")
     heard = bool(alarm.get("AlarmActions")) and alarm.get("ActionsEnabled", True)
     suppressed = bool(suppressor) and states[_name(str(suppressor))] == "ALARM"
@@ -57,7 +57,7 @@ def rings(alarm: Alarm, states: Mapping[str, State]) -> bool:
 
 
 def state(alarm: Alarm, read: Read, now_ms: int, before: State = "INSUFFICIENT_DATA") -> State:
-    """The state of a metric alarm at `now_ms`, which so far was in `before`."""
+    """Return the state of a metric alarm at `now_ms`; `before` is its previous state."""
     periods = int(alarm["EvaluationPeriods"])
     needed = int(alarm.get("DatapointsToAlarm") or periods)
     breaches = _BREACHES[alarm["ComparisonOperator"]]
@@ -68,7 +68,7 @@ def state(alarm: Alarm, read: Read, now_ms: int, before: State = "INSUFFICIENT_D
 
 
 def points(alarm: Alarm, read: Read, now_ms: int) -> list[float | None]:
-    """What the alarm looks at, oldest first; None where there is no data."""
+    """Return the points that the alarm evaluates, oldest first; None for missing data."""
     period_s = _period(alarm)
     step_ms = period_s * 1000
     end_ms = now_ms - now_ms % min(step_ms, 60_000)
@@ -98,7 +98,10 @@ def _returned(query: Mapping[str, Any]) -> bool:
 
 
 def decide(found: Sequence[bool | None], periods: int, needed: int, treat_missing: str, before: State) -> State:
-    """The state after `found` (breaching, not breaching, None = missing; oldest first): `needed` out of `periods`."""
+    """Return the state after `found` (breaching, not breaching, None = missing; oldest first).
+
+    `needed` out of `periods` breaching points make an alarm.
+    """
     real = [one for one in found if one is not None]
     if not real:
         return before if treat_missing == "ignore" else _WITHOUT_DATA[treat_missing]
@@ -120,8 +123,11 @@ _RULE_WORDS = {"AND": " and ", "OR": " or ", "NOT": " not ", "TRUE": "True", "FA
 
 
 def composite(rule: str, states: Mapping[str, State]) -> State:
-    """The state of a composite alarm with this AlarmRule. Raises ValueError for a rule with more than state functions,
-    AND, OR, NOT, TRUE, FALSE and parentheses, KeyError for an alarm that `states` lacks."""
+    """Return the state of a composite alarm with this AlarmRule.
+
+    Raise ValueError for a rule with more than state functions, AND, OR, NOT, TRUE, FALSE and parentheses, and KeyError
+    for an alarm that `states` lacks.
+    """
     facts = _CHILD.sub(lambda child: str(states[_name(child[2] or child[3])] == child[1]), rule)
     spelled = re.sub(r"\b(?:AND|OR|NOT|TRUE|FALSE)\b", lambda word: _RULE_WORDS[word[0]], facts)
     try:
@@ -131,12 +137,12 @@ def composite(rule: str, states: Mapping[str, State]) -> State:
 
 
 def named_in(rule: str) -> list[str]:
-    """The alarms that an AlarmRule names, by their names."""
+    """Return the names of the alarms in an AlarmRule."""
     return [_name(child[2] or child[3]) for child in _CHILD.finditer(rule)]
 
 
 def _name(reference: str) -> str:
-    """An alarm's name from its name or its ARN."""
+    """Return an alarm's name from its name or its ARN."""
     return reference.partition(":alarm:")[2] or reference
 
 

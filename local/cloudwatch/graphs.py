@@ -1,4 +1,4 @@
-"""What a metric widget of a dashboard draws: its metrics, and their points.
+"""Read the graphs of a dashboard's metric widget: its metrics and their points.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html, without its
 short forms ("." and "..."), which template.yaml does not use.
@@ -11,11 +11,11 @@ from local.cloudwatch import metric_math
 from local.cloudwatch.series import Read
 
 Graph = dict[str, Any]
-"""`label`, `color` (None: the page's choice), `right` (whether its axis is the right one), `points` ([[ms, value]])."""
+"""`label`, `color` (None: the page's choice), `right` (the right axis if true), `points` ([[ms, value]])."""
 
 
 def drawn(widget: Mapping[str, Any], read: Read, start_ms: int, end_ms: int, period_s: int) -> list[Graph]:
-    """The graphs of a widget's properties, in periods of `period_s` at most, as a short range wants it."""
+    """Return the graphs of a widget's properties, in periods of at most `period_s`, which suits a short range."""
     period = min(int(widget.get("period", 300)), period_s)
     if widget.get("setPeriodToTimeRange"):
         period = (end_ms - start_ms) // 1000
@@ -35,7 +35,7 @@ def drawn(widget: Mapping[str, Any], read: Read, start_ms: int, end_ms: int, per
 
 
 def _row(number: int, row: list[Any]) -> tuple[list[str], dict[str, Any]]:
-    """Namespace, name and dimensions (none for an expression), and the options with an id."""
+    """Return namespace, name and dimensions (none for an expression), and the options with an id."""
     options = row[-1] if isinstance(row[-1], dict) else {}
     return [part for part in row if isinstance(part, str)], {"id": f"row{number}", **options}
 

@@ -1,8 +1,8 @@
-"""CloudWatch's metric math, as far as template.yaml uses it.
+"""Evaluate CloudWatch's metric math, as far as template.yaml uses it.
 
-Between two series, what has a point in one only has none in the result; so has a division by zero. Comparisons and
-AND and OR give 1 and 0. SUM, AVG, MIN and MAX of several series work point by point on what there is; of one series,
-they give a number. FILL gives every period of the range a point. Rules:
+A result of two series has no point if one of them lacks it, nor after a division by zero. Comparisons, AND and OR
+return 1 and 0. SUM, AVG, MIN and MAX of several series work point by point on the existing points. For one series, they
+return a number. FILL gives every period of the range a point. Rules:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from local.cloudwatch.series import Read, Series
 
 Query = Mapping[str, Any]
-"""`Id` with `MetricStat` or `Expression`, as templates, alarms and GetMetricData have it."""
+"""`Id` with `MetricStat` or `Expression`, as in templates, alarms and GetMetricData."""
 
 Value = float | Series | list[Series]
 
@@ -43,17 +43,20 @@ _WORDS = {"AND": " and ", "&&": " and ", "OR": " or ", "||": " or "}
 
 
 class ExpressionError(ValueError):
-    """An expression that CloudWatch would refuse, or that has more than this module knows; the text names it."""
+    """An expression that CloudWatch would refuse, or that this module does not support; the text contains it."""
 
 
 def evaluate(queries: Sequence[Query], read: Read, start_ms: int, end_ms: int) -> dict[str, Series]:
-    """The series of every query by its Id, over the periods from `start_ms` to `end_ms`. Raises ExpressionError."""
+    """Return the series of every query by its Id, over the periods from `start_ms` to `end_ms`.
+
+    Raise ExpressionError.
+    """
     sheet = _Sheet(queries, read, start_ms, end_ms)
     return {query["Id"]: sheet.series(query["Id"]) for query in queries}
 
 
 class _Sheet:
-    """The queries, and the values of those that have been asked for."""
+    """Hold the queries, and the values of those evaluated so far."""
 
     def __init__(self, queries: Sequence[Query], read: Read, start_ms: int, end_ms: int) -> None:
         self._queries = {query["Id"]: query for query in queries}

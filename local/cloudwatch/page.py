@@ -1,6 +1,6 @@
-"""The operations dashboard on this machine: the one that template.yaml deploys, drawn from what the run has emitted.
+"""Serve the operations dashboard on this machine: the one that template.yaml deploys, with the metrics of this run.
 
-The page asks for the whole board, and calls the custom widgets' function and their buttons as CloudWatch does.
+The page requests the whole board. It invokes the custom widgets' function and their buttons as CloudWatch does.
 """
 
 import json
@@ -15,12 +15,12 @@ from local.cloudwatch import graphs, series
 
 PREFIX = "/operations"
 RANGES = {15: 10, 60: 60, 180: 60, 720: 300}
-"""Minutes that can be looked at -> the period of their graphs (s): finer than CloudWatch, since a run is short."""
+"""Minutes of a range -> the period of its graphs (s): finer than CloudWatch's, because a run is short."""
 
 _PAGE = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
-    # A custom widget's style and pictures are its own; it has no script, and whatever it might have does not run.
+    # A custom widget has its own style and pictures. It has no script, and a script in it would not run.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src *; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -33,7 +33,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class OperationsPage:
-    """Answers below PREFIX. `client` makes boto3 clients; the dashboard is the only one that the stack has.
+    """Answer requests below PREFIX. `client` creates boto3 clients; the stack has one dashboard.
 
     `version`: the stack's output `Version`.
     """
@@ -44,7 +44,7 @@ class OperationsPage:
         self._read = series.reader(self._cloudwatch)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Answer one request, which the front's guard has taken."""
+        """Answer one request, which the front's guard has accepted."""
         asked, given = urlsplit(path), {name.lower(): value for name, value in headers.items()}
         name = asked.path.removeprefix(PREFIX).strip("/")
         if method == "POST" and name == "call" and given.get("content-type") == "application/json":
@@ -59,7 +59,7 @@ class OperationsPage:
         return _file(name or "operations.html")
 
     def board(self, minutes: int, now_ms: int) -> dict[str, Any]:
-        """The dashboard of the last `minutes` (one of RANGES): each widget with what it has to draw in `drawn`."""
+        """Return the dashboard of the last `minutes` (one of RANGES): each widget has its graphs or data in `drawn`."""
         end_ms = now_ms - now_ms % 60_000 + 60_000
         start_ms = end_ms - minutes * 60_000
         name, described = self._dashboard()
@@ -78,13 +78,13 @@ class OperationsPage:
         return {"name": name, "version": self._version, "window": window, "widgets": widgets}
 
     def _dashboard(self) -> tuple[str, list[dict[str, Any]]]:
-        """Its name, and its widgets as they were deployed."""
+        """Return the dashboard's name and its deployed widgets."""
         (found,) = self._cloudwatch.list_dashboards()["DashboardEntries"]
         body = self._cloudwatch.get_dashboard(DashboardName=found["DashboardName"])["DashboardBody"]
         return found["DashboardName"], json.loads(body)["widgets"]
 
     def _alarms(self) -> dict[str, dict[str, Any]]:
-        """What there is to say of each alarm, by its ARN."""
+        """Return the data of each alarm, by its ARN."""
         told = self._cloudwatch.describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"], MaxRecords=100)
         return {
             alarm["AlarmArn"]: {
@@ -96,12 +96,12 @@ class OperationsPage:
         }
 
     def _errors(self, query: str, start_ms: int) -> list[dict[str, Any]]:
-        """The newest errors in the log groups of a query, which the emulator's Logs Insights cannot run."""
+        """Return the newest errors in the log groups of a query, which the emulator's Logs Insights cannot run."""
         found = []
         for group in re.findall(r"SOURCE '([^']+)'", query):
             try:
                 events = self._logs.filter_log_events(logGroupName=group, startTime=start_ms)["events"]
-            except self._logs.exceptions.ResourceNotFoundException:  # nothing has run there yet
+            except self._logs.exceptions.ResourceNotFoundException:  # no function has run yet
                 continue
             found += [{"at": event["timestamp"], **line} for event in events if (line := _error(event["message"]))]
         return sorted(found, key=lambda one: -int(one["at"]))[:_MAX_ERRORS]
@@ -124,7 +124,7 @@ class OperationsPage:
 
 
 def _error(message: str) -> dict[str, Any] | None:
-    """A log line that reports an error, as the fields that are shown; None for any other."""
+    """Return the fields of a log line that reports an error; None for any other line."""
     if "Task timed out" in message or "Runtime exited" in message:
         return {"message": message.strip()}
     try:

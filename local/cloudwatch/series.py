@@ -1,4 +1,4 @@
-"""The points of one metric, as GetMetricData tells them."""
+"""Read the points of one metric from GetMetricData."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ the metric. `statistic`: Sum, Average, Minimum, Maximum, SampleCount or a percen
 
 
 def reader(cloudwatch: Any) -> Read:
-    """Reads through `cloudwatch`, a boto3 client."""
+    """Return a Read on `cloudwatch`, a boto3 client."""
 
     def read(
         namespace: str,

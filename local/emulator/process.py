@@ -1,4 +1,4 @@
-"""The AWS emulator of the local stack: the corrected MiniStack as a child process that leaves nothing behind."""
+"""Run the AWS emulator of the local stack: the corrected MiniStack as a child process that leaves nothing behind."""
 
 import contextlib
 import json
@@ -24,35 +24,35 @@ from local.emulator import runtime
 
 REGION = "us-east-1"
 ACCOUNT_CONCURRENCY = 12
-"""Lambda invocations at once, over all functions; more wait. Each one is a process on the laptop."""
+"""Concurrent Lambda invocations of all functions; further ones wait. Each is a process on the laptop."""
 START_TIMEOUT = 60.0
-"""Seconds until an emulator that does not answer is given up."""
+"""Seconds until the start of an emulator that does not answer fails."""
 PORT_ATTEMPTS = 5
-"""A free port may be taken by somebody else between the choice and the start."""
+"""Attempts, because another program may take a free port between the choice and the start."""
 
 INHERITED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
     "ALLOW_LOCAL_WEBHOOKS",  # 1: webhooks may go to receivers on this machine
 )
-"""What of the user's environment the emulator, and so every Lambda, sees: enough to reach a real provider."""
+"""The variables of the user's environment that the emulator, and so every Lambda, inherits to reach a real provider."""
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # nosec B105
-"""What MiniStack takes as root. They are no secret: `guard` keeps web pages out, and local programs need no key."""
+"""MiniStack's root credentials. They are no secret: `guard` refuses web pages, and local programs need no key."""
 
 
 class EmulatorError(Exception):
-    """The emulator did not start, or ended by itself; the message has the tail of its log."""
+    """The emulator did not start, or has ended unexpectedly; the message has the end of its log."""
 
 
 class PortInUse(EmulatorError):
-    """Another program listens on the port that was asked for."""
+    """Another program listens on the requested port."""
 
 
 class Emulator:
-    """A running emulator; a context manager.
+    """Run an emulator, as a context manager.
 
-    `wait_scale` multiplies the workflow's Wait states and Retry intervals, not its time-outs. `port` 0 means any free
-    one. The pages of the front on `front_port` may call it, and no other page. `stock` leaves the corrections out, to
-    see which of them are still needed.
+    `wait_scale` multiplies the workflow's Wait states and Retry intervals, not its timeouts. `port` 0 means any free
+    port. The pages of the front on `front_port` may call the emulator; no other page may. `stock` leaves the
+    corrections out, to show which of them are still needed.
     """
 
     endpoint_url: str
@@ -68,7 +68,7 @@ class Emulator:
         stock: bool = False,
     ) -> None:
         self.log_path = log_path
-        self.calls_path = log_path.with_suffix(".calls.jsonl")  # what roles asked for: corrections/access.py
+        self.calls_path = log_path.with_suffix(".calls.jsonl")  # authorizations of roles: patches/access.py
         self.wait_scale = wait_scale
         self.port = port
         self.front_port = front_port
@@ -88,7 +88,7 @@ class Emulator:
 
     @property
     def pid(self) -> int:
-        """Process id, and process group, of the emulator and its Lambda workers."""
+        """Return the process id, also the process group, of the emulator and its Lambda workers."""
         if self._process is None:
             raise EmulatorError("The emulator is not running")
         return self._process.pid
@@ -113,7 +113,7 @@ class Emulator:
         raise AssertionError("unreachable")
 
     def stop(self) -> None:
-        """End the emulator and every Lambda worker, delete its folder. Safe to repeat, and inside a signal handler."""
+        """End the emulator and every Lambda worker, and delete its folder. Safe to repeat, and in a signal handler."""
         with self._stopping:
             process, self._process = self._process, None
             folder, self._folder = self._folder, None
@@ -127,12 +127,12 @@ class Emulator:
             shutil.rmtree(folder, ignore_errors=True)
 
     def check(self) -> None:
-        """Raise EmulatorError if the emulator has ended by itself."""
+        """Raise EmulatorError if the emulator has ended unexpectedly."""
         if self._process is not None and (code := self._process.poll()) is not None:
             raise EmulatorError(f"The emulator ended with exit code {code}. {self._log_tail()}")
 
     def client(self, service: str) -> Any:
-        """A boto3 client on the emulator. It sees nothing of the user's AWS settings and never retries."""
+        """Return a boto3 client on the emulator. It reads none of the user's AWS settings and never retries."""
         return self._session.client(
             service,
             endpoint_url=self.endpoint_url,
@@ -146,7 +146,10 @@ class Emulator:
         )
 
     def put_cloudwatch_forward(self, seconds: float) -> None:
-        """Put CloudWatch's clock, and nobody else's, forward: what metrics tell from now on happens so much later."""
+        """Put CloudWatch's clock forward, and no other clock.
+
+        Metrics emitted from now on have times that are that much later.
+        """
         self.cloudwatch_ahead += seconds
         setting = json.dumps({"cloudwatch._ahead_seconds": self.cloudwatch_ahead}).encode()
         _request(f"{self.endpoint_url}/_ministack/config", method="POST", timeout=5, body=setting)
@@ -181,12 +184,12 @@ class Emulator:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
-            "AUTH": "true",  # calls are checked against the policies of who makes them
+            "AUTH": "true",  # calls are checked against the caller's policies
             "CALLS_FILE": str(self.calls_path),
             "FUNCTION_PYTHON": runtime.of_functions().path,
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            "DOCKER_HOST": "unix:///nonexistent",  # with Docker, MiniStack would remove containers of others
+            "DOCKER_HOST": "unix:///nonexistent",  # with Docker, MiniStack would remove other containers
             "LAMBDA_ACCOUNT_CONCURRENCY": str(ACCOUNT_CONCURRENCY),
             "SFN_WAIT_SCALE": str(self.wait_scale),
             "TMPDIR": str(self._folder),
@@ -202,10 +205,10 @@ class Emulator:
                 self.check()
                 return
             time.sleep(0.05)
-        raise EmulatorError(f"The emulator does not answer. {self._log_tail()}")
+        raise EmulatorError(f"The emulator does not answer within {START_TIMEOUT:g} s. {self._log_tail()}")
 
     def _reset(self) -> None:
-        """Let the emulator end its Lambda workers itself: as their parent only it can collect them as they die."""
+        """Let the emulator end its Lambda workers: only their parent process can collect them when they exit."""
         with contextlib.suppress(OSError):
             _request(f"{self.endpoint_url}/_ministack/reset", method="POST", timeout=3)
 
@@ -215,7 +218,7 @@ class Emulator:
 
 
 def _request(url: str, *, method: str = "GET", timeout: float, body: bytes | None = None) -> None:
-    """Call the emulator without a proxy; OSError unless it answers 2xx in `timeout` seconds."""
+    """Call the emulator without a proxy; raise OSError unless it answers 2xx within `timeout` seconds."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(urllib.request.Request(url, data=body, method=method), timeout=timeout):  # noqa: S310
         pass
@@ -237,7 +240,7 @@ def _free_port(wanted: int) -> int:
 
 
 def _session() -> boto3.Session:
-    """A session that reads neither AWS_PROFILE nor the user's AWS files."""
+    """Return a session that reads neither AWS_PROFILE nor the user's AWS files."""
     variables = {
         "profile": (None, None, None, None),
         "config_file": (None, None, os.devnull, None),

@@ -1,6 +1,6 @@
-"""The Python that the laptop's functions run on: Lambda's own version if this machine has it, otherwise ours.
+"""Find the Python for the laptop's functions: Lambda's version if this machine has it, otherwise this one.
 
-python -m local.emulator.runtime    its path if it is not this one; the reason on standard error if there is none
+python -m local.emulator.runtime    print its path if it is another Python; otherwise the reason on standard error
 """
 
 import os
@@ -16,7 +16,7 @@ LAMBDA = "3.13"
 
 @dataclass(frozen=True, slots=True)
 class Python:
-    """`path` of the interpreter; `version`, for example "3.13"."""
+    """Hold the `path` of an interpreter and its `version`, for example "3.13"."""
 
     path: str
     version: str
@@ -27,10 +27,10 @@ HERE = Python(sys.executable, f"{sys.version_info.major}.{sys.version_info.minor
 
 @cache
 def of_functions() -> Python:
-    """The first Python 3.13 that starts: this one, the one on PATH, pyenv's; otherwise this one, whatever its version.
+    """Return the first Python 3.13 that starts: this one, the one on PATH, pyenv's; otherwise this one, of any version.
 
-    The layers' makefiles search in the same order. pyenv puts a script on PATH for versions that are not selected,
-    which starts nothing.
+    The layers' makefiles search in the same order. For versions that are not selected, pyenv puts a script on PATH that
+    starts nothing.
     """
     if HERE.version == LAMBDA:
         return HERE
@@ -40,7 +40,7 @@ def of_functions() -> Python:
 
 
 def _started(name: str) -> str:
-    """The path of the interpreter behind `name`, or "" if it does not start or has another version."""
+    """Return the path of the interpreter behind `name`, or "" if it does not start or has another version."""
     script = f"import sys; print(sys.executable if sys.version.startswith('{LAMBDA}.') else '')"
     try:
         done = subprocess.run([name, "-c", script], capture_output=True, text=True, timeout=30, check=True)
@@ -51,9 +51,11 @@ def _started(name: str) -> str:
 
 def main() -> None:
     if HERE.version == LAMBDA:
-        print(f"this is Python {LAMBDA} already: the other tests have run on it", file=sys.stderr)
+        print(
+            f"this Python is {LAMBDA}, the functions' version: the other tests have already run on it", file=sys.stderr
+        )
     elif of_functions() == HERE:
-        print(f"no Python {LAMBDA} here: the tests on the functions' own version are left out", file=sys.stderr)
+        print(f"no Python {LAMBDA} found: the tests on the functions' version are skipped", file=sys.stderr)
     else:
         print(of_functions().path)
 

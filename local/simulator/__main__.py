@@ -1,4 +1,4 @@
-"""`python -m local.simulator`: the provider as a process of its own."""
+"""Run the provider as a separate process: `python -m local.simulator`."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from local.simulator.server import Simulator
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process once the one that started it is gone. Nothing is on disk, so nothing has to be tidied up."""
+    """End this process when its parent has ended. Nothing is on disk, so nothing has to be cleaned up."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(0)
@@ -19,13 +19,13 @@ def end_with_parent(parent: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.simulator", description="A Kling provider on this machine.")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 = any free port")
-    parser.add_argument("--front-port", type=int, help="of the front, whose pages may call this server")
-    parser.add_argument("--key", default=Account.key, help="the API key it accepts")
-    parser.add_argument("--render-seconds", type=float, default=8.0, help="from submitted to the end of a task")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 = any free port")
+    parser.add_argument("--front-port", type=int, help="port of the front, whose pages may call this server")
+    parser.add_argument("--key", default=Account.key, help="the API key that it accepts")
+    parser.add_argument("--render-seconds", type=float, default=8.0, help="seconds from submitted to the end of a task")
     parser.add_argument("--render-size", type=int, default=1280, help="longest side of a video in pixels")
     parser.add_argument("--slots", type=int, default=0, help="parallel tasks; 0 = no limit")
-    parser.add_argument("--account", type=json.loads, default={}, help="more of its settings, as JSON")
+    parser.add_argument("--account", type=json.loads, default={}, help="further settings of the account, as JSON")
     options = parser.parse_args()
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -1,4 +1,4 @@
-"""The simulated provider account: who may call, how many tasks fit, and how this provider treats references."""
+"""Hold the simulated provider account: its keys, its number of parallel tasks, and its handling of references."""
 
 # ruff: noqa: RUF009 - each call makes a dataclass field, not a shared default
 from __future__ import annotations
@@ -17,7 +17,7 @@ from local.simulator.dialects import DIALECTS, RELAYS, Refusal
 
 
 def each(value: Any, **others: Any) -> Any:
-    """A setting that each dialect has for itself: `value`, but for the `others`."""
+    """Create a setting with a value per dialect: `value`, except for the `others`."""
     return field(default_factory=lambda: {**dict.fromkeys(DIALECTS, value), **others})
 
 
@@ -32,45 +32,45 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass
 class Account:
-    """Standing settings (``POST /_sim/account``). One account stands behind all dialects."""
+    """Hold permanent settings (``POST /_sim/account``). All dialects share one account."""
 
     kling_path: str = "cometapi"
-    """Which relay answers under /kling/v1: cometapi, yutoai, powertokens, or relay for those of the new-api family."""
+    """The relay under /kling/v1: cometapi, yutoai, powertokens, or relay for the new-api family."""
     key: str = "kling-simulator-key"
-    """The API key that ``Authorization: Bearer`` has to carry."""
+    """The API key that ``Authorization: Bearer`` must carry."""
     access_key: str = ""
-    """AK of a Kling AK/SK pair; "" = such tokens are not known."""
+    """The AK of a Kling AK/SK pair; "" = such tokens are refused."""
     secret_key: str = ""
-    """SK of that pair: signs tokens with HS256."""
+    """The SK of that pair: signs tokens with HS256."""
     webhook_secret: str = ""
     """``whsec_<base64>``: signs the official dialect's callbacks (Standard Webhooks). "" = no signature headers."""
     slots: int = 0
-    """How many tasks may be submitted or processing at once; one more is refused with 429, 1303. 0 = no limit."""
+    """Tasks that may be submitted or processing at once; one more is refused with 429, 1303. 0 = no limit."""
     render_seconds: float = 8.0
     """Seconds from submitted to the end of a task."""
     render_size: int = 1280
     """Longest side of a rendered video in pixels; a picture is never enlarged."""
     url_seconds: float = 30 * 86400.0
-    """Life of a result address in seconds (Kling: 30 days)."""
+    """Lifetime of a result address in seconds (Kling: 30 days)."""
     extra_models: list[str] = field(default_factory=list)
-    """Model names that are known beside the published ones, for every kind."""
+    """Model names accepted in addition to the published ones, for every kind."""
     pays_in: str = "units"
-    """units or cash: what the official dialect's finished tasks were paid with (final_unit_deduction or
+    """units or cash: the payment that the official dialect reports for finished tasks (final_unit_deduction or
     final_balance_deduction)."""
     retired_models: dict[str, str] = each("served", official="refused")
     """served or refused (404, 1203): the models that Kling retired on 2026-09-15. Relays may serve them: a guess."""
     query_by_external_id: dict[str, bool] = each(True, yutoai=False, powertokens=False, relay=False)
-    """Whether a query finds a task by its external_task_id."""
+    """Whether a query by external_task_id finds a task."""
     echo_external_id: dict[str, bool] = each(True, yutoai=False)
     """Whether answers and callbacks carry external_task_id in task_info."""
     states_units: dict[str, bool] = each(True, cometapi=False)
-    """Whether a query of a finished task says what it took (final_unit_deduction); CometAPI's captured ones do not."""
+    """Whether a query of a finished task reports its cost (final_unit_deduction); CometAPI's captured ones do not."""
     duplicate_external_id: dict[str, str] = each("second_task", official="refuse")
-    """What a repeated external_task_id does: second_task (accepted and billed again) or refuse (400, 1201; not billed).
-    The official host refuses, across all kinds: a capture, with its ledger. After a failed original, and for two
-    submits at once, that is a guess; so is second_task, which is the worst that a relay can do."""
+    """The effect of a repeated external_task_id: second_task (accepted and billed again) or refuse (400, 1201; not
+    billed). The official host refuses, across all kinds: a capture, with its ledger. After a failed original, and for
+    two concurrent submits, that is a guess. second_task is a guess too: the worst that a relay can do."""
     dynamic_masks: dict[str, str] = each("either", official="array")
-    """The form that is understood: array, object or either; another one is refused (400, 1201)."""
+    """The accepted form: array, object or either; another one is refused (400, 1201)."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,25 +82,25 @@ class Account:
 
     def _checked(self, name: str, value: Any) -> Any:
         if name not in {one.name for one in fields(self)}:
-            raise ValueError(f"no setting named {name}")
+            raise ValueError(f"{name}: unknown setting")
         old = getattr(self, name)
         if isinstance(old, dict):
             new = {**old, **(value if isinstance(value, dict) else dict.fromkeys(old, value))}
             allowed = CHOICES.get(name, (True, False))
             if set(new) != set(old) or any(one not in allowed for one in new.values()):
-                raise ValueError(f"{name}: per dialect ({', '.join(old)}), one of {allowed}")
+                raise ValueError(f"{name}: must be one of {allowed} per dialect ({', '.join(old)}) (got {value!r})")
             return new
         if isinstance(old, float) and isinstance(value, int):
             value = float(value)
         if type(value) is not type(old) or value not in CHOICES.get(name, (value,)):
-            raise ValueError(f"{name}: a {type(old).__name__}")
+            raise ValueError(f"{name}: must be a {type(old).__name__} (got {value!r})")
         return value
 
     def shown(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def authorize(self, header: str | None) -> Refusal | None:
-        """None for a valid Authorization header, else Kling's refusal (401; 1000 to 1004)."""
+        """Return None for a valid Authorization header, otherwise Kling's refusal (401; 1000 to 1004)."""
         if not header:
             return Refusal(401, 1001, "Authorization is empty")
         scheme, _, token = header.partition(" ")
@@ -111,7 +111,7 @@ class Account:
         return Refusal(401, 1002, "api key not found")
 
     def _check_jwt(self, token: str) -> Refusal | None:
-        """Kling's AK/SK token: HS256, iss = access key, exp and nbf in seconds."""
+        """Check Kling's AK/SK token: HS256, iss = access key, exp and nbf in seconds."""
         signed, _, signature = token.rpartition(".")
         try:
             claims = json.loads(_unb64(signed.split(".")[1]))

@@ -1,4 +1,4 @@
-"""``GET /account/costs``: the resource packs of the simulated account."""
+"""Answer ``GET /account/costs`` with the resource packs of the simulated account."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from local.simulator.account import Account
 from local.simulator.dialects import Answer, Refusal, envelope, refuse
 from local.simulator.ledger import now_ms
 
-SECONDS_BETWEEN = 1.0  # two questions; one that comes sooner is refused
+SECONDS_BETWEEN = 1.0  # between two requests; an earlier one is refused
 MONTH_MS = 30 * 86_400_000
 
 
 class Costs:
-    """Answers as Kling's documents have it: both times are required, one question a second, a second envelope inside
-    the first, no list if the account has no pack, and a remaining quantity that is hours old. The values are a guess.
+    """Answer as Kling's documents describe it.
+
+    Both times are required. One request a second is allowed. A second envelope is inside the first. An account without
+    a pack has no list. The remaining quantity is hours old. The values are a guess.
     """
 
     def __init__(self, account: Account) -> None:
@@ -36,13 +38,13 @@ class Costs:
         return envelope({"code": 0, "msg": "success", **packs})
 
     def _pack(self) -> dict[str, object]:
-        """One pack; its name holds how many tasks may run at once."""
+        """Return one pack; its name contains the number of parallel tasks."""
         return {
             "resource_pack_name": f"Video-10000Units-{self._account.slots or 5}Con-12Months",
             "resource_pack_id": "simulated-pack",
             "resource_pack_type": "decreasing_total",
             "total_quantity": 10000.0,
-            "remaining_quantity": 10000.0,  # as it was before the tasks of these hours
+            "remaining_quantity": 10000.0,  # without the tasks of the last hours
             "purchase_time": self._bought,
             "effective_time": self._bought,
             "invalid_time": self._bought + 12 * MONTH_MS,

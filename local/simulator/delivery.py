@@ -1,4 +1,4 @@
-"""The simulated provider's video host: addresses nobody can guess, which end, and the files behind them."""
+"""Simulate the provider's video host: unguessable addresses, which expire, and the files behind them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = "/bs2/upload-kling/"
 
 @dataclass
 class Address:
-    """Where one video can be had; ``expires`` in seconds since 1970."""
+    """Hold one video's address; ``expires`` in seconds since 1970."""
 
     path: str
     url: str
@@ -30,13 +30,13 @@ class Address:
 
 
 class Delivery:
-    """Issues result addresses and answers downloads."""
+    """Issue result addresses and answer downloads."""
 
     def __init__(self, ledger: Ledger, faults: Faults, account: Account, base_url: str) -> None:
         self.ledger, self.faults, self.account, self.base_url = ledger, faults, account, base_url
         self._secret = secrets.token_bytes(32)
-        self._issued: dict[tuple[str, str, bool], Address] = {}  # task id, video id, whether it is the marked one
-        self._videos: dict[str, tuple[str, str, bool]] = {}  # the same, by path
+        self._issued: dict[tuple[str, str, bool], Address] = {}  # task id, video id, with the watermark or not
+        self._videos: dict[str, tuple[str, str, bool]] = {}  # the same key, by path
 
     def clear(self) -> None:
         with self.ledger.lock:
@@ -44,7 +44,7 @@ class Delivery:
             self._videos.clear()
 
     def videos_of(self, entry: Entry) -> list[dict[str, str]]:
-        """task_result.videos of a task; the same addresses until they have expired, then fresh ones."""
+        """Return task_result.videos of a task: the same addresses until they have expired, then new ones."""
         if entry.status != "succeed":
             return []
         with self.ledger.lock:
@@ -74,7 +74,7 @@ class Delivery:
         return hmac.new(self._secret, f"{path}:{expires}".encode(), hashlib.sha256).hexdigest()
 
     def download(self, asked: SplitResult, headers: dict[str, str], count: bool) -> Answer:
-        """GET (``count``) or HEAD of a result address. ``headers`` with lower-case names."""
+        """Answer GET (``count``) or HEAD of a result address. ``headers`` have lower-case names."""
         with self.ledger.lock:
             named = self._videos.get(asked.path, ("", "", False))
             task_id, video_id, marked = named
@@ -89,7 +89,7 @@ class Delivery:
             with self.ledger.lock:
                 entry.downloads.append(line)
                 if answer.status == 403 and (address := self._issued.get(named)):
-                    address.expires = 0  # the next query gives a fresh address
+                    address.expires = 0  # the next query returns a new address
         return answer
 
     def _answer(self, asked: SplitResult, headers: dict[str, str], key: str, count: bool) -> Answer:
@@ -112,11 +112,11 @@ class Delivery:
         return answer
 
     studio: Studio
-    """Where the videos are; set once by the simulator."""
+    """The store of the videos; set once by the simulator."""
 
 
 def whole_or_part(video: Video, wanted: str | None, if_range: str | None) -> Answer:
-    """200 with the file, 206 with one range of it, or 416. Several ranges at once are answered with the whole file."""
+    """Return 200 with the file, 206 with one range of it, or 416. A request for several ranges gets the whole file."""
     size = len(video.data)
     tag = f'"{hashlib.sha256(video.data).hexdigest()[:32]}"'
     headers = {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", "ETag": tag}

@@ -1,4 +1,4 @@
-"""The dialects of the simulated provider: ids, envelopes and errors, as documents and public captures show them."""
+"""Write the ids, envelopes and errors of the simulated dialects, as documents and public captures show them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from local.simulator.ledger import Entry
 
 KINDS = ("image2video", "multi-image2video", "text2video", "omni-video")
-RELAYS = ("cometapi", "yutoai", "powertokens", "relay")  # "relay": those of the new-api family
+RELAYS = ("cometapi", "yutoai", "powertokens", "relay")  # "relay": the new-api family
 DIALECTS = ("official", *RELAYS)
-OWN_IDS = ("powertokens", "relay")  # they give ids of their own; the callbacks, which come from Kling, name Kling's
+OWN_IDS = ("powertokens", "relay")  # relays with their own task ids; their callbacks come from Kling, with its ids
 
 NAMED_ERRORS = ("429/1303", "429/1302", "429/1101", "400/1201", "500/5000", "200/error")
 
-# Milliseconds since 1970 at which the two kinds of id start counting: an id is (now - start) << 22, plus 22 low bits.
-# Both follow from captured pairs of task_id and created_at.
+# Start of each kind of id in milliseconds since 1970: an id is (now - start) << 22, plus 22 low bits. Both are derived
+# from captured pairs of task_id and created_at.
 KLING_IDS_START = 1568028518780
 COMETAPI_IDS_START = 1288834974657
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A call that failed: HTTP status, Kling's code, Kling's words."""
+    """Hold a failed call: HTTP status, Kling's code, Kling's message."""
 
     status: int
     code: int
@@ -38,9 +38,10 @@ class Refusal:
 
 @dataclass
 class Answer:
-    """What goes back over the socket. ``dropped``: nothing goes back, the connection is closed.
+    """Hold an answer. ``dropped``: nothing is sent, and the connection is closed.
 
-    ``cut``: only so many bytes of the body are sent (Content-Length still states all of them), then it is closed.
+    ``cut``: only this many bytes of the body are sent, then the connection is closed. Content-Length states all of
+    them.
     """
 
     status: int = 200
@@ -55,7 +56,7 @@ def as_json(body: Any, status: int = 200) -> Answer:
 
 
 def refuse(refusal: Refusal) -> Answer:
-    """Kling's error envelope. Unknown keys are refused without request_id, as captured."""
+    """Return Kling's error envelope. Unknown keys are refused without request_id, as captured."""
     body: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
     if refusal.code not in (1001, 1002):
         body["request_id"] = str(uuid.uuid4())
@@ -74,13 +75,13 @@ def redirect(status: int, path: str) -> Answer:
 
 
 def forbidden() -> Answer:
-    """A firewall's refusal, which knows no envelope of Kling's."""
+    """Return a firewall's refusal, without Kling's envelope."""
     page = b"<html><head><title>403 Forbidden</title></head><body><h1>Request blocked</h1></body></html>"
     return Answer(403, page, {"Content-Type": "text/html"})
 
 
 def named_error(how: str, task_id: str) -> Answer:
-    """An error that names a task all the same; `how` is one of NAMED_ERRORS."""
+    """Return an error that names a task; `how` is one of NAMED_ERRORS."""
     status, code = how.split("/")
     if code == "error":
         error = {"message": "upstream error", "type": "upstream_error", "code": "upstream_error"}
@@ -98,7 +99,7 @@ _NAMED_WORDS = {
 
 
 def garbage(how: str, answer: Answer) -> Answer:
-    """200 and something that is not the answer: an HTML page, or the first half of the JSON."""
+    """Return 200 with an invalid body: an HTML page, or the first half of the JSON."""
     if how == "html":
         page = b"<html><head><title>502 Bad Gateway</title></head><body><h1>Bad gateway</h1></body></html>"
         return Answer(200, page, {"Content-Type": "text/html"})
@@ -106,7 +107,7 @@ def garbage(how: str, answer: Answer) -> Answer:
 
 
 class Ids:
-    """Task and video ids: strings of digits, unique, growing with time."""
+    """Generate task and video ids: strings of digits, unique, growing with time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -118,14 +119,17 @@ class Ids:
             return str((now_ms() - start) << 22 | self._low)
 
     def task(self, dialect: str, kind: str) -> str:
-        """CometAPI has been seen to give ids of its own for image2video, and Kling's ids for the rest."""
+        """Return a task id.
+
+        CometAPI has been observed to use its own ids for image2video, and Kling's ids for other kinds.
+        """
         if dialect in OWN_IDS:
             return f"task_{secrets.token_hex(16)}"
         return self.new(COMETAPI_IDS_START if (dialect, kind) == ("cometapi", "image2video") else KLING_IDS_START)
 
 
 def submitted(entry: Entry) -> Answer:
-    """The answer to an accepted submit. Relays of the new-api family answer with OpenAI's video object instead."""
+    """Return the answer to an accepted submit. Relays of the new-api family return OpenAI's video object."""
     if entry.dialect == "relay":
         video = {"id": entry.task_id, "task_id": entry.task_id, "object": "video", "model": entry.model_name}
         return as_json({**video, "status": "queued", "progress": 0, "created_at": entry.accepted_at // 1000})
@@ -145,8 +149,10 @@ def submitted(entry: Entry) -> Answer:
 
 
 def task_object(entry: Entry, videos: list[dict[str, str]], charged: dict[str, Any]) -> dict[str, Any]:
-    """One task as a query shows it; the key order differs with dialect and status, as captured. `charged`: what a
-    finished task says of its cost."""
+    """Return one task as a query shows it.
+
+    The key order differs with dialect and status, as captured. `charged`: the cost fields of a finished task.
+    """
     units = charged if entry.status == "succeed" else {}
     result = {"videos": videos} if entry.status == "succeed" else {}
     shown: dict[str, Any] = {"task_id": entry.kling_id if entry.dialect == "relay" else entry.task_id}
@@ -162,7 +168,7 @@ def task_object(entry: Entry, videos: list[dict[str, str]], charged: dict[str, A
 
 
 def envelope(data: Any) -> Answer:
-    """The answer to a query or a list."""
+    """Return the answer to a query or a list."""
     return as_json({"code": 0, "message": "SUCCEED", "request_id": str(uuid.uuid4()), "data": data})
 
 
@@ -175,7 +181,7 @@ WRAPPERS_WORDS = {
 
 
 def wrapped(task: dict[str, Any]) -> Answer:
-    """The same task in the wrapper of new-api relays, which hides Kling's answer two levels down."""
+    """Return the same task in the wrapper of new-api relays, which has Kling's answer two levels down."""
     status, progress = WRAPPERS_WORDS.get(task["task_status"], ("UNKNOWN", "30%"))
     outer = {"task_id": task["task_id"], "status": status, "progress": progress}
     if status == "FAILURE":
@@ -184,8 +190,11 @@ def wrapped(task: dict[str, Any]) -> Answer:
 
 
 def relayed(entry: Entry, task: dict[str, Any]) -> Answer:
-    """The answer of the new-api family to a query: the relay's own row with its own id and seconds, and in it what
-    Kling answered when it was last asked (nothing yet for a task that has only been submitted)."""
+    """Return the new-api family's answer to a query.
+
+    It is the relay's own row, with its own id and times in seconds. The row contains Kling's last answer, which a task
+    that has only been submitted does not have yet.
+    """
     status, progress = WRAPPERS_WORDS.get(task["task_status"], ("UNKNOWN", "30%"))
     videos = task["task_result"].get("videos") or [{"url": ""}]
     row = {
@@ -206,7 +215,10 @@ def relayed(entry: Entry, task: dict[str, Any]) -> Answer:
 
 
 def relay_refuses(refusal: Refusal) -> Answer:
-    """Errors of the new-api family: OpenAI's for a bad key, else words in place of Kling's codes, and HTTP 400."""
+    """Return an error of the new-api family.
+
+    A bad key gets OpenAI's error. Other errors have a text in place of Kling's code, and HTTP 400.
+    """
     if refusal.status == 401:
         error = {"message": refusal.message, "type": "new_api_error", "param": "", "code": None}
         return as_json({"error": error}, 401)
@@ -215,7 +227,7 @@ def relay_refuses(refusal: Refusal) -> Answer:
 
 
 def callback_body(entry: Entry, task_id: str, videos: list[dict[str, str]]) -> bytes:
-    """Kling's legacy callback: the bare task, in no envelope; of a video it names no watermarked one."""
+    """Return Kling's legacy callback: the bare task without an envelope. Its videos have no watermark fields."""
     videos = [{name: one[name] for name in ("id", "url", "duration")} for one in videos]
     body = {
         "task_id": task_id,

@@ -1,6 +1,6 @@
-"""The simulated provider's books: every submit that arrived, every task that was accepted, what was billed.
+"""Record the simulated provider's ledger: every submit that arrived, every accepted task, and its cost.
 
-In tests the ledger is the truth, not the table of the service: a task that is in here twice was paid for twice.
+In tests the ledger is the truth, not the service's table: a task that is in it twice was paid for twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENDS = ("succeed", "failed")
 
 @dataclass
 class Entry:
-    """One accepted task. Times are milliseconds since 1970; units are Kling's, as a decimal string."""
+    """Hold one accepted task. Times are milliseconds since 1970; units are Kling's, as a decimal string."""
 
     task_id: str
     dialect: str
@@ -28,50 +28,50 @@ class Entry:
     accepted_at: int
     units: str
     request: dict[str, Any]
-    """The body as it was sent, with each inline picture replaced by its sha256 and its length in bytes of base64."""
+    """The body as sent, with each inline picture replaced by its sha256 and its length in base64 characters."""
     callback_url: str | None
     seconds: int
     render_seconds: float
     """Seconds from submitted to the end."""
     echo_external_id: bool = True
     kling_id: str = ""
-    """What Kling calls the task, and its callbacks with it: another name than task_id with relays of their own ids."""
+    """Kling's task id, which its callbacks carry; it differs from task_id for relays with their own ids."""
     billed: bool = True
-    """True from the acceptance on; false again when the task fails and the units are refunded."""
+    """True from the acceptance on; false again if the task fails and the units are refunded."""
     status: str = "submitted"
     status_msg: str = ""
     updated_at: int = 0
     ended_at: int | None = None
     callbacks: list[dict[str, Any]] = field(default_factory=list)
-    """One for each delivery: at, task_status, result (HTTP status, "lost", "refused" or "error: ...")."""
+    """One entry per delivery: at, task_status, result (HTTP status, "lost", "refused" or "error: ...")."""
     queried_at: list[int] = field(default_factory=list)
     queried_by_external_id: int = 0
     downloads: list[dict[str, Any]] = field(default_factory=list)
-    """One for each GET of a video: at, status, bytes sent, whether an Authorization header came with it, and whether it
-    was the one with the watermark (`marked`)."""
+    """One entry per GET of a video: at, status, bytes sent, whether an Authorization header was present, and whether it
+    was the video with the watermark (`marked`)."""
     video_id: str = ""
     two_videos: bool = False
     second_video_id: str = ""
-    """Under the fault two_videos: the id of the second one, which is the picture with the watermark."""
+    """For the fault two_videos: the id of the second video, which is the picture with the watermark."""
     video_key: str = ""
     wants_watermark: bool = False
     """Whether the request asked for a second video with a watermark."""
     marked_key: str = ""
-    """The video_key of that one."""
+    """The video_key of the video with the watermark."""
     video_seconds: str = ""
-    """The video's real length as Kling writes it, such as "5.1"."""
+    """The video's real length in Kling's format, such as "5.1"."""
 
     def task_info(self) -> dict[str, str]:
         return {"external_task_id": self.external_task_id} if self.external_task_id and self.echo_external_id else {}
 
     def progress(self) -> float:
-        """0..1 for a progress bar; 1 only at the end."""
+        """Return 0..1 for a progress bar; 1 only at the end."""
         if self.status in ENDS:
             return 1.0
         return round(min(0.99, (now_ms() - self.accepted_at) / 1000 / max(self.render_seconds, 0.001)), 3)
 
     def shown(self) -> dict[str, Any]:
-        """As the control API shows it."""
+        """Return the entry as the control API shows it."""
         hidden = {"video_key", "marked_key", "echo_external_id"}
         shown = {name: value for name, value in self.__dict__.items() if name not in hidden}
         shown |= {"callbacks": list(self.callbacks), "queried_at": list(self.queried_at)}
@@ -79,7 +79,7 @@ class Entry:
 
 
 def without_pictures(value: Any, name: str = "") -> Any:
-    """The request with inline pictures replaced by {"sha256": ..., "length": characters of base64}."""
+    """Return the request with inline pictures replaced by {"sha256": ..., "length": characters of base64}."""
     if isinstance(value, dict):
         return {key: without_pictures(one, key) for key, one in value.items()}
     if isinstance(value, list):
@@ -90,7 +90,7 @@ def without_pictures(value: Any, name: str = "") -> Any:
 
 
 class Ledger:
-    """Thread-safe. ``lock`` also guards the moves of the entries."""
+    """Hold the ledger, thread-safe. ``lock`` also guards the changes of the entries."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -103,7 +103,7 @@ class Ledger:
             self.entries, self.posts, self.callbacks_refused = {}, [], 0
 
     def post(self, dialect: str, kind: str, body: Any) -> dict[str, Any]:
-        """Write down a submit that arrived; the caller fills in ``outcome`` (and ``task_id``) as they become known."""
+        """Record a submit that arrived; the caller later adds ``outcome`` (and ``task_id``)."""
         reference = body.get("external_task_id") if isinstance(body, dict) else None
         line = {"at": now_ms(), "dialect": dialect, "kind": kind, "external_task_id": reference, "outcome": "arrived",
                 "task_id": None}  # fmt: skip
@@ -117,7 +117,7 @@ class Ledger:
             self.entries[entry.task_id] = entry
 
     def move(self, entry: Entry, status: str, message: str = "") -> bool:
-        """One step of a task's life; False if it has ended already, or was forgotten by a reset."""
+        """Change a task's status; return False if it has already ended, or a reset has deleted it."""
         with self.lock:
             if self.entries.get(entry.task_id) is not entry or entry.status in ENDS:
                 return False
@@ -129,7 +129,7 @@ class Ledger:
             return True
 
     def find(self, dialect: str, kind: str, reference: str, by_external_id: bool = True) -> Entry | None:
-        """By task_id, else by external_task_id (the newest one of that name), within one dialect and kind."""
+        """Find a task by task_id, else by external_task_id (the newest with it), within one dialect and kind."""
         with self.lock:
             entry = self.entries.get(reference)
             if entry and (entry.dialect, entry.kind) == (dialect, kind):
@@ -138,18 +138,18 @@ class Ledger:
             return found[0] if found and by_external_id else None
 
     def listed(self, dialect: str, kind: str) -> list[Entry]:
-        """Newest first."""
+        """List the tasks of one dialect and kind, newest first."""
         with self.lock:
             return [one for one in reversed(self.entries.values()) if (one.dialect, one.kind) == (dialect, kind)]
 
     def anywhere(self, reference: str) -> Entry | None:
-        """By task_id or external_task_id, whatever dialect and kind; for the control API."""
+        """Find a task by task_id or external_task_id in any dialect and kind, for the control API."""
         with self.lock:
             newest_first = reversed(self.entries.values())
             return next((one for one in newest_first if reference in (one.task_id, one.external_task_id)), None)
 
     def running(self) -> int:
-        """Tasks that hold a slot: from submitted until the end."""
+        """Count the tasks that hold a slot: from submitted until the end."""
         with self.lock:
             return sum(one.status not in ENDS for one in self.entries.values())
 

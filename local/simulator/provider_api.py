@@ -1,4 +1,4 @@
-"""The simulated provider's own API: submit, query, list, in every dialect. No sockets here."""
+"""Implement the simulated provider's own API, without sockets: submit, query and list in every dialect."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SIMPLE_REFUSALS = {
 }
 
 
-SEE_OTHER = 303  # the one redirect that a submit may be answered with after it was accepted
+SEE_OTHER = 303  # the one redirect that can follow an accepted submit
 T = TypeVar("T")
 
 
@@ -63,7 +63,7 @@ def path_of(dialect: str, kind: str) -> str:
 
 
 class ProviderApi:
-    """One account's view of the provider."""
+    """Implement the provider's API for one account."""
 
     def __init__(
         self, account: Account, faults: Faults, ledger: Ledger, life: TaskLife, delivery: Delivery, ids: Ids
@@ -75,7 +75,7 @@ class ProviderApi:
         self._costs = Costs(account)
 
     def answer(self, method: str, asked: SplitResult, authorization: str | None, body: bytes) -> Answer:
-        """Any request that is neither a download nor for the control API."""
+        """Answer any request that is neither a download nor for the control API."""
         path = asked.path.rstrip("/")
         if method == "GET" and path in ("/account/costs", "/kling/account/costs"):
             return refuse(no) if (no := self.account.authorize(authorization)) else self._costs.answer(asked.query)
@@ -107,13 +107,13 @@ class ProviderApi:
         late = self.faults.take("late_accept")
         if late is not None:
             line["outcome"] = "dropped, to be accepted late"
-            self.life.agenda.after(late, lambda: self._accept(dialect, kind, body, line, whatever=True))
+            self.life.agenda.after(late, lambda: self._accept(dialect, kind, body, line, admitted=True))
             return DROPPED
         accepted = self._accept(dialect, kind, body, line)
         return self._refuse(dialect, accepted) if isinstance(accepted, Refusal) else self._answer_to(accepted)
 
     def _in_front(self, dialect: str, kind: str, body: Any) -> tuple[str, Answer] | None:
-        """What answers before the provider has read the submit: the outcome for the ledger, and the answer."""
+        """Return an answer given before the provider reads the submit: the outcome for the ledger, and the answer."""
         if self.faults.take("drop_before"):
             return "dropped", DROPPED
         status = 503 if self.faults.take("maintenance") else self.faults.take("submit_5xx")
@@ -134,7 +134,7 @@ class ProviderApi:
         if not refusal and isinstance(body, dict):
             model = model_of(kind, body)
             if self.faults.take("no_right", lambda name: name == model):
-                refusal = Refusal(403, 1103, f"the account may not use the model {model}")  # the words are a guess
+                refusal = Refusal(403, 1103, f"the account may not use the model {model}")  # the text is a guess
         if not refusal:
             retired = RETIRED if self.account.retired_models[dialect] == "refused" else set()
             masks = self.account.dynamic_masks[dialect]
@@ -151,14 +151,16 @@ class ProviderApi:
         return self.account.authorize(authorization)
 
     def _accept(
-        self, dialect: str, kind: str, body: dict[str, Any], line: dict[str, Any], whatever: bool = False
+        self, dialect: str, kind: str, body: dict[str, Any], line: dict[str, Any], admitted: bool = False
     ) -> Course | Refusal:
-        """Write the task into the ledger and start its life. ``whatever``: it was let in earlier, room or not; its
-        reference is looked at now."""
+        """Record the task in the ledger and start its life.
+
+        ``admitted``: it was admitted earlier, with or without a free slot; its reference is checked now.
+        """
         reference = body.get("external_task_id") or None
         with self._accepting:
             refusal = None
-            if self.account.slots and self.ledger.running() >= self.account.slots and not whatever:
+            if self.account.slots and self.ledger.running() >= self.account.slots and not admitted:
                 refusal = NO_ROOM
             strict = self.account.duplicate_external_id[dialect] == "refuse"
             if strict and reference and self._known(dialect, reference):
@@ -197,7 +199,7 @@ class ProviderApi:
             return any((one.dialect, one.external_task_id) == (dialect, reference) for one in entries)
 
     def _answer_to(self, course: Course) -> Answer:
-        """The answer to an accepted submit, and all the ways in which it may not arrive."""
+        """Return the answer to an accepted submit, or the fault that prevents it."""
         entry = course.entry
         answer = submitted(entry)
         self.life.tell_early(course)
@@ -245,7 +247,7 @@ class ProviderApi:
         return entry
 
     def _mixed_up(self, entry: Entry) -> Entry:
-        """Under the fault mix_up another task, if there is one."""
+        """Return another task if the fault mix_up is on and there is one."""
         others = [one for one in self.ledger.listed(entry.dialect, entry.kind) if one is not entry]
         other = min(others, key=lambda one: one.status != "succeed", default=entry)
         return other if other is not entry and self.faults.take("mix_up") else entry
@@ -282,7 +284,7 @@ class ProviderApi:
         return self._refuse(dialect, Refusal(int(status), int(code), words))
 
     def _list(self, dialect: str, kind: str, query: str) -> Answer:
-        """Newest first. Kling's limits: pageNum 1..1000, pageSize 1..500, default 1 and 30; no total."""
+        """List tasks, newest first. Kling's limits: pageNum 1..1000, pageSize 1..500, default 1 and 30; no total."""
         given = parse_qs(query)
         number, size = given.get("pageNum", ["1"])[0], given.get("pageSize", ["30"])[0]
         if not (number.isdecimal() and 1 <= int(number) <= 1000):

@@ -1,8 +1,8 @@
-"""A real MP4 from still pictures: a slow camera move over each one, cross-faded, H.264 that any browser plays.
+"""Render a real MP4 from pictures: a slow camera move over each, cross-faded, H.264 that any browser plays.
 
-The whole picture is drawn by FFmpeg's filters inside PyAV: zoompan works on a picture of twice the output's size and in
-4:4:4, so that its whole-pixel steps are half-pixel steps in the video and the move is smooth. The index (moov) is
-written in front of the frames, so playback starts before the file is there; nothing touches the disk.
+FFmpeg's filters inside PyAV draw the whole picture. zoompan works on a picture of twice the output's size and in 4:4:4,
+so that its whole-pixel steps are half-pixel steps in the video and the move is smooth. The index (moov) is written
+before the frames, so playback starts before the download ends. Nothing is written to the disk.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_BYTES = 10 * 1024 * 1024
 MIN_SIDE = 300  # pixels
 MAX_RATIO = 2.5
 BAD_PICTURE = "Image pixel is invalid"
-# Where the camera starts and ends (0..1 of the free room, x then y) and its zoom: one row a picture, in turn.
+# Start and end of the camera (0..1 of the free space, x then y) and its zoom: one row per picture, in turn.
 MOVES = (
     ((0.35, 0.55), (0.65, 0.40), (1.0, 1.18)),
     ((0.70, 0.45), (0.30, 0.50), (1.18, 1.04)),
     ((0.50, 0.75), (0.50, 0.25), (1.04, 1.18)),
     ((0.25, 0.30), (0.75, 0.60), (1.16, 1.02)),
 )
-# The watermark, a row of pixels a line: white letters on a dark band.
+# The watermark, one row of pixels per line: white letters on a dark band.
 MARK = (
     "                         ",
     " #  # #    ### #  #  ### ",
@@ -50,12 +50,12 @@ DUSKS = (("0x1b2a5c", "0xf2a46b"), ("0x10363f", "0x8fd0b8"), ("0x3a1d4f", "0xf08
 
 
 class BadPicture(ValueError):
-    """A picture that no video can be made of; the text is the task's task_status_msg."""
+    """A picture that cannot be rendered; the text is the task's task_status_msg."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a video is made of. Equal jobs give the same video."""
+    """Hold a video's inputs. Equal jobs give the same video."""
 
     pictures: tuple[bytes | None, ...]
     """JPEG or PNG files in order of appearance; None (and no picture at all) stands for a drawn gradient."""
@@ -63,11 +63,11 @@ class Job:
     long_side: int
     """Upper limit of the video's longer side in pixels; the first picture is never enlarged."""
     ratio: str | None = None
-    """Such as "16:9"; None = that of the first picture."""
+    """Such as "16:9"; None = the ratio of the first picture."""
     seed: str = ""
     """Chooses the colours of gradients (the prompt)."""
     marked: bool = False
-    """Whether a watermark lies over the picture, in its lower right corner."""
+    """Whether the picture has a watermark in its lower right corner."""
 
     def key(self) -> str:
         digest = hashlib.sha256(repr((self.seconds, self.long_side, self.ratio, self.seed, self.marked)).encode())
@@ -83,7 +83,7 @@ class Video:
 
 
 def open_picture(data: bytes) -> VideoFrame:
-    """Decode a picture and check it as Kling's task does: JPEG or PNG, 10 MB, 300 px, 1:2.5 to 2.5:1."""
+    """Decode a picture and check it like Kling's task: JPEG or PNG, 10 MB, 300 px, 1:2.5 to 2.5:1."""
     if len(data) > MAX_BYTES or not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
         raise BadPicture(BAD_PICTURE)
     try:
@@ -98,7 +98,7 @@ def open_picture(data: bytes) -> VideoFrame:
 
 
 def render(job: Job) -> Video:
-    """Draw and encode the video; BadPicture if one of the pictures is not good enough."""
+    """Draw and encode the video; raise BadPicture if one of the pictures breaks a rule."""
     stills = [open_picture(one) if one is not None else None for one in job.pictures] or [None]
     width, height = _size(job, stills[0])
     total = job.seconds * FPS + 1
@@ -135,7 +135,7 @@ def render(job: Job) -> Video:
 
 
 def _size(job: Job, first: VideoFrame | None) -> tuple[int, int]:
-    """The video's size: the wanted ratio within the limit, both sides even."""
+    """Return the video's size: the requested ratio within the limit, both sides even."""
     if job.ratio:
         across, up = (int(part) for part in job.ratio.split(":"))
     elif first is not None:
@@ -150,7 +150,7 @@ def _size(job: Job, first: VideoFrame | None) -> tuple[int, int]:
 
 
 def _upright(frame: VideoFrame) -> list[tuple[str, str]]:
-    """The filters that turn a photograph as its camera was held (Exif orientation, degrees counterclockwise)."""
+    """Return the filters that rotate a photograph upright (Exif orientation, degrees counterclockwise)."""
     return {
         90: [("transpose", "cclock")],
         -90: [("transpose", "clock")],
@@ -162,7 +162,7 @@ def _upright(frame: VideoFrame) -> list[tuple[str, str]]:
 def _camera(
     graph: Graph, source: FilterContext, upright: list[tuple[str, str]], size: tuple[int, int], frames: int, place: int
 ) -> FilterContext:
-    """One picture, cropped to the video's ratio and filmed for so many frames."""
+    """Crop one picture to the video's ratio and film it for the given number of frames."""
     (x0, y0), (x1, y1), (z0, z1) = MOVES[place % len(MOVES)]
     width, height = size
     big_width, big_height = width * OVERSAMPLE, height * OVERSAMPLE
@@ -194,7 +194,7 @@ def _chain(graph: Graph, start: FilterContext, *filters: tuple[str, str]) -> Fil
 
 
 def _gradient(width: int, height: int, seed: str) -> VideoFrame:
-    """A still of soft colours, chosen by the seed."""
+    """Draw a still of soft colours, chosen by the seed."""
     pick = hashlib.sha256(seed.encode()).digest()
     dark, light = DUSKS[pick[0] % len(DUSKS)]
     across = width * (20 + pick[1] % 60) // 100
@@ -210,7 +210,7 @@ def _gradient(width: int, height: int, seed: str) -> VideoFrame:
 
 
 def _mark() -> VideoFrame:
-    """The watermark as a small picture with transparency."""
+    """Draw the watermark as a small picture with transparency."""
     frame = VideoFrame(len(MARK[0]), len(MARK), "rgba")
     plane = frame.planes[0]
     colours = {"#": b"\xff\xff\xff\xd0", " ": b"\x00\x00\x00\x90"}
@@ -220,7 +220,7 @@ def _mark() -> VideoFrame:
 
 
 def _stamped(graph: Graph, video: FilterContext, mark: FilterContext, width: int) -> FilterContext:
-    """`video` with the watermark over every frame."""
+    """Return `video` with the watermark over every frame."""
     large = _chain(graph, mark, ("scale", f"w={int(width * MARK_SHARE)}:h=-1:flags=neighbor"), ("format", "yuva444p"))
     over = graph.add("overlay", "x=W-w-W/40:y=H-h-W/40:format=yuv444:eof_action=repeat")
     video.link_to(over, 0, 0)
@@ -240,7 +240,10 @@ def _pull(end: FilterContext, total: int) -> Iterator[VideoFrame]:
 
 
 def _encode(frames: Iterator[VideoFrame], width: int, height: int, total: int) -> bytes:
-    """H.264 in MP4. ``moov_size`` keeps room for the index in front: it needs less than 40 bytes a frame."""
+    """Encode H.264 in MP4.
+
+    ``moov_size`` reserves space for the index at the start: it needs less than 40 bytes a frame.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options={"moov_size": str(8192 + 40 * total)}) as out:
         stream = out.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23", "threads": "1"})

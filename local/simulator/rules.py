@@ -1,4 +1,4 @@
-"""What Kling checks when a task is submitted, and what it costs. Pictures are looked at later, by the task itself."""
+"""Check a submit like Kling, and compute its cost. The task itself checks the pictures later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIVING = {"kling-v2-5-turbo", "kling-v2-6", "kling-v3"}
 OMNI = {"kling-video-o1", "kling-v3-omni"}
 MODELS = {
     "image2video": RETIRED | LIVING,
-    "multi-image2video": RETIRED | LIVING | OMNI,  # Kling publishes kling-v1-6 alone; relays take current ones
+    "multi-image2video": RETIRED | LIVING | OMNI,  # Kling publishes kling-v1-6 only; relays take current ones
     "text2video": (RETIRED | LIVING) - {"kling-v1-5", "kling-v2-1"},
     "omni-video": OMNI,
 }
@@ -31,12 +31,12 @@ NO_TAIL = {"kling-v2-master", "kling-v2-1-master"}
 TAIL_IN_PRO_ONLY = {"kling-v1-5", "kling-v1-6", "kling-v2-1", "kling-v2-5-turbo", "kling-v2-6"}
 SECONDS = {"kling-v3": range(3, 16), "kling-v3-omni": range(3, 16), "kling-video-o1": range(3, 11)}  # others: 5 or 10
 MASK_FORMS: dict[str, type | tuple[type, ...]] = {"array": list, "object": dict, "either": (list, dict)}
-# Units a second for std, pro and 4k, by model and by what is asked for, as Kling's pricing page has them (captured in
-# September 2026). One unit lists at $0.14. Whatever is not there counts as 2.5-turbo does: a guess.
+# Units per second for std, pro and 4k, by model and by requested feature, from Kling's pricing page (captured in
+# September 2026). One unit lists at $0.14. A combination without a row costs the same as 2.5-turbo: a guess.
 UNITS = {
     ("kling-v3", "silent"): ("0.6", "0.8", "3.0"),
     ("kling-v3", "sound"): ("0.9", "1.2", "3.0"),
-    ("kling-v3", "voice"): ("0.9", "1.2", "3.0"),  # a guess: the page gives a voice a price for 2.6 only
+    ("kling-v3", "voice"): ("0.9", "1.2", "3.0"),  # a guess: the page has a voice price for 2.6 only
     ("kling-v3-omni", "silent"): ("0.6", "0.8", "3.0"),
     ("kling-v3-omni", "sound"): ("0.8", "1.0", "3.0"),
     ("kling-v3-omni", "video"): ("0.9", "1.2", "3.0"),
@@ -49,11 +49,11 @@ DOLLARS_A_UNIT = Decimal("0.14")
 
 
 class Invalid(ValueError):
-    """A rule that the body breaks; the text is the message of 400, 1201."""
+    """A body that breaks a rule; the text is the message of 400, 1201."""
 
 
 def model_of(kind: str, body: dict[str, Any]) -> str:
-    """model_name, or the kind's default. The old field ``model`` is accepted and ignored, as at Kling."""
+    """Return model_name, or the kind's default. The old field ``model`` is accepted and ignored, as at Kling."""
     return str(body.get("model_name") or DEFAULT_MODEL[kind])
 
 
@@ -66,7 +66,7 @@ def seconds_of(body: dict[str, Any]) -> int:
 
 
 def prompts_of(body: Any) -> str:
-    """Every prompt of a body, whatever it is, as one text."""
+    """Return every prompt of a body of any type as one text."""
     if not isinstance(body, dict):
         return ""
     shots = body.get("multi_prompt")
@@ -75,8 +75,11 @@ def prompts_of(body: Any) -> str:
 
 
 def charged(units: str, pays_in: str) -> dict[str, Any]:
-    """What a finished task of the official host says of its cost. The names are documented. What an account that pays
-    in units states as balance, and one that pays in cash as units, is a guess."""
+    """Return the cost fields of a finished task of the official host.
+
+    The names are documented. The balance that an account paid in units reports, and the units that an account paid in
+    cash reports, are a guess.
+    """
     dollars = f"{(Decimal(units) * DOLLARS_A_UNIT).normalize():f}"
     if pays_in == "cash":
         balance = {"quota": dollars, "list_price": dollars}
@@ -85,14 +88,14 @@ def charged(units: str, pays_in: str) -> dict[str, Any]:
 
 
 def picture_fields(body: dict[str, Any]) -> list[str]:
-    """Every picture that the video is made from, first to last: base64 or an address."""
+    """Return every picture of the video, first to last: base64 or an address."""
     items = [one for one in body.get("image_list") or [] if isinstance(one, dict)]
     listed = [one.get("image") or one.get("image_url") for one in items]
     return [str(one) for one in (body.get("image"), *listed, body.get("image_tail")) if one]
 
 
 def units_of(kind: str, body: dict[str, Any]) -> str:
-    """What the task costs, as final_unit_deduction writes it."""
+    """Return the task's cost in the format of final_unit_deduction."""
     asked = "video" if body.get("video_list") else "silent"
     if body.get("sound") == "on":
         asked = "voice" if body.get("voice_list") else "sound"
@@ -104,7 +107,7 @@ def units_of(kind: str, body: dict[str, Any]) -> str:
 def check(
     kind: str, body: Any, known_models: set[str], refused_models: set[str], masks: str = "either"
 ) -> Refusal | None:
-    """Kling's refusal of a submit's body, or None. `masks`: the form of dynamic_masks that is understood."""
+    """Return Kling's refusal of a submit's body, or None. `masks`: the accepted form of dynamic_masks."""
     if not isinstance(body, dict):
         return Refusal(400, 1201, "Failed to resolve the request body")
     try:
@@ -115,7 +118,7 @@ def check(
     if body.get("dynamic_masks") and not isinstance(body["dynamic_masks"], MASK_FORMS[masks]):
         return Refusal(400, 1201, f"dynamic_masks must be an {masks}")
     model = model_of(kind, body)
-    if model in refused_models:  # Kling's words, as captured; the capture has no HTTP status and no code: a guess
+    if model in refused_models:  # Kling's text, as captured; the capture has no HTTP status and no code: a guess
         return Refusal(404, 1203, f"The model '{model}' has been discontinued and is no longer available.")
     if model not in MODELS[kind] | known_models:
         return Refusal(404, 1203, f"model {model} not found")
@@ -127,7 +130,7 @@ def check(
 
 
 def _types(kind: str, body: dict[str, Any]) -> None:
-    """Strings are strings (a number as duration is refused), lists are lists of objects."""
+    """Check types: strings are strings (a number as duration is refused), lists are lists of objects."""
     strings = ("model_name", "prompt", "negative_prompt", "image", "image_tail", "mode", "duration", "sound",
                "aspect_ratio", "callback_url", "external_task_id", "static_mask")  # fmt: skip
     for name in strings:
@@ -168,7 +171,7 @@ def _pictures(kind: str, body: dict[str, Any]) -> None:
 
 
 def unbase64(text: str) -> bytes:
-    """The bytes of an inline picture: base64 without a data: prefix. Line breaks are forgiven."""
+    """Return the bytes of an inline picture: base64 without a data: prefix. Line breaks are accepted."""
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
@@ -216,19 +219,19 @@ def _shots(kind: str, body: dict[str, Any]) -> None:
 
 
 def _is_on(value: Any) -> bool:
-    """multi_shot: a boolean, which Kling's own sample writes as a string."""
+    """Return multi_shot as a boolean; Kling's own sample writes it as a string."""
     return value is True or value == "true"
 
 
 def _durations(kind: str, body: dict[str, Any]) -> None:
-    """The table of model, mode and duration, and which of them take an end frame."""
+    """Check the table of model, mode and duration, and which of them take an end frame."""
     model, mode, seconds = model_of(kind, body), mode_of(kind, body), seconds_of(body)
     named = f"model/mode/duration({model}/{mode}/{seconds})"
     allowed = SECONDS.get(model, (5, 10)) if model in RETIRED | LIVING | OMNI else range(1, 61)
     if seconds not in allowed or (mode == "4k" and model not in ("kling-v3", "kling-v3-omni")):
         raise Invalid(f"{named} is not supported")
     if body.get("sound") == "on" and model == "kling-v2-6" and mode != "pro":
-        raise Invalid(f"{named} is not supported with sound")  # the capability map's rule; the words are a guess
+        raise Invalid(f"{named} is not supported with sound")  # the capability map's rule; the text is a guess
     if body.get("image_tail"):
         if model in NO_TAIL:
             raise Invalid("Image tail is not supported by the current model")

@@ -1,4 +1,4 @@
-"""The simulator's HTTP server: requests to the provider's API, to result URLs and to the control API."""
+"""Serve the simulator over HTTP: requests to the provider's API, to result URLs and to the control API."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_BODY = 64 * 1024 * 1024  # bytes
 
 
 class Simulator:
-    """The whole provider. ``settings`` are those of ``Account``: key, slots, render_seconds, render_size, ...
+    """Run the whole provider. ``settings`` are those of ``Account``: key, slots, render_seconds, render_size, ...
 
-    The pages of the front on ``front_port`` may call it, and no other page.
+    The pages of the front on ``front_port`` may call it; no other page may.
     """
 
     def __init__(self, port: int = 0, *, front_port: int | None = None, **settings: Any) -> None:
@@ -63,7 +63,7 @@ class Simulator:
         self.stop()
 
     def reset(self) -> None:
-        """As freshly started: no tasks, no switches, the settings of the start. Rendered videos stay cached."""
+        """Restore the state of the start: no tasks, no switches, the initial settings. Rendered videos stay cached."""
         self.life.agenda.clear()
         self.faults.clear()
         self.delivery.clear()
@@ -71,7 +71,7 @@ class Simulator:
         self.account.set(**{**Account().shown(), **self._settings})
 
     def control(self, method: str, path: str, body: bytes) -> Answer:
-        """The control API, which needs no key: the guard admits only programs of this machine and the front's pages."""
+        """Answer the control API, which needs no key: the guard admits only local programs and the front's pages."""
         name, _, reference = path.removeprefix("/_sim/").partition("/")
         if method == "GET" and name == "tasks" and reference:
             entry = self.ledger.anywhere(unquote(reference))
@@ -102,13 +102,13 @@ class Server(ThreadingHTTPServer):
     simulator: Simulator
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is its own business; anything else is shown."""
+        """Ignore a disconnected client; print any other error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection (kept alive). Reads a request whole, finds its answer, writes it or breaks off."""
+    """Serve one connection (kept alive): read the whole request, find its answer, write it or break off."""
 
     protocol_version = "HTTP/1.1"
     server_version = "kling-simulator"
@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         return go_on
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: the ledger is the log."""
+        """Log nothing: the ledger is the log."""
 
     def _serve(self) -> None:
         simulator, asked = self.server.simulator, urlsplit(self.path)

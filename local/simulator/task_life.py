@@ -1,4 +1,4 @@
-"""What happens to a task by itself: submitted, processing, its end; and the callback of each change."""
+"""Advance accepted tasks by time (submitted, processing, end), and send the callback of each change."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from local.simulator.ledger import Entry, Ledger, now_ms
 from local.simulator.render import BadPicture
 from local.simulator.video_store import Studio, connect, is_loopback, target
 
-CALLBACK_SECONDS = 20.0  # of a receiver on the same machine, whose functions may have to start first
-PROCESSING_AFTER = 0.2  # of the render time, at most a second: how long a task is "submitted"
+CALLBACK_SECONDS = 20.0  # for a receiver on the same machine, whose functions may have to start first
+PROCESSING_AFTER = 0.2  # of the render time, at most a second: the duration of "submitted"
 
 
 class Agenda:
-    """Runs functions at their time, in one thread; what they start must not take long."""
+    """Run functions at their time, in one thread; they must not block for long."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -64,25 +64,25 @@ class Agenda:
                 what = heapq.heappop(self._due)[2]
             try:
                 what()
-            except Exception:  # one bad appointment must not end the agenda
+            except Exception:  # one failing function must not end the agenda
                 traceback.print_exc()
 
 
 @dataclass(frozen=True)
 class Course:
-    """What was settled about a task when it was accepted."""
+    """Hold the decisions about a task that were made at its acceptance."""
 
     entry: Entry
     callback_id: str
-    """The task_id that its callbacks name."""
+    """The task_id in its callbacks."""
     callbacks: str
     """on, lost, repeated or early (see Faults)."""
     failure: str | None
-    """The task_status_msg that it will fail with."""
+    """The task_status_msg of its failure; None if it succeeds."""
 
 
 class TaskLife:
-    """Moves accepted tasks on, and tells their callback addresses."""
+    """Advance accepted tasks and send their callbacks."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class TaskLife:
         return course
 
     def tell_early(self, course: Course) -> None:
-        """Under ``callbacks: early``: the first callback, delivered before the submit is answered."""
+        """Send the first callback before the submit is answered, if ``callbacks`` is early."""
         sent = self._tell(course) if course.callbacks == "early" else None
         if sent:
             wait([sent], 2 * CALLBACK_SECONDS)
@@ -150,7 +150,7 @@ class TaskLife:
         return "succeed", ""
 
     def _tell(self, course: Course) -> Future[None] | None:
-        """Send the callback of the state that the task is in now."""
+        """Send the callback of the task's current status."""
         entry = course.entry
         if not entry.callback_url:
             return None
@@ -184,7 +184,7 @@ class TaskLife:
             connection.close()
 
     def _headers(self, entry: Entry, body: bytes) -> dict[str, str]:
-        """As captured from Kling; with a webhook secret also the three headers of Standard Webhooks."""
+        """Return the headers captured from Kling; with a webhook secret also the three of Standard Webhooks."""
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "Connection": "Keep-Alive",

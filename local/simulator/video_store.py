@@ -1,4 +1,4 @@
-"""Where the simulator's videos are made and kept: pictures in, MP4 out, two at a time, equal ones once."""
+"""Render and keep the simulator's videos: pictures in, MP4 out, two at a time, equal ones once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from local.simulator.render import MAX_BYTES, BadPicture, Job, Video, render
 from local.simulator.rules import unbase64
 
 RENDERS_AT_ONCE = 2
-KEPT_BYTES = 512 * 1024 * 1024  # of finished videos, in memory; the oldest are forgotten first
+KEPT_BYTES = 512 * 1024 * 1024  # of finished videos, in memory; the oldest are deleted first
 DOWNLOAD_SECONDS = 10
 
 
 def is_loopback(address: SplitResult) -> bool:
-    """Whether a URL stays on this machine, judged by its name alone: nothing is looked up."""
+    """Return whether a URL stays on this machine, by its host name alone, without a DNS lookup."""
     host = (address.hostname or "").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -30,7 +30,7 @@ def is_loopback(address: SplitResult) -> bool:
 
 
 def connect(address: SplitResult, timeout: float) -> http.client.HTTPConnection:
-    """A connection to a loopback URL; it follows no redirect and uses no proxy."""
+    """Open a connection to a loopback URL; it follows no redirect and uses no proxy."""
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     return kind(address.hostname or "", address.port, timeout=timeout)
 
@@ -40,7 +40,10 @@ def target(address: SplitResult) -> str:
 
 
 def load(picture: str) -> bytes | None:
-    """The bytes of a picture, given as base64 or as a loopback URL. None for any other URL, which is never fetched."""
+    """Return the bytes of a picture in base64 or at a loopback URL.
+
+    Return None for any other URL, which is never fetched.
+    """
     if not picture.startswith(("http://", "https://")):
         return unbase64(picture)
     try:
@@ -64,7 +67,7 @@ def load(picture: str) -> bytes | None:
 
 
 class Studio:
-    """Renders in background threads and keeps the results in memory, so that no file can be left behind."""
+    """Render in background threads and keep the results in memory, so that no file can be left behind."""
 
     def __init__(self) -> None:
         self._renderers = ThreadPoolExecutor(RENDERS_AT_ONCE, "render")
@@ -72,12 +75,12 @@ class Studio:
         self._lock = threading.Lock()
         self._orders: OrderedDict[str, Future[Video]] = OrderedDict()
         self.rendered = 0
-        """How many videos were really drawn; the others were equal to an earlier one."""
+        """The number of videos that were drawn; the others were equal to an earlier one."""
 
     def order(
         self, pictures: list[str], seconds: int, long_side: int, ratio: str | None, seed: str, *, marked: bool = False
     ) -> Future[str]:
-        """A future of the video's key, for ``video``; it fails with BadPicture. ``marked``: with a watermark."""
+        """Return a future of the video's key, for ``video``; it fails with BadPicture. ``marked``: with a watermark."""
         done: Future[str] = Future()
         self._loaders.submit(self._prepare, done, pictures, Job((), seconds, long_side, ratio, seed, marked))
         return done
@@ -94,7 +97,7 @@ class Studio:
                     rendering = self._orders[key] = self._renderers.submit(self._render, job)
                 self._orders.move_to_end(key)
             rendering.add_done_callback(lambda finished: _pass_on(finished, done, key))
-        except Exception as problem:  # whatever it was: the task has to end with it
+        except Exception as problem:  # any error has to end the task
             done.set_exception(problem)
 
     def _render(self, job: Job) -> Video:

@@ -1,9 +1,9 @@
-"""The stack's address for clients on this machine: what API Gateway does around its API, and the emulator does not.
+"""Serve the stack's address for local clients: the parts of API Gateway around its API that the emulator lacks.
 
-It passes requests on to the emulator's REST API, and adds the gateway's own limits with the answers that the template's
-GatewayResponses give: bodies over 10 MB, integrations over 29 s, an API that cannot be reached. Finished videos come
-from the same address (`edge`); CloudFront has one of its own. So does the operations page, CloudWatch's part. `guard`
-refuses requests that a page of another server sends. Any page may play a video: its address is signed.
+It passes requests on to the emulator's REST API, and adds the gateway's own limits with the answers of the template's
+GatewayResponses: bodies over 10 MB, integrations over 29 s, an unreachable API. It also delivers the finished videos
+(`edge`), which CloudFront delivers from its own address, and the operations page, which is CloudWatch's part. `guard`
+refuses requests from pages of another server. Any page may play a video: its address is signed.
 """
 
 import re
@@ -30,9 +30,9 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer",
 
 
 def gateway_answer(responses: dict[str, Any], kind: str, status: int, allowed_origins: str = "*") -> Answer:
-    """Status, headers and body of the gateway's own answer `kind`, as the template's GatewayResponses have it.
+    """Return status, headers and body of the gateway's own answer `kind`, from the template's GatewayResponses.
 
-    `status`: what AWS answers if the template names none. `allowed_origins`: the template's parameter.
+    `status`: AWS's status if the template names none. `allowed_origins`: the template's parameter.
     """
     fallback = "DEFAULT_5XX" if status >= 500 else "DEFAULT_4XX"
     response = responses.get(kind) or responses[fallback]
@@ -45,16 +45,17 @@ def gateway_answer(responses: dict[str, Any], kind: str, status: int, allowed_or
 
 
 def _value(value: Any, allowed_origins: str) -> str:
-    """Return a header's value as the template has it: quoted, and with one parameter at most."""
+    """Return a template header's value without quotes, and with its one parameter replaced."""
     text = value["Fn::Sub"].replace("${AllowedOrigins}", allowed_origins) if isinstance(value, dict) else value
     return str(text).strip("'")
 
 
 class Front:
-    """Serves `api_url` on 127.0.0.1:`port` in threads of this process. `responses` and `cors` are the template's
-    GatewayResponses and Cors, `allowed_origins` its parameter: empty for the front's own pages alone.
+    """Serve `api_url` on 127.0.0.1:`port` in threads of this process.
 
-    The port is taken at once, so that one that is not free is noticed before anything else has started. Raises OSError.
+    `responses` and `cors` are the template's GatewayResponses and Cors. `allowed_origins` is its parameter: empty
+    admits the front's own pages only. The port is bound at once, so that a port in use is noticed before anything else
+    starts. Raises OSError.
     """
 
     def __init__(
@@ -81,8 +82,11 @@ class Front:
         figures: GatewayFigures | None = None,
         operations: OperationsPage | None = None,
     ) -> None:
-        """Begin to answer; `api_base` is the emulator's own address of the deployed stage. `edge` delivers videos,
-        `operations` shows the dashboard, `figures` are told of every other request, and stopped with the front."""
+        """Begin to answer.
+
+        `api_base` is the emulator's address of the deployed stage. `edge` delivers videos, `operations` shows the
+        dashboard. `figures` receives the metrics of all other requests, and stops with the front.
+        """
         self.api_base, self.edge, self.figures, self.operations = api_base, edge, figures, operations
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -107,7 +111,7 @@ class Front:
             return self.gateway_answer("REQUEST_TOO_LARGE", 413)
         sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
         sent["Host"] = headers.get("Host", "127.0.0.1")
-        sent.pop("Origin", None)  # the guard has decided on it, and the emulator's own admits this front alone
+        sent.pop("Origin", None)  # the guard has checked it, and the emulator's guard admits this front only
         timeout = urllib3.Timeout(connect=min(5, INTEGRATION_SECONDS), read=INTEGRATION_SECONDS)
         try:
             got = self.pool.request(method, self.api_base + path, body=body, headers=sent, timeout=timeout)
@@ -115,7 +119,7 @@ class Front:
             return self.gateway_answer("INTEGRATION_TIMEOUT", 504)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
             return self.gateway_answer("INTEGRATION_FAILURE", 500)
-        except urllib3.exceptions.HTTPError:  # it was sent, and may have been done: no invitation to repeat it
+        except urllib3.exceptions.HTTPError:  # the request was sent and may have taken effect: do not invite a retry
             return self.gateway_answer("DEFAULT_5XX", 500)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
         if method == "OPTIONS" and got.status == 200:  # the emulator drops the headers of such a mock integration
@@ -130,11 +134,11 @@ class Front:
 
 
 class _Incomplete(Exception):
-    """A message ends before its announced length."""
+    """A message that ends before its announced length."""
 
 
 def _number(text: str, base: int) -> int:
-    """Parse digits alone, and few of them: int() takes signs and underscores too. Raises ValueError."""
+    """Parse digits only, and few of them, because int() also takes signs and underscores. Raise ValueError."""
     if not re.fullmatch("[0-9a-fA-F]{1,8}" if base == 16 else "[0-9]{1,12}", text):
         raise ValueError
     return int(text, base)
@@ -147,7 +151,7 @@ class _Server(ThreadingHTTPServer):
     front: Front
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is its own business; anything else is shown."""
+        """Ignore a disconnected client; print any other error."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -163,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         try:
             body = self._body()
-        except _Incomplete:  # the client has died: what came of its message is no request
+        except _Incomplete:  # the client has disconnected: a partial message is no request
             self.close_connection = True
             return None
         except ValueError:
@@ -184,14 +188,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         go_on = super().handle_expect_100()
-        self.wfile.flush()  # curl waits a second for it where it sends more than a megabyte
+        self.wfile.flush()  # curl waits a second for it if it sends more than a megabyte
         return go_on
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
 
     def _body(self) -> bytes:
-        """Read the body (RFC 9112 sections 6 and 7.1). Raises ValueError if its length is not clear, _Incomplete
-        if it ends before that length."""
+        """Read the body (RFC 9112 sections 6 and 7.1).
+
+        Raise ValueError if its length is not clear, _Incomplete if it ends before that length.
+        """
         length, encoding = self.headers.get("Content-Length"), self.headers.get("Transfer-Encoding")
         if encoding is None:
             return self._read(_number(length or "0", 10))
@@ -213,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         return line.decode("latin-1").strip("\r\n")
 
     def _read(self, length: int) -> bytes:
-        """Read `length` bytes, of which those over the limit are dropped, so that the client reads the answer."""
+        """Read `length` bytes and drop those over the limit, so that the client reads the answer."""
         kept = self.rfile.read(min(length, MAX_BODY_BYTES + 1))
         left = min(length, 20 * MAX_BODY_BYTES) - len(kept)
         self.close_connection = self.close_connection or length > 20 * MAX_BODY_BYTES
@@ -243,4 +249,4 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(chunk)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: paths hold callback tokens and signatures."""
+        """Log nothing: paths hold callback tokens and signatures."""

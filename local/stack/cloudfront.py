@@ -1,7 +1,7 @@
-"""CloudFront for this machine: it shows the videos in the bucket to whoever has a signed address, and to nobody else.
+"""Play CloudFront on this machine: serve the bucket's videos at signed addresses only.
 
-What is checked and answered follows the Amazon CloudFront Developer Guide (signed URLs with a canned policy) and S3's
-own answers (ranges, conditions). Nothing is cached.
+Checks and answers follow the Amazon CloudFront Developer Guide (signed URLs with a canned policy) and S3's own answers
+(ranges, conditions). Nothing is cached.
 """
 
 import base64
@@ -36,7 +36,7 @@ class Answer:
 
 
 class Refused(Exception):
-    """Answered with `status` and an error in XML, as CloudFront and S3 do."""
+    """A request answered with `status` and an error in XML, like CloudFront and S3."""
 
     def __init__(self, code: str, message: str, status: int = 403, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(code)
@@ -54,8 +54,10 @@ _DENIED = ("AccessDenied", "Access denied")
 
 @dataclass(frozen=True)
 class Edge:
-    """`url`: what signed addresses begin with. `public_key`: key pair id -> PEM, None for one that is not trusted.
-    `headers`: the template's ResponseHeadersPolicyConfig. `now`: Unix seconds."""
+    """Answer for the prefix `url` of signed addresses. `public_key`: key pair id -> PEM, None for an untrusted key.
+
+    `headers`: the template's ResponseHeadersPolicyConfig. `now`: Unix seconds.
+    """
 
     url: str
     s3: Any
@@ -65,7 +67,7 @@ class Edge:
     now: Callable[[], float] = field(default=time.time)
 
     def answer(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
-        """`target`: path and query as they were sent. An Authorization header, like any other, is not looked at."""
+        """Answer a request. `target`: path and query as sent. An Authorization header is ignored, like any other."""
         sent = {name.lower(): value for name, value in headers.items()}
         try:
             if method not in ("GET", "HEAD", "OPTIONS"):
@@ -77,7 +79,7 @@ class Edge:
         return Answer(answer.status, answer.headers | self._added("origin" in sent), answer.body)
 
     def _check(self, target: str) -> None:
-        """Whether the address was signed, with a trusted key, for exactly this resource, and has not expired."""
+        """Check that a trusted key signed the address for exactly this resource, and that it has not expired."""
         path, _, query = target.partition("?")
         pairs = [pair for pair in query.split("&") if pair]
         own = "&".join(pair for pair in pairs if pair.partition("=")[0] not in _SIGNING)
@@ -87,7 +89,7 @@ class Edge:
         if (pem := self.public_key(signed["Key-Pair-Id"])) is None:
             raise Refused("InvalidKey", "Unknown Key")
         expires = signed.get("Expires", "")
-        known = "Policy" not in signed and signed.get("Hash-Algorithm") == "SHA256"  # the relay signs in no other way
+        known = "Policy" not in signed and signed.get("Hash-Algorithm") == "SHA256"  # the only form that the relay uses
         if not known or not re.fullmatch(r"[0-9]{1,12}", expires):
             raise Refused(*_DENIED)
         policy = _POLICY % (f"{self.url}{path}{'?' if own else ''}{own}", expires)
@@ -123,12 +125,12 @@ class Edge:
             if method == "HEAD" or not size:
                 return Answer(206 if span else 200, headers)
             body = self.s3.get_object(**place, Range=f"bytes={first}-{last}")["Body"]
-        except ClientError as error:  # CloudFront may not list the bucket, so S3 denies what is not there
+        except ClientError as error:  # CloudFront may not list the bucket, so S3 denies access to an absent object
             raise Refused("AccessDenied", "Access Denied") from error
         return Answer(206 if span else 200, headers, body.iter_chunks(_CHUNK))
 
     def _preflight(self, sent: Mapping[str, str]) -> Answer:
-        """S3's answer, by the bucket's CorsConfiguration, which allows what the policy allows."""
+        """Return S3's answer by the bucket's CorsConfiguration, which allows the same as the policy."""
         wanted = sent.get("access-control-request-method", "")
         if "origin" not in sent or wanted not in self.headers["CorsConfig"]["AccessControlAllowMethods"]["Items"]:
             raise Refused("AccessForbidden", "CORSResponse: This CORS request is not allowed")
@@ -141,7 +143,7 @@ class Edge:
         return Answer(200, {"Content-Length": "0"} | allowed)
 
     def _added(self, has_origin: bool) -> dict[str, str]:
-        """What the response headers policy adds to every answer; CORS where a page asks."""
+        """Return the headers of the response headers policy, and the CORS headers if there is an Origin."""
         added = (
             {"X-Content-Type-Options": "nosniff"}
             if "ContentTypeOptions" in self.headers["SecurityHeadersConfig"]
@@ -155,8 +157,11 @@ class Edge:
 
 
 def asked_range(header: str, size: int) -> tuple[int, int] | None:
-    """First and last byte of a Range header; None where the whole object is the answer, as for several ranges at once
-    and for what is no range. Raises Refused (416) for one that lies behind the end."""
+    """Return first and last byte of a Range header.
+
+    Return None if the whole object is the answer, as for several ranges at once and for an invalid range. Raise Refused
+    (416) for a range behind the end.
+    """
     found = _RANGE.fullmatch(header.strip())
     if found is None or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):
         return None
@@ -164,7 +169,7 @@ def asked_range(header: str, size: int) -> tuple[int, int] | None:
         first, last = int(found[1]), min(int(found[2] or size), size - 1)
     else:
         first, last = max(0, size - int(found[2])), size - 1
-    if first >= size:  # nothing of it is there, or a suffix of no bytes is asked for
+    if first >= size:  # behind the end, or an empty suffix
         raise Refused(
             "InvalidRange", "The requested range is not satisfiable", 416, {"Content-Range": f"bytes */{size}"}
         )

@@ -1,4 +1,4 @@
-"""template.yaml onto the emulator: the same resources, handlers and state machine that `sam deploy` sends to AWS."""
+"""Deploy template.yaml to the emulator: the resources, handlers and state machine that `sam deploy` sends to AWS."""
 
 import json
 import time
@@ -15,41 +15,41 @@ STACK_NAME = "kling-relay-local"
 _ARTIFACTS = "kling-relay-artifacts"
 _DEPLOY_SECONDS = 120.0
 
-# Types that the emulator has not got, and what the laptop does without them. Nothing else is ever left out.
+# Types that the emulator lacks, and the effect on the laptop. No other type is ever left out.
 DROPPED: dict[str, str] = {}
 
 
 class DeploymentError(Exception):
-    """The stack did not come up; the text has the emulator's own reasons."""
+    """The stack's deployment failed; the text has the emulator's own reasons."""
 
 
 def load_template() -> dict[str, Any]:
-    """template.yaml with CloudFormation's short forms (!Ref ...) spelled out."""
+    """Return template.yaml with CloudFormation's short forms (!Ref ...) expanded."""
     template: dict[str, Any] = json.loads(_template())
     return template
 
 
 @cache
 def _template() -> str:
-    """As JSON: to read it as YAML takes half a second, and whoever loads it may change it."""
+    """Return the template as JSON. Parsing the YAML takes half a second, and each caller may change its own copy."""
     return json.dumps(yaml_parse((REPOSITORY / "template.yaml").read_text()))
 
 
 def without_dropped(template: dict[str, Any]) -> dict[str, Any]:
-    """The template without the resources whose types are in DROPPED."""
+    """Return the template without the resources whose types are in DROPPED."""
     kept = {name: r for name, r in template["Resources"].items() if r["Type"] not in DROPPED}
     return {**template, "Resources": kept}
 
 
 def deploy(emulator: Emulator, parameters: dict[str, str]) -> dict[str, str]:
-    """Create the stack and wait for it. Returns its outputs, with `Api`, the API's id, among them."""
+    """Create the stack and wait for it. Return its outputs, including `Api`, the API's id."""
     template = without_dropped(load_template())
     _upload_code(emulator, template)
     _upload(emulator.client("s3"), "template.json", json.dumps(template).encode())
     cloudformation = emulator.client("cloudformation")
     cloudformation.create_stack(
         StackName=STACK_NAME,
-        TemplateURL=f"{emulator.endpoint_url}/{_ARTIFACTS}/template.json",  # a body may not have so many bytes
+        TemplateURL=f"{emulator.endpoint_url}/{_ARTIFACTS}/template.json",  # larger than the limit of a request body
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
@@ -62,7 +62,7 @@ def deploy(emulator: Emulator, parameters: dict[str, str]) -> dict[str, str]:
         if not stack["StackStatus"].endswith("IN_PROGRESS") or "ROLLBACK" in stack["StackStatus"]:
             break
         time.sleep(0.05)
-    raise DeploymentError("\n".join(["The stack did not come up:", *_reasons(cloudformation)]))
+    raise DeploymentError("\n".join(["The deployment of the stack failed:", *_reasons(cloudformation)]))
 
 
 def physical_id(emulator: Emulator, logical_id: str) -> str:
@@ -73,7 +73,7 @@ def physical_id(emulator: Emulator, logical_id: str) -> str:
 
 
 def _upload_code(emulator: Emulator, template: dict[str, Any]) -> None:
-    """Put code and definition where CloudFormation looks for them, and point the template there."""
+    """Upload code and definition to the places that CloudFormation reads, and reference them in the template."""
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=_ARTIFACTS)
     layers = {"DependenciesLayer": packaging.dependencies_layer, "RelayLayer": packaging.relay_layer}

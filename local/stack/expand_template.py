@@ -11,7 +11,7 @@ from local.stack.deploy_template import load_template
 
 
 def transformed(source: dict[str, Any]) -> dict[str, Any]:
-    """The CloudFormation template that the SAM transform makes of `source`, which it changes."""
+    """Return the CloudFormation template that the SAM transform makes of `source`, which it changes."""
     for resource in source["Resources"].values():
         for place in ("CodeUri", "ContentUri", "DefinitionUri"):
             if place in resource.get("Properties", {}):

@@ -1,4 +1,4 @@
-"""What API Gateway tells CloudWatch of its requests, told by the front in the background."""
+"""Send API Gateway's metrics of its requests to CloudWatch, for the front and in the background."""
 
 import contextlib
 import queue
@@ -10,13 +10,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 _CLOSED = (0, 0.0)
 _BATCH = 100
-"""Requests in a call at most; PutMetricData takes 150 values a metric."""
+"""The maximum number of requests in one call; PutMetricData takes 150 values per metric."""
 
 
 class GatewayFigures:
-    """Sends AWS/ApiGateway to `cloudwatch`, a boto3 client, under the API's name and its stage; a thread of its own.
+    """Send AWS/ApiGateway to `cloudwatch`, a boto3 client, under the API's name and its stage, in a separate thread.
 
-    What cannot be sent is dropped: figures are worth no request.
+    Metrics that cannot be sent are dropped: they must not make a request fail.
     """
 
     def __init__(self, cloudwatch: Any, api_name: str, stage: str) -> None:
@@ -28,11 +28,11 @@ class GatewayFigures:
         self._thread.start()
 
     def tell(self, status: int, milliseconds: float) -> None:
-        """One request, answered with `status`. Returns at once."""
+        """Record one request, answered with `status`. Returns at once."""
         self._told.put((status, milliseconds))
 
     def stop(self) -> None:
-        """Send what is left, and end."""
+        """Send the remaining metrics, and end."""
         self._told.put(_CLOSED)
         self._thread.join(timeout=5)
 

@@ -1,6 +1,6 @@
-"""The API keys of the local stack: issued once for a checkout, and put back into each new stack.
+"""Keep the API keys of the local stack: issued once per checkout, and restored in each new stack.
 
-The emulator forgets everything when it ends. What a key needs is therefore kept as it lies in AWS: the stack's secret,
+The emulator loses all data when it ends. The parts of a key are therefore kept as they are in AWS: the stack's secret,
 from which its hash is derived, and its rows in the task table.
 """
 
@@ -15,14 +15,14 @@ from local.stack import deploy_template
 TENANTS = ("demo", "second")
 
 Kept = dict[str, Any]
-"""`relay_secret`: text of the stack's secret. `rows`: DynamoDB items. `keys`: tenant -> what `create_key` answered."""
+"""`relay_secret`: text of the stack's secret. `rows`: DynamoDB items. `keys`: tenant -> the answer of `create_key`."""
 
 
 def keys(emulator: Emulator, outputs: dict[str, str], path: Path) -> dict[str, dict[str, str]]:
     """Return each tenant's key, kept in the file `path` from the first start on. Delete the file for new keys.
 
-    Call it before a function has read the stack's secret: functions cache it. Raises DeploymentError if no key can be
-    issued.
+    Call it before a function reads the stack's secret, because functions cache it. Raise DeploymentError if no key can
+    be issued.
     """
     kept = _read(path)
     if kept is None:
@@ -38,7 +38,7 @@ def keys(emulator: Emulator, outputs: dict[str, str], path: Path) -> dict[str, d
 
 
 def write_private(path: Path, value: Any) -> None:
-    """Write `value` as JSON into a file that its owner alone may read, at once or not at all."""
+    """Write `value` as JSON into a file that only its owner may read, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".part")
     fresh.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def write_private(path: Path, value: Any) -> None:
 
 
 def _read(path: Path) -> Kept | None:
-    """Return what is kept; None if there is no file, or one that does not hold a key for each tenant."""
+    """Return the kept data; None if there is no file, or one without a key for each tenant."""
     try:
         kept = json.loads(path.read_text())
         whole = {"relay_secret", "rows", "keys"} <= kept.keys() and set(TENANTS) <= kept["keys"].keys()

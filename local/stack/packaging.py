@@ -1,4 +1,4 @@
-"""Code as zip files for the emulator: every function's folder, and both layers, built for the functions' Python."""
+"""Pack code as zip files for the emulator: every function's folder, and both layers, for the functions' Python."""
 
 import contextlib
 import fcntl
@@ -19,11 +19,11 @@ _RECIPE = REPOSITORY / "layers/dependencies"
 
 
 class PackagingError(Exception):
-    """Something could not be packed; the text says what to do."""
+    """Packing failed; the text contains the remedy."""
 
 
 def zip_folder(folder: Path, prefix: str = "") -> bytes:
-    """Every file below `folder` but bytecode, under `prefix`, as a zip that is the same for the same files."""
+    """Zip every file below `folder` except bytecode, under `prefix`; the same files give the same zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path in sorted(folder.rglob("*")):
@@ -38,10 +38,10 @@ def relay_layer() -> bytes:
 
 
 def dependencies_layer(python: Python | None = None) -> bytes:
-    """The pinned dependencies as wheels of this machine (AWS gets those of arm64) for `python`, the functions' if None.
+    """Zip the pinned dependencies for `python` (None: the functions'), as wheels of this machine.
 
-    The layer's own makefile makes them, so that what is left out on AWS is missing here too. They are installed once,
-    until one of the recipe's files changes.
+    AWS gets those of arm64. The layer's own makefile builds them, so that packages left out on AWS are missing here
+    too. They are installed once, until one of the recipe's files changes.
     """
     python = python or runtime.of_functions()
     recipe = b"".join(path.read_bytes() for path in sorted(_RECIPE.iterdir()) if path.is_file())
@@ -62,7 +62,7 @@ def dependencies_layer(python: Python | None = None) -> bytes:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """One process at a time: several stacks may start together, as the tests' do."""
+    """Lock out other processes: several stacks may start at the same time, as in the tests."""
     STATE.mkdir(exist_ok=True)
     with (STATE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -70,14 +70,17 @@ def _alone() -> Iterator[None]:
 
 
 def dependencies_folder(python: Python | None = None) -> Path:
-    """Where `dependencies_layer` has unpacked them."""
+    """Return the folder in which `dependencies_layer` has installed them."""
     python = python or runtime.of_functions()
     dependencies_layer(python)
     return next(path for path in STATE.glob(f"dependencies-{python.version}-*") if path.is_dir()) / "python"
 
 
 def _install(folder: Path, python: Python) -> None:
-    """With our own pip: another Python may have none. Wheels alone, because building needs the Python itself."""
+    """Install with this Python's pip, because another Python may have none.
+
+    Wheels only: a build needs the target Python.
+    """
     wheels = "" if python == runtime.HERE else f"--python-version {python.version} --only-binary=:all:"
     command = ["make", "-C", str(_RECIPE), "build-DependenciesLayer", f"ARTIFACTS_DIR={folder}"]
     command += [f"PYTHON={sys.executable}", f"WHEELS={wheels}", "BYTECODE="]
@@ -89,5 +92,5 @@ def _install(folder: Path, python: Python) -> None:
         )  # pip's, before make's own
         raise PackagingError(
             f"The packages of layers/dependencies could not be installed: {said}\n"
-            "They are downloaded once: check the connection to your package index, then try again."
+            "Check the connection to your package index, then retry. They are downloaded only once."
         )

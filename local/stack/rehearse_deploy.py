@@ -1,10 +1,10 @@
-"""`make rehearse`: the real `sam deploy` of the built template, against the emulator on this machine.
+"""Run the real `sam deploy` of the built template against the emulator on this machine (`make rehearse`).
 
     python -m local.stack.rehearse_deploy .venv/sam/bin/sam
 
-Three deployments: a new stack, the same again (nothing may change), and one changed parameter. What is deployed is
-`.aws-sam/build` as AWS would get it, with one exception that is said aloud: the layer of dependencies holds arm64
-binaries, which this machine may be unable to load, so it is exchanged for the same locked packages as its own wheels.
+Three deployments: a new stack, the same again (nothing may change), and one changed parameter. It deploys
+`.aws-sam/build` as AWS would get it, with one exception, which it prints: the layer of dependencies holds arm64
+binaries, which this machine may be unable to load, so it is replaced by the same locked packages as local wheels.
 """
 
 import os
@@ -32,24 +32,24 @@ def say(text: str) -> None:
 
 def expect(what: str, found: object, wanted: object) -> None:
     if found != wanted:
-        raise SystemExit(f"rehearsal: FAILED: {what}: {found!r}, expected {wanted!r}")
+        raise SystemExit(f"rehearsal: FAILED: {what}: expected {wanted!r} (got {found!r})")
     say(what)
 
 
 def with_layer(built: str, layer: Path) -> str:
-    """The text of the built template with the layer of dependencies taken from `layer`."""
+    """Return the built template with the layer of dependencies taken from `layer`."""
     if built.count(_BUILT_LAYER) != 1:
-        raise SystemExit(f"{_BUILT} is not as expected ({_BUILT_LAYER.strip()!r}): run `make build` again")
+        raise SystemExit(f"{_BUILT}: must contain {_BUILT_LAYER.strip()!r} once: run `make build` again")
     return built.replace(_BUILT_LAYER, f"ContentUri: {layer}\n")
 
 
 def environment(emulator: Emulator, home: str) -> dict[str, str]:
-    """For the SAM CLI and for us: nothing of the user's AWS settings."""
+    """Return the environment for the SAM CLI and for this process, without the user's AWS settings."""
     return {
         **{name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ},
         **CREDENTIALS,
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{emulator.port}",  # an address: buckets go into the path
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{emulator.port}",  # an IP address: bucket names go into the path
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -59,7 +59,7 @@ def environment(emulator: Emulator, home: str) -> dict[str, str]:
 
 
 def deploy(sam: str, template: Path, *more: str) -> str:
-    """One `sam deploy` with the profile `dev`; returns what it printed, raises SystemExit with it where it failed."""
+    """Run `sam deploy` with the profile `dev`; return its output. Raise SystemExit with the output if it fails."""
     command = [sam, "deploy", "--config-file", str(REPOSITORY / "samconfig.toml"), "--config-env", "dev"]
     command += ["--stack-name", "kling-relay-rehearsal", "--template-file", str(template), *more]
     done = subprocess.run(
@@ -72,7 +72,7 @@ def deploy(sam: str, template: Path, *more: str) -> str:
 
 
 def answer_without_key(api: str) -> tuple[int, int | None]:
-    """HTTP status and Kling's code of a request that brings no key."""
+    """Return HTTP status and Kling's code of a request without a key."""
     url = f"{os.environ['AWS_ENDPOINT_URL']}/_aws/execute-api/{api}/live/kling/v1/videos/image2video"
     answer = requests.post(url, json={}, timeout=30)
     body = answer.json() if answer.headers.get("Content-Type") == "application/json" else {}
@@ -85,7 +85,7 @@ def rehearse(sam: str, template: Path) -> None:
     stack = DeployedStack("rehearsal")
     expect("the stack is complete", stack.described["StackStatus"], "CREATE_COMPLETE")
     expect("the API answers HTTP 401, code 1001", answer_without_key(stack.resource("Api")), (401, 1001))
-    say("sam deploy: the same again")
+    say("sam deploy: the same stack again")
     expect("nothing changes", "No changes to deploy" in deploy(sam, template), True)
     say("sam deploy: TaskRetentionDays=30")
     deploy(sam, template, "--parameter-overrides", "TaskRetentionDays=30")
@@ -97,15 +97,13 @@ def rehearse(sam: str, template: Path) -> None:
 
 def main() -> None:
     if len(sys.argv) != 2 or not _BUILT.exists():
-        raise SystemExit(
-            "run `make rehearse`: it builds first, then runs python -m local.stack.rehearse_deploy path/to/sam"
-        )
+        raise SystemExit("run `make rehearse`: it builds, then runs python -m local.stack.rehearse_deploy path/to/sam")
     began = time.monotonic()
-    template = _BUILT.with_name("rehearsal.yaml")  # beside the built one: its paths are relative
+    template = _BUILT.with_name("rehearsal.yaml")  # next to the built one: its paths are relative
     try:
         log_path = STATE / "logs" / "rehearsal.log"
         with tempfile.TemporaryDirectory(prefix="kling-relay-rehearsal-") as home, Emulator(log_path=log_path) as aws:
-            say("the emulator runs; the layer of dependencies is exchanged for one built for this machine")
+            say("the emulator is running; using a layer of dependencies built for this machine")
             (Path(home) / "dependencies.zip").write_bytes(packaging.dependencies_layer())
             template.write_text(with_layer(_BUILT.read_text(), Path(home) / "dependencies.zip"))
             mine = environment(aws, home)

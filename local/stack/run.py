@@ -1,10 +1,9 @@
-"""`make run` and `make serve`: the stack on this machine, and a sample image that becomes a video in it.
+"""Run the stack on this machine (`make serve`), and turn a sample image into a video in it (`make run`).
 
 Variables: PORT, AWS_PORT, PROVIDER, KLING_BASE_URL, KLING_API_KEY, WAIT_SCALE; for the sample IMAGE, PROMPT, ONCE; for
-the simulator RENDER_SECONDS (8). ALLOW_LOCAL_WEBHOOKS=1: webhooks may go to receivers on this machine.
-ALLOWED_ORIGINS: one origin, or *, whose pages may call the API too.
-KLING_RELAY_STATE: the folder for endpoint.json, logs and finished videos in place of
-`.local`; whoever runs a second stack beside the first one needs it.
+the simulator RENDER_SECONDS (8). ALLOW_LOCAL_WEBHOOKS=1: webhooks may go to receivers on this machine. ALLOWED_ORIGINS:
+one origin, or *, whose pages may call the API too. KLING_RELAY_STATE: the folder for endpoint.json, logs and finished
+videos instead of `.local`; a second stack next to the first one needs it.
 """
 
 import argparse
@@ -39,7 +38,7 @@ _LOOK_SECONDS = 0.2
 
 
 class Console:
-    """Lines with the time since the start; a bar that moves only on a terminal; colours only there too."""
+    """Print lines with the time since the start; on a terminal also a progress bar and colours."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -64,10 +63,10 @@ class Console:
 
 
 def options_from(environment: dict[str, str]) -> Options:
-    """The stack's options from the variables that the Makefile passes on; raises SystemExit with what to correct."""
+    """Return the stack's options from the Makefile's variables; raise SystemExit with the correction."""
     upstream, key = environment.get("KLING_BASE_URL", "").rstrip("/"), environment.get("KLING_API_KEY", "")
     if upstream and not key:
-        raise SystemExit("KLING_BASE_URL is given without KLING_API_KEY: say which key to use there")
+        raise SystemExit("KLING_API_KEY: required with KLING_BASE_URL (got none): set the provider's key")
     provider, wait_scale = environment.get("PROVIDER") or "cometapi", environment.get("WAIT_SCALE") or "1"
     _check_parameter("PROVIDER", "Provider", provider)
     _check_parameter("KLING_BASE_URL", "KlingBaseUrl", upstream)
@@ -89,25 +88,23 @@ def options_from(environment: dict[str, str]) -> Options:
 
 
 def _check_parameter(variable: str, name: str, value: str) -> None:
-    """What the template allows for its parameter `name` is what the variable may be."""
+    """Check the variable against the template's rules for its parameter `name`."""
     rule = deploy_template.load_template()["Parameters"][name]
     if value not in rule.get("AllowedValues", [value]):
-        raise SystemExit(f"{variable} is one of {', '.join(rule['AllowedValues'])}; given: {value}")
+        raise SystemExit(f"{variable}: must be one of {', '.join(rule['AllowedValues'])} (got {value})")
     if not re.fullmatch(rule.get("AllowedPattern", ".*"), value):
-        raise SystemExit(
-            f"{variable} cannot be {value!r}. {rule['Description']}; it has to match {rule['AllowedPattern']}"
-        )
+        raise SystemExit(f"{variable}: must match {rule['AllowedPattern']} (got {value!r}). {rule['Description']}")
 
 
 def _number(environment: dict[str, str], name: str, default: str, *, maximum: int, whole: bool = False) -> float:
     text = environment.get(name) or default
     if not re.fullmatch(r"\d+" if whole else r"\d+(\.\d*)?|\.\d+", text) or float(text) > maximum:
-        raise SystemExit(f"{name} is a number from 0 to {maximum}; given: {text}")
+        raise SystemExit(f"{name}: must be a {'whole ' if whole else ''}number from 0 to {maximum} (got {text})")
     return float(text)
 
 
 def send_sample(stack: Stack, console: Console, image: Path, prompt: str) -> Path:
-    """Send one image through the stack, telling each step of its life; returns the path of the finished video."""
+    """Send one image through the stack and print each step of its life; return the path of the finished video."""
     endpoint = stack.endpoint
     api = Client(endpoint["api_url"], endpoint["api_key"], direct=True)
     body = {"image": image_file.as_base64(image), "prompt": prompt, "model_name": "kling-v2-6", "duration": "5"}
@@ -121,12 +118,12 @@ def send_sample(stack: Stack, console: Console, image: Path, prompt: str) -> Pat
         progress.look(*_rendering(simulator, endpoint["simulator_url"], task["task_id"]))
 
     task = api.follow("image2video", task, look, every=_LOOK_SECONDS)
-    console.say("succeed     downloading it as a client does")
+    console.say("succeed     downloading the video like a client")
     return api.download(task, stack.options.state / "videos" / f"{task['task_id']}.mp4")
 
 
 class Progress:
-    """Tells each step of a task's life once, from its row: what clients see has fewer words."""
+    """Print each step of a task's life once, from its row: clients see fewer steps."""
 
     def __init__(self, stack: Stack, console: Console, task_id: str) -> None:
         if stack.emulator is None:
@@ -136,7 +133,10 @@ class Progress:
         self._told: set[str] = set()
 
     def look(self, rendering: bool, part: float) -> None:
-        """`rendering`, `part` (0..1): what the simulator says, which is ahead of what the relay has asked for."""
+        """Print new steps.
+
+        `rendering`, `part` (0..1): the simulator's state, which is ahead of the relay's last query.
+        """
         key = {"pk": {"S": f"task#{self._task_id}"}}
         item = self._dynamodb.get_item(TableName=self._endpoint["task_table"], Key=key, ConsistentRead=True)["Item"]
         row = {name: next(iter(value.values())) for name, value in item.items()}
@@ -145,13 +145,13 @@ class Progress:
         if phase in ("accepted", "unconfirmed") and row.get("waits_for"):
             self._tell("waiting", row["waits_for"])
         if "upstream_id" in row:
-            self._tell("submitted", f"the provider has it as task {row['upstream_id']}")
+            self._tell("submitted", f"the provider accepted it as task {row['upstream_id']}")
         if phase == "processing" or rendering:
             self._tell("processing", "the provider is rendering")
         if "rendered_at" in row:
-            self._tell("rendered", "the provider is done; copying the video")
+            self._tell("rendered", "the provider has finished; copying the video")
         if phase == "succeeded":
-            self._tell("copied", f"to s3://{bucket}/videos/.../{self._task_id}/, checked to be whole")
+            self._tell("copied", f"to s3://{bucket}/videos/.../{self._task_id}/, verified complete")
         if rendering:
             self._console.bar(part)
 
@@ -162,14 +162,14 @@ class Progress:
 
 
 def _rendering(session: requests.Session, simulator_url: str | None, task_id: str) -> tuple[bool, float]:
-    """Whether the simulator is rendering the task, and how far it is; another provider does not say."""
+    """Return whether the simulator is rendering the task, and its progress; other providers do not report it."""
     answer = session.get(f"{simulator_url}/_sim/tasks/{task_id}", timeout=5) if simulator_url else None
     said = answer.json() if answer is not None and answer.ok else {}
     return said.get("status") == "processing", float(said.get("progress", 0))
 
 
 def curl_lines(endpoint: dict[str, Any], task_id: str) -> list[str]:
-    """Commands to try, for any POSIX shell, from the repository's folder."""
+    """Return example commands for any POSIX shell, to run in the repository's folder."""
     base, key = (
         f"{endpoint['api_url']}/kling/v1/videos/image2video",
         f"-H 'Authorization: Bearer {endpoint['api_key']}'",
@@ -184,7 +184,7 @@ def _run(serve: bool, once: bool, console: Console, ended: threading.Event) -> N
     image = Path(os.environ.get("IMAGE") or REPOSITORY / "local/stack/sample.jpg")
     prompt = os.environ.get("PROMPT") or "the sun goes down behind the mountains"
     if not serve:
-        image_file.as_base64(image)  # a picture that cannot be sent is told before everything is started
+        image_file.as_base64(image)  # refuses an unusable picture before the stack starts
     with Stack(options_from(dict(os.environ)), console.say) as stack:
         try:
             console.say(f"ready: {stack.endpoint['api_url']}  (keys and names: {stack.endpoint_file})")
@@ -195,17 +195,17 @@ def _run(serve: bool, once: bool, console: Console, ended: threading.Event) -> N
                 lines = curl_lines(stack.endpoint, path.stem)
             if serve or not once:
                 print("\n".join(["", "Try it yourself, in another terminal:", *lines, ""]), flush=True)
-                console.say(f"what is going on: {stack.endpoint['api_url']}/operations")
+                console.say(f"dashboard: {stack.endpoint['api_url']}/operations")
                 console.say("serving until Ctrl-C")
                 while not ended.wait(1):
                     stack.check()
         finally:
-            ended.set()  # from here on everything is put away, and no signal interrupts that
+            ended.set()  # from here on the stack is stopped, and no signal interrupts that
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.stack.run", description=__doc__)
-    parser.add_argument("--serve", action="store_true", help="no sample: only the stack")
+    parser.add_argument("--serve", action="store_true", help="run the stack without the sample")
     serve = parser.parse_args().serve
     console, ended = Console(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -221,7 +221,7 @@ def main() -> None:
 
 
 def _end(ended: threading.Event) -> None:
-    """The first signal ends the stack in order, whatever it is doing; while it does, others change nothing."""
+    """End the stack in order on the first signal, at any time; ignore further signals meanwhile."""
     if not ended.is_set():
         ended.set()
         raise SystemExit(0)

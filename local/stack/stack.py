@@ -1,4 +1,4 @@
-"""The whole stack on this machine: emulator, template.yaml on it, the Kling simulator, and the front."""
+"""Start the whole stack on this machine: emulator, template.yaml on it, the Kling simulator, and the front."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ from local.stack.gateway_metrics import GatewayFigures
 
 SIMULATOR_KEY = "kling-simulator-key"
 _ACCESS_KEY, _SECRET_KEY = "kling-simulator-access-key", "kling-simulator-secret-key-of-at-least-32-bytes"
-# Profile -> what the simulator has to be for it, where that is not what it is anyway.
+# Profile -> the simulator's settings for it, where they differ from the defaults.
 SIMULATED: dict[str, dict[str, Any]] = {
     "cometapi-2026-03": {"dynamic_masks": {"cometapi": "object"}},
     "kling-aksk": {"access_key": _ACCESS_KEY, "secret_key": _SECRET_KEY},
@@ -31,15 +31,16 @@ SIMULATED: dict[str, dict[str, Any]] = {
 
 
 def simulated_key(provider: str) -> str:
-    """What the profile `provider` shows the simulator."""
+    """Return the credential that the profile `provider` sends to the simulator."""
     return f"{_ACCESS_KEY}:{_SECRET_KEY}" if "access_key" in SIMULATED.get(provider, {}) else SIMULATOR_KEY
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`upstream` and `key`: another provider than the simulator. `wait_scale` shortens waits and settle windows.
+    """Configure the stack. `upstream` and `key`: a provider other than the simulator.
 
-    `port` is the front's and has to be free. `aws_port` is the emulator's, any free one if it is 0 or taken.
+    `wait_scale` shortens waits and settle windows. `port` is the front's and must be free. `aws_port` is the
+    emulator's; any free port if it is 0 or in use.
     """
 
     port: int = 8080
@@ -50,18 +51,21 @@ class Options:
     wait_scale: float = 1.0
     render_seconds: float = 8.0
     render_size: int = 1280
-    allowed_origins: str = ""  # of other pages that may call the API: one origin, or "*"
-    delivery_key: bool = True  # without one, as in a stack that has just been deployed, URLs are S3's presigned ones
+    allowed_origins: str = ""  # other pages that may call the API: one origin, or "*"
+    delivery_key: bool = True  # without one, as in a newly deployed stack, URLs are S3's presigned ones
     state: Path = STATE
     parameters: tuple[tuple[str, str], ...] = ()
 
 
 class PortTaken(Exception):
-    """Somebody else listens there; the text says what to do."""
+    """Another program listens on the port; the text contains the remedy."""
 
 
 class Stack:
-    """A context manager. `say` is told each step; `endpoint` is what `.local/endpoint.json` holds."""
+    """Run the stack, as a context manager.
+
+    `say` receives each step; `endpoint` is the content of `.local/endpoint.json`.
+    """
 
     def __init__(self, options: Options, say: Callable[[str], None] = lambda _: None) -> None:
         self.options = options
@@ -83,7 +87,7 @@ class Stack:
         self.stop()
 
     def check(self) -> None:
-        """Raise EmulatorError or DeploymentError if a part of the stack has ended by itself."""
+        """Raise EmulatorError or DeploymentError if a part of the stack has ended unexpectedly."""
         if self.emulator is not None:
             self.emulator.check()
         if self._simulator is not None and (code := self._simulator.poll()) is not None:
@@ -96,7 +100,7 @@ class Stack:
     def _start(self) -> None:
         options = self.options
         self._front = self._take_port(options)
-        self.say("packing the code and its dependencies (the first time takes a while)")
+        self.say("packing the code and its dependencies (slow only the first time)")
         packaging.dependencies_layer()
         self.say("starting the AWS emulator")
         self.emulator = self._start_emulator(self._front.port)
@@ -153,7 +157,7 @@ class Stack:
         issued_keys.write_private(self.endpoint_file, self.endpoint)
 
     def stop(self) -> None:
-        """End everything that was started; nothing stays, neither process nor temporary folder. Safe to repeat."""
+        """End all processes that were started and delete all temporary folders. Safe to repeat."""
         if self.endpoint and self._owns_endpoint_file():
             self.endpoint_file.unlink()
         if self._front is not None:
@@ -166,14 +170,14 @@ class Stack:
         self._front = self.emulator = self._simulator = None
 
     def _owns_endpoint_file(self) -> bool:
-        """Whether it is still ours, and not that of a stack that was started after us."""
+        """Return whether the file still belongs to this stack, and not to a stack started later."""
         with contextlib.suppress(OSError, ValueError):
             found: bool = json.loads(self.endpoint_file.read_text()) == self.endpoint
             return found
         return False
 
     def _edge(self, url: str, bucket: str) -> Edge:
-        """CloudFront's part, played at `url`; it trusts what the emulator's key groups hold."""
+        """Return a CloudFront at `url` that trusts the keys in the emulator's key groups."""
         if self.emulator is None:
             raise deploy_template.DeploymentError("the emulator is not running")
         cloudfront = self.emulator.client("cloudfront")
@@ -196,7 +200,7 @@ class Stack:
         except OSError as exc:
             reason = "is in use by another program" if exc.errno == errno.EADDRINUSE else f"cannot be used ({exc})"
             raise PortTaken(
-                f"Port {port} {reason}: choose another one with PORT=8081, or any free one with PORT=0"
+                f"Port {port} {reason}: choose another port with PORT=8081, or any free one with PORT=0"
             ) from exc
 
     def _start_emulator(self, front_port: int) -> Emulator:
@@ -221,9 +225,9 @@ class Stack:
         command += ["--account", json.dumps(SIMULATED.get(self.options.provider, {}))]
         self._simulator = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         if self._simulator.stdout is None:
-            raise deploy_template.DeploymentError("the simulator has no output")
+            raise deploy_template.DeploymentError("the simulator has no standard output")
         line = self._simulator.stdout.readline()
         if not line:
-            raise deploy_template.DeploymentError("the simulator did not start: its reason stands above")
+            raise deploy_template.DeploymentError("the simulator did not start: see its error above")
         url: str = json.loads(line)["url"]
         return url

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic. What they measure is measured by `make bench`; no time decides a test."""
+"""Test the benchmarks' own arithmetic. `make bench` runs the measurements; no test depends on a time."""
 
 import json
 import random

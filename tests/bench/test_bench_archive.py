@@ -1,4 +1,4 @@
-"""bench/loopback.py: what the benchmark of copies copies is a whole MP4, and what it copies to speaks S3."""
+"""Test bench/loopback.py: the copied file is a whole MP4, and the sink speaks S3."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The cost model: its document is what it computes, and what it promises holds."""
+"""Test the cost model: its document contains the computed values, and its promises hold."""
 
 import json
 from typing import Any

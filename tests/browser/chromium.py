@@ -1,4 +1,4 @@
-"""What the tests in a browser share: the browser, and a server of pages that takes their reports."""
+"""Provide the browser, and a server of pages that receives their reports, for tests in a browser."""
 
 import json
 import queue

@@ -1,4 +1,4 @@
-"""The operations page in a real browser. `make browser`, where there is a Chromium."""
+"""Test the operations page in a real browser: `make browser`, skipped without a Chromium."""
 
 import re
 import subprocess

@@ -1,4 +1,5 @@
-"""The delivered address in a real browser, on a page of another origin: `make browser`, where there is a Chromium."""
+"""Test the delivered address in a real browser, on another origin's page: `make browser`, skipped without a
+Chromium."""
 
 import subprocess
 from collections.abc import Iterator

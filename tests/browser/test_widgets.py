@@ -1,5 +1,7 @@
-"""The widgets in a real browser: what it makes of hostile rows, and whether all can be read, wide and narrow, light and
-dark. `make browser`, where there is a Chromium. Screenshots lie in pytest's temporary folder."""
+"""Test the widgets in a real browser: hostile rows, and legibility in wide, narrow, light and dark layouts.
+
+`make browser`, skipped without a Chromium. Screenshots are in pytest's temporary folder.
+"""
 
 import json
 import re
@@ -16,7 +18,7 @@ from kling_relay.tasks.task import Failure, Phase
 from tests.browser.chromium import CHROMIUM, FLAGS, MARKS, Pages, pages
 from tests.support.stack_fixtures import cloud, world  # noqa: F401  (fixtures)
 from tests.support.stack_in_memory import BODY, Cloud, World
-from tests.support.table_fixtures import fresh
+from tests.support.table_fixtures import new_task
 from tests.support.widget_html import Widget
 from tests.unit.api.test_create import b64, png
 from tests.unit.operations.test_safe_html import ATTACKS
@@ -76,7 +78,7 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
     queues = cloud.session.create_client("sqs")
     made = {f"{name}_url": queues.create_queue(QueueName=new_token())["QueueUrl"] for name in ("intake_queue", "dead")}
     world = World(cloud, intake_queue_url=made["intake_queue_url"], intake_dead_letters_url=made["dead_url"])  # noqa: F811
-    world.tell = lambda: None  # type: ignore[method-assign]  # webhooks stay due
+    world.run_notifier = lambda: None  # type: ignore[method-assign]  # webhooks stay due
     world.call("operate_tasks", {"action": "set_cap", "tenant": "acme", "units": 12})
     for number in range(3):
         body = {**BODY, "image": b64(png(512 + number)), "external_task_id": f"order-{4711 + number}"}
@@ -88,20 +90,20 @@ def busy(cloud: Cloud) -> World:  # noqa: F811
     now = world.clock.now
     refused = "image: at least 300 pixels are expected on each side; sent: 120 x 90"
     rows = [
-        fresh(
+        new_task(
             phase=Phase.FAILED,
             failure=Failure.REFUSED,
             refusal_code=1201,
             reason=refused,
             tenant="umbrella-corporation-europe",
         ),
-        fresh(
+        new_task(
             phase=Phase.FAILED,
             upstream_id="u-1",
             failure=Failure.CONTENT,
             reason="Failure to pass the risk control system",
         ),
-        fresh(
+        new_task(
             phase=Phase.FAILED,
             failure=Failure.EXPIRED,
             reason="not sent within 86400 s: room at the provider (HTTP 429, code 1303)",
@@ -155,7 +157,7 @@ def test_everything_can_be_read(busy: World, server: Pages, tmp_path: Path, them
 def test_a_browser_makes_nothing_of_hostile_rows(world: World, server: Pages, tmp_path: Path) -> None:  # noqa: F811
     for attack in (*HACKS, *ATTACKS):
         text = attack.encode(errors="replace").decode()
-        row = fresh(
+        row = new_task(
             **{"phase": Phase.EXPIRED, "reason": text, "waits_for": text, "external_task_id": text[:60]},
             **{"upstream_id": text, "rendered_at": 5, "expired_at": 9, "request": {"prompt": text, "model_name": text}},
         )

@@ -1,4 +1,4 @@
-"""kling_relay_cli/image_file.py: any photo as Kling takes it."""
+"""Test kling_relay_cli/image_file.py: any photo is converted to a format that Kling accepts."""
 
 import base64
 import io

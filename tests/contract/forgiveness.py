@@ -1,11 +1,10 @@
-"""What the description forgives, said once more without the code under test: a body in its plain form.
+"""Convert a request body to its plain form, by the description's leniencies, without the code under test.
 
-A body whose plain form its schema does not take has to be refused; nothing else may be let through. Forgiven are
-exactly: fields that are null, blank, [] or {}; unknown fields; `model` for `model_name`; whole numbers for a
-`duration`; one object for the list of `dynamic_masks`; YutoAI's two spellings of `mode`; "true" and "false" for
-`multi_shot`; in fields of one JSON type, numbers in digits, whole numbers for a text with a limit, "true" and "false";
-blanks around an address. In an upload: a null `size`, digits for it, other spellings of the media types, unknown
-fields.
+A body must be refused if the schema refuses its plain form. No other leniency may exist. Accepted are exactly: fields
+that are null, blank, [] or {}; unknown fields; `model` for `model_name`; whole numbers for a `duration`; one object for
+the list of `dynamic_masks`; YutoAI's two spellings of `mode`; "true" and "false" for `multi_shot`; in fields of one
+JSON type, numbers in digits, whole numbers for a text with a limit, "true" and "false"; blanks around an address. In an
+upload: a null `size`, digits for it, other spellings of the media types, unknown fields.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""API Gateway around the functions of one world, as a WSGI application: what it routes, and what it answers itself.
+"""Play API Gateway around the functions of one world, as a WSGI application: its routes and its own answers.
 
-Paths reach the function as they were sent, still percent-encoded: so does AWS, as the recordings of it in LocalStack's
-tests show.
+Paths reach the function as sent, still percent-encoded. AWS does the same, as recordings of it in LocalStack's tests
+show.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The documentation's function: what it serves, to whom it says no, and what browsers are told."""
+"""Test the function of the documentation pages: its files, the requests it refuses, and the headers for browsers."""
 
 import json
 import re

@@ -1,7 +1,7 @@
-"""Every example request of the five source documents is accepted as it stands.
+"""Test that every example request of the five source documents is accepted unchanged.
 
-`examples/*.json`: the document and place it comes from, its kind, its body, and what was put for placeholders. Document
-004 shows parts of a request only; each stands in the smallest request that can carry it.
+`examples/*.json`: the document and place of its origin, its kind, its body, and the values for placeholders. Document
+004 shows only parts of a request; each is placed in the smallest request that can carry it.
 """
 
 import json

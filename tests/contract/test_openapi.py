@@ -1,4 +1,4 @@
-"""docs/openapi.yaml against what it describes: the template's routes, the schemas of request.py, the error codes."""
+"""Test docs/openapi.yaml against the template's routes, the schemas of request.py and the error codes."""
 
 import json
 import re

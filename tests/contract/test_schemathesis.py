@@ -1,6 +1,6 @@
-"""schemathesis drives the handlers with what docs/openapi.yaml says, and with what it forbids.
+"""Test the handlers with requests that schemathesis derives from docs/openapi.yaml, valid and invalid ones.
 
-`make fuzz` asks for more of the same: FUZZ_CASES is the number for each operation.
+`make fuzz` runs more of them: FUZZ_CASES is the number for each operation.
 """
 
 import os

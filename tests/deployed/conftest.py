@@ -1,4 +1,4 @@
-"""A whole local stack that plays the deployed one."""
+"""Start a whole local stack that plays the deployed one."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an operator has in hand: commands, a keyboard, a look at the stack."""
+"""Play an operator: run commands, type input, inspect the stack."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""`make doctor` and `make smoke`, against a whole local stack that plays the deployed one."""
+"""Test `make doctor` and `make smoke` against a whole local stack that plays the deployed one."""
 
 import json
 import re

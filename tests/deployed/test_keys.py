@@ -1,4 +1,4 @@
-"""The operator's commands, against a whole local stack that plays the deployed one: keys, and what goes wrong."""
+"""Test the operator's key commands, and their failures, against a local stack that plays the deployed one."""
 
 import json
 import re

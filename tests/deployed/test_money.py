@@ -1,4 +1,4 @@
-"""The operator's hand on the money: caps, and the switch that stops sending."""
+"""Test the operator's commands for spending: caps, and the switch that stops submissions."""
 
 import re
 

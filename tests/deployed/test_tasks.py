@@ -1,4 +1,4 @@
-"""The operator's hand on tasks: copies, dead letters, and what is exported."""
+"""Test the operator's commands for tasks: copies, dead letters and exports."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Runs the project's commands as a user does, and looks at the processes and ports that they leave."""
+"""Run the project's commands like a user, and inspect the remaining processes and ports."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`make run` and `make serve` as a user runs them: processes of their own, real ports, real files."""
+"""Test `make run` and `make serve` as a user runs them: separate processes, real ports, real files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The emulator through its clients, and what its tests do again and again."""
+"""Call the emulator through its clients, with helpers for its tests."""
 
 import io
 import json

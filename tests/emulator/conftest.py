@@ -1,7 +1,7 @@
-"""What the local stack relies on: the corrected emulator behaves like AWS. One test a correction.
+"""Start the corrected emulator, which must behave like AWS where the local stack relies on it. One test per correction.
 
-With CORRECTIONS=off the same tests run on stock MiniStack; those that pass then name corrections that an upgrade has
-made unnecessary.
+With CORRECTIONS=off the same tests run on stock MiniStack. The tests that pass then name corrections that an upgrade
+has made unnecessary.
 """
 
 import os

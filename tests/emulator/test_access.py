@@ -1,4 +1,4 @@
-"""IAM, corrected: who acts under which role, and the record of what roles asked for."""
+"""Test the corrections of IAM: the role of each call, and the record of the authorizations."""
 
 import json
 import time

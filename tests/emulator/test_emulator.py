@@ -1,4 +1,4 @@
-"""The emulator as a process: leaves nothing behind, is reachable from this machine only, has a clean environment."""
+"""Test the emulator as a process: it leaves nothing behind, binds to loopback only, and has a clean environment."""
 
 import json
 import signal

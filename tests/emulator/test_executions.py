@@ -1,4 +1,4 @@
-"""Executions of Step Functions, corrected."""
+"""Test the corrections of Step Functions' executions."""
 
 import time
 from itertools import pairwise

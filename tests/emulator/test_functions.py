@@ -1,4 +1,4 @@
-"""Lambda, corrected."""
+"""Test the corrections of Lambda."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""API Gateway, corrected."""
+"""Test the corrections of API Gateway."""
 
 import json
 from collections.abc import Iterator

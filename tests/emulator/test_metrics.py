@@ -1,4 +1,4 @@
-"""CloudWatch, corrected: what lands in it, how it is asked, and what its alarms make of it."""
+"""Test the corrections of CloudWatch: stored metrics, queries, and alarm states."""
 
 import json
 import time

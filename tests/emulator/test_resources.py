@@ -1,4 +1,4 @@
-"""S3, and what a template makes, corrected."""
+"""Test the corrections of S3 and of resources in templates."""
 
 import json
 from typing import Any

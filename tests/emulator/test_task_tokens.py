@@ -1,4 +1,4 @@
-"""Task tokens of Step Functions, corrected."""
+"""Test the corrections of Step Functions' task tokens."""
 
 import json
 import time

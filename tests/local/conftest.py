@@ -1,15 +1,14 @@
-"""One simulator a module, reset before each test."""
+"""Start one simulator per module, reset before each test."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 
 import pytest
 
 from local.simulator import Simulator
-from tests.support.simulator_client import KEY, Receiver
+from tests.support.simulator_client import KEY, CallbackReceiver
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +24,8 @@ def sim(running: Simulator) -> Simulator:
 
 
 @pytest.fixture
-def receiver() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.daemon_threads = True
-    server.got = []
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+def receiver() -> Iterator[CallbackReceiver]:
+    server = CallbackReceiver()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()

@@ -1,7 +1,7 @@
-"""local/origin_guard.py: which Host and Origin the servers on this machine take, over real sockets.
+"""Test local/origin_guard.py over real sockets: the accepted values of Host and Origin on this machine's servers.
 
-What a browser sends is a belief from documents: the Fetch standard (Origin on every method but GET and HEAD, "null" for
-a page without an origin) and Fetch Metadata (Sec-Fetch-Site on every request to 127.0.0.1 and localhost).
+The headers of a browser are beliefs from documents: the Fetch standard (Origin on every method but GET and HEAD, "null"
+for a page without an origin) and Fetch Metadata (Sec-Fetch-Site on every request to 127.0.0.1 and localhost).
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Several clients' requests at once, each in a Lambda environment of its own."""
+"""Send concurrent requests of several clients, each to a separate Lambda environment."""
 
 import random
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""What the campaigns share: one seed, two sizes, and the figures that they report.
+"""Provide the campaigns' common parts: one seed, two sizes, and the reported figures.
 
-`make test` runs the short forms from a fixed seed, `make campaign` the long ones. Each life draws from dice of its own,
-made of the seed, the campaign and the life's number: nothing that ran before it changes its course.
+`make test` runs the short forms from a fixed seed, `make campaign` the long ones. Each life has its own random
+generator, seeded with the seed, the campaign and the life's number. So earlier lives do not change its course.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Campaigns have the worlds of tests/unit, and no network either."""
+"""Use the fixtures of tests/unit for the campaigns, without a network."""
 
 from tests.reliability.campaign import campaign  # noqa: F401  (fixture)
 from tests.reliability.internet import authority, internet  # noqa: F401  (fixtures)

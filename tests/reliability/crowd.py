@@ -1,4 +1,4 @@
-"""A crowd before few slots: tenants that send unevenly, a provider that sends callbacks, virtual time; what it cost."""
+"""Simulate many tasks at few slots: uneven tenants, a provider that sends callbacks, virtual time; count the costs."""
 
 import heapq
 import random

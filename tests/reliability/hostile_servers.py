@@ -1,6 +1,8 @@
-"""Servers that want time, memory or bytes: handlers for loopback.serve, made from dice, and what goes wrong before any
-handler is reached. All of them could go on for ever. They stop when they are left, or after `PATIENCE` seconds, which
-`outlasted` notes: no deadline is that long, on a loaded machine neither."""
+"""Define servers that waste time, memory or bytes: random handlers, and faults before a handler is reached.
+
+Each could go on forever. They stop when the client hangs up, or after `PATIENCE` seconds, which `outlasted` records. No
+deadline is that long, even on a loaded machine.
+"""
 
 import gzip
 import random

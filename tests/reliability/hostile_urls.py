@@ -1,6 +1,6 @@
-"""URLs that lead, or are written to lead, where nobody from outside has any business. Each class makes them from dice.
+"""Generate URLs to addresses that must not be reachable from outside. Each class draws them at random.
 
-The special ranges are written out once more, on purpose: the campaign must not ask `address` what to be afraid of.
+The special ranges are repeated here on purpose: the campaign must not take its list from `address`.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""Several functions at once, of which exactly one runs at a time: at every effect a schedule decides who goes on."""
+"""Run several functions concurrently, exactly one at a time: at every effect a schedule decides which one continues."""
 
 import random
 import threading

@@ -1,5 +1,7 @@
-"""An internet for campaigns: a resolver whose answers are given, servers behind port 443, and a record of every
-connection that a socket tried to make. Only the resolver, the network below `socket` and the CA are replaced."""
+"""Play an internet for campaigns: scripted DNS, servers behind port 443, and a record of all connection attempts.
+
+Only the resolver, the network below `socket` and the CA are replaced.
+"""
 
 import contextlib
 import socket

@@ -1,7 +1,7 @@
-"""What has to hold in every world, whatever happened to it: the invariants, as functions over a finished world.
+"""Check the invariants that must hold in every world after any faults, as functions over a finished world.
 
-The provider's ledger (`world.provider.sold`) is the truth about money. A history is every version that the task rows
-went through, as (before, after), oldest first; reliability/dynamo.py keeps it.
+The provider's ledger (`world.provider.sold`) is the truth about money. A history is every version of the task rows, as
+(before, after), oldest first; tests/support/fake_dynamodb.py keeps it.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ def hold(world: World, acknowledged: Iterable[str], history: Iterable[Change] = 
     ends_were_told_once(history)
     money_adds_up(world, tasks.values())
     measures_add_up(world, history)
-    assert not world.surprises, f"a function raised: {world.surprises}"
+    assert not world.unexpected_errors, f"a function raised: {world.unexpected_errors}"
 
 
 def all_ended(tasks: dict[str, Task], acknowledged: Iterable[str]) -> None:

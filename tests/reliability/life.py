@@ -1,4 +1,4 @@
-"""One task's whole life under a plan of faults: a client that repeats itself, a provider, callbacks, time, sweeps."""
+"""Run one task's whole life under a plan of faults: a client with retries, a provider, callbacks, time, sweeps."""
 
 import random
 from contextlib import suppress
@@ -13,7 +13,7 @@ from tests.reliability import invariants
 from tests.support import counted_effects
 from tests.support.counted_effects import Crash, Effects
 from tests.support.dynamodb_indexes import Lag
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.fake_provider import Sold, reordered
 from tests.support.image_files import png, text
 from tests.support.stack_in_memory import BODY, World, as_task
@@ -137,7 +137,7 @@ class Life:
 
     def __init__(self, profile: Profile, story: Story, cloud: Any = None) -> None:
         self.profile, self.story = profile, story
-        self.world = World(cloud or Memory(), **{**SHORT, **profile.settings})
+        self.world = World(cloud or MemoryCloud(), **{**SHORT, **profile.settings})
         if story.lag is not None:
             self.world.dynamodb.lag = Lag(lambda: self.world.clock.now, random.Random(story.lag))
         self.world.key()
@@ -263,7 +263,7 @@ class Life:
                 try:
                     self.world.sweep()
                 except (Crash, BotoCoreError) as exc:  # it fails as a whole, and comes again
-                    self.world.note(exc)
+                    self.world.record_error(exc)
             elif clock.now >= ms:
                 return
 

@@ -1,6 +1,6 @@
-"""What can be broken in a module: each place of its syntax tree, and what stands there instead. Pure.
+"""List the possible mutants of a module: each place of its syntax tree, and its replacement. Pure.
 
-Wording is not behaviour: docstrings, log fields and the texts of errors are left alone; so are annotations.
+Wording is not behaviour: docstrings, log fields and the texts of errors are not mutated, nor are annotations.
 """
 
 import ast

@@ -1,11 +1,12 @@
-"""`make mutate`: break one thing at a time in the modules that money and safety hang on; does a test notice?
+"""Break one thing at a time in the modules that money and safety depend on, and report whether a test fails.
 
-Pytest collects a module's tests once, and runs them once to learn which lines each enters. Then every mutant has a
-forked process of its own, in which the module's functions get its code, and runs the tests that enter the changed
-statement, the module's own file first, then the quickest, up to the first that fails. What is broken at import
-(constants, tables, defaults) needs the package and the tests imported anew, and runs them all.
-survivors.json tells why those that no test notices change nothing that anybody could see; one that is not there, or
-not alive any more, is an error, so that the list stays as true as the code.
+Run by `make mutate`. Pytest collects a module's tests once, and runs them once to find the lines that each test enters.
+Then each mutant gets a forked process, in which the module's functions get its code. The process runs the tests that
+enter the changed statement until one fails: the module's own file first, then the quickest. A mutant at import
+(constants, tables, defaults) needs a new import of the package and the tests, and runs all of them.
+
+survivors.json explains why the mutants that no test detects change nothing observable. A survivor that is missing
+there, or an entry that no longer survives, is an error, so that the list stays as true as the code.
 """
 
 import argparse
@@ -231,7 +232,7 @@ def pytest_quietly(quick: bool, tests: Sequence[str], *plugins: Any) -> int:
         os.dup2(null, stream)
     if quick:
         unit = importlib.import_module("tests.support.stack_fixtures")
-        vars(unit).update(Cloud=importlib.import_module("tests.support.fake_cloud").Memory, mock_aws=nullcontext)
+        vars(unit).update(Cloud=importlib.import_module("tests.support.fake_cloud").MemoryCloud, mock_aws=nullcontext)
     return int(pytest.main([*OPTIONS, *tests], plugins=plugins))
 
 

@@ -1,4 +1,4 @@
-"""The same request many times at once, and other requests under the same name: one paid POST, whatever the order."""
+"""Test concurrent equal requests, and other requests under the same name: one paid POST in any order."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from kling_relay.tasks.task import Phase
 from tests.reliability import invariants
 from tests.reliability.burst import MOST, Answer, handlers, interleaved, post
 from tests.reliability.campaign import Campaign
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.request_bodies import VALID
 from tests.support.stack_in_memory import World
 
@@ -39,7 +39,7 @@ def test_duplicate_bursts(campaign: Campaign) -> None:
     """Two to ten handlers; some of them die, sometimes the provider has no room, or its answer is lost."""
 
     def live(_: int, dice: random.Random) -> None:
-        world = World(Memory(), on_unconfirmed="park")
+        world = World(MemoryCloud(), on_unconfirmed="park")
         kind, body, headers = named(dice)
         fault = dice.choice(("accept", "accept", "accept", "no_room", "lost", "refused"))
         world.provider.submit_faults = [fault]
@@ -81,7 +81,7 @@ def test_changed_bodies(campaign: Campaign) -> None:
     """Any field, any image byte, the kind: under a name that is taken it is refused, and nothing is sent."""
 
     def live(_: int, dice: random.Random) -> None:
-        world = World(Memory())
+        world = World(MemoryCloud())
         kind, body, headers = named(dice)
         status, first = post(world, handlers()[0], kind, body, headers)
         assert status == 200, first

@@ -1,4 +1,4 @@
-"""A seed repeats a life to the last byte."""
+"""Test that a seed repeats a life to the last byte."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The watch over the suite's logs bites: every kind of secret, by every way into a log, in every worker."""
+"""Test the search of the suite's logs: it detects every kind of secret, in every log path, in every worker."""
 
 import os
 import re
@@ -84,7 +84,7 @@ def test_every_secret_is_seen_by_every_way(tmp_path: Path) -> None:
 def test_no_form_is_passed_over(kind: str) -> None:
     @given(st.from_regex(secret_canaries.FORMS[kind]))
     def look(text: str) -> None:
-        assert secret_canaries.may_hold(text)
+        assert secret_canaries.may_contain_secret(text)
 
     look()
 
@@ -92,8 +92,8 @@ def test_no_form_is_passed_over(kind: str) -> None:
 def test_keys_are_known_by_their_checksum_and_by_being_issued(world: World) -> None:
     key = auth.issue(Keys(world.table.rows), world.services.keyring, "acme", world.clock.now)
     wrong = key.api_key[:-1] + ("A" if key.api_key[-1] != "A" else "B")
-    assert [kind for kind, _ in secret_canaries.found(f"x {key.api_key} y")] == ["API key"]
-    assert [kind for kind, _ in secret_canaries.found(f"sk={key.secret_key}")] == ["issued"]
-    assert secret_canaries.found(wrong) == [] == secret_canaries.found("sk=" + "a" * 43)
-    ((_, line),) = secret_canaries.found(f"first\nbefore {key.api_key} after\nlast")
+    assert [kind for kind, _ in secret_canaries.find_secrets(f"x {key.api_key} y")] == ["API key"]
+    assert [kind for kind, _ in secret_canaries.find_secrets(f"sk={key.secret_key}")] == ["issued"]
+    assert secret_canaries.find_secrets(wrong) == [] == secret_canaries.find_secrets("sk=" + "a" * 43)
+    ((_, line),) = secret_canaries.find_secrets(f"first\nbefore {key.api_key} after\nlast")
     assert line == "before <API key> after"

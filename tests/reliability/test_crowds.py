@@ -1,5 +1,7 @@
-"""Three slots at the provider, two hundred tasks, four tenants of which one sends most: nobody waits too long, nothing
-is asked too often, and no client sees any of it."""
+"""Test three slots and two hundred tasks of four tenants, of which one sends most.
+
+No task waits too long, no query is repeated too often, and clients do not notice it.
+"""
 
 import random
 from typing import Any
@@ -10,7 +12,7 @@ from tests.reliability import invariants
 from tests.reliability.campaign import LONG, Campaign
 from tests.reliability.crowd import SWEEP_MS, Crowd, uneven
 from tests.support.dynamodb_indexes import MAX_LAG_MS
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.stack_in_memory import World
 
 TASKS = 200
@@ -26,7 +28,7 @@ def lagging(dice: random.Random) -> random.Random | None:
 
 def played(dice: random.Random, **special: Any) -> Crowd:
     """The crowd after its last task; what holds of every crowd."""
-    crowd = Crowd(World(Memory()), uneven(TASKS, dice), dice, lag=lagging(dice), **special).play()
+    crowd = Crowd(World(MemoryCloud()), uneven(TASKS, dice), dice, lag=lagging(dice), **special).play()
     assert crowd.errors == [] and len(crowd.ids) == TASKS
     assert list(crowd.unbilled()) == []
     invariants.hold(crowd.world, crowd.ids)
@@ -84,7 +86,7 @@ def test_crowd_behind_a_long_list(campaign: Campaign) -> None:
         arrivals = [(dice.uniform(0, 1800), tenant) for tenant in ("acme", "initech", "umbrella") for _ in range(8)]
         slots: list[Any] = [(0, -1), (300, "arrears"), (1000, 3), (1200, "accept")]
         backlog = ("globex", BACKLOG)
-        crowd = Crowd(World(Memory()), arrivals, dice, slots, lag=random.Random(dice.random()), backlog=backlog)
+        crowd = Crowd(World(MemoryCloud()), arrivals, dice, slots, lag=random.Random(dice.random()), backlog=backlog)
         crowd.play(hours=2)
         phases = {crowd.world.task(task_id).phase for task_id in crowd.ids}
         assert crowd.errors == [] and phases == {Phase.SUCCEEDED}, "a tenant starved"
@@ -100,7 +102,7 @@ def test_crowd_at_a_provider_that_counts_requests(campaign: Campaign) -> None:
     """1302: two POSTs a second are too many. Each takes a third of a second."""
 
     def live(_: int, dice: random.Random) -> None:
-        world = World(Memory())
+        world = World(MemoryCloud())
         world.provider.per_second = 2
         world.effects.pause = lambda name: world.clock.tick(0.3 * (name == "POST"))
         crowd = Crowd(world, uneven(TASKS, dice, gap=0.2), dice, slots=[(0, 12)]).play()

@@ -1,5 +1,4 @@
-"""Deaths, answers of AWS that are lost, and requests that are late, at every effect in turn, with every kind of
-provider.
+"""Test a death, a lost answer of AWS and a late request at each effect in turn, with every kind of provider.
 
 The effects are found by counting: the fault moves on by one until it never comes true. After each everything is started
 again and time passes: the task ends, it was paid for at most once, and what was paid for arrives. The short form tries

@@ -1,5 +1,7 @@
-"""A finished video on its way into the bucket: cut, swapped for something else, copied twice at once, or with a death
-at each step. Whatever happens, the only object that ever becomes visible is the whole video."""
+"""Test a finished video on its way into the bucket: truncated, replaced, copied twice at once, or a death at each step.
+
+The only object that ever becomes visible is the whole video.
+"""
 
 import hashlib
 import io
@@ -21,7 +23,7 @@ from moto.s3.models import S3Backend
 
 from tests.reliability.campaign import Campaign
 from tests.support import fake_provider
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.loopback_servers import box, edges, mp4, respond, serve
 from tests.support.stack_in_memory import Cloud, Crash, World
 
@@ -272,7 +274,7 @@ def test_failing_copies_never_make_a_second_generation(
 
     def live(number: int, dice: random.Random) -> None:
         visible.clear()
-        world = World(Memory())
+        world = World(MemoryCloud())
         world.cloud.apps["archive_video"].copy_outputs = archive_step.copy_outputs  # type: ignore[attr-defined]
         world.services.archive_s3 = s3
         world.provider.profile = replace(world.provider.profile, base_url=origin)

@@ -1,4 +1,4 @@
-"""The DynamoDB in memory is as good as moto's: the same calls get the same answers and leave the same table."""
+"""Test the DynamoDB in memory against moto: the same calls get the same answers and leave the same table."""
 
 import random
 from dataclasses import replace
@@ -14,15 +14,15 @@ from tests.reliability.life import PROFILES, Life, Story
 from tests.support import dynamodb_expressions
 from tests.support.counted_effects import DEATHS, LOST
 from tests.support.dynamodb_indexes import Lag
-from tests.support.fake_cloud import Memory
-from tests.support.fake_dynamodb import Dynamo
+from tests.support.fake_cloud import MemoryCloud
+from tests.support.fake_dynamodb import FakeDynamoDB
 from tests.support.stack_in_memory import BODY, START, Cloud, World
 
 
 class Both:
     """A client that calls two, and insists that they agree."""
 
-    def __init__(self, memory: Dynamo, moto: Any) -> None:
+    def __init__(self, memory: FakeDynamoDB, moto: Any) -> None:
         self.memory, self.moto = memory, moto
         self.history = memory.history
         self.calls = 0
@@ -64,7 +64,7 @@ class ProviderRejectedError(ClientError):
 
 @pytest.fixture
 def both(cloud: Cloud) -> Both:
-    return Both(Dynamo(), cloud.dynamodb)
+    return Both(FakeDynamoDB(), cloud.dynamodb)
 
 
 # The short form tries every third one: moto takes most of the time.
@@ -83,8 +83,8 @@ def test_whole_lives(campaign: Campaign, both: Both, profile: str) -> None:
     assert both.calls > 20
 
 
-def in_memory(both: Both) -> Memory:
-    cloud = Memory()
+def in_memory(both: Both) -> MemoryCloud:
+    cloud = MemoryCloud()
     cloud.dynamodb = both  # type: ignore[assignment]
     return cloud
 
@@ -144,7 +144,7 @@ def test_ends_within_a_window(both: Both) -> None:
 @pytest.mark.parametrize(("pk", "queue"), [("", "q"), ("k" * 2049, "q"), ("k", ""), ("k", "q" * 410_000)])
 def test_keys_that_are_empty_and_what_is_too_large_are_refused(pk: str, queue: str) -> None:
     """As DynamoDB does, and moto not always."""
-    world = World(Memory())
+    world = World(MemoryCloud())
     with pytest.raises(ClientError, match="ValidationException"):
         world.dynamodb.update_item(
             TableName=world.table.rows.name,
@@ -163,7 +163,7 @@ def test_words_that_the_relay_does_not_use_are_refused() -> None:
 
 def test_a_transaction_is_done_once_whoever_repeats_it() -> None:
     """As DynamoDB does within ten minutes, and moto does not."""
-    memory = Memory()
+    memory = MemoryCloud()
     world = World(memory)
     table = world.table.rows.name
     add = {
@@ -182,7 +182,7 @@ def test_a_transaction_is_done_once_whoever_repeats_it() -> None:
 
 def test_an_index_that_lags_shows_what_was_and_a_row_what_is() -> None:
     """No write is seen before the one before it of the same row; after the longest lag all are seen."""
-    world = World(Memory())
+    world = World(MemoryCloud())
     tasks = [world.create() for _ in range(40)]
     assert len(world.table.queue.due(world.clock.now + 10**9, 100)) == 40, "without lag"
     world.dynamodb.lag = Lag(lambda: world.clock.now, random.Random(1))

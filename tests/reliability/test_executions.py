@@ -1,4 +1,4 @@
-"""Executions that are killed at any step: the sweeper notices by the row alone."""
+"""Test executions that are killed at any step: the sweeper detects it by the row alone."""
 
 import random
 from types import SimpleNamespace

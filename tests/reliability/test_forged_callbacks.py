@@ -1,4 +1,4 @@
-"""Callbacks that nobody with our secret made: each one gets the constant answer, and touches nothing."""
+"""Test callbacks without a valid token: each gets the constant answer, and changes nothing."""
 
 import base64
 import json

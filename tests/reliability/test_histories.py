@@ -1,7 +1,7 @@
-"""Histories: any order of what clients, the provider, callbacks, polls, time, sweeps, copies and deaths can do.
+"""Test histories: any order of actions of clients, provider, callbacks, polls, time, sweeps, copies and deaths.
 
-Hypothesis draws them, and shortens one that breaks an invariant; the seed is the campaigns' own. A client is never told
-to try again for something that is sold, and no function raises or catches what no planned fault has caused.
+Hypothesis draws them, and shortens one that breaks an invariant; the seed is the campaigns' own. No client gets a retry
+hint for a task that is paid for. No function raises or catches an error without a planned fault.
 """
 
 import random
@@ -20,7 +20,7 @@ from tests.reliability.campaign import Campaign
 from tests.reliability.life import OFFICIAL, TRY_AGAIN, history
 from tests.support.counted_effects import DEATHS, LATE, LOST, Crash, planned
 from tests.support.dynamodb_indexes import Lag
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.stack_in_memory import BODY, CLOSED, World
 
 POST_FAULTS = ["accept", "lost", "lost:40", "dropped", "not_sent", "no_room", "arrears", "refused"]
@@ -48,7 +48,7 @@ class History(RuleBasedStateMachine):
     @initialize(profile=st.sampled_from(PROVIDERS), lag=st.none() | st.integers(0, 2**32))
     def begin(self, profile: dict[str, Any], lag: int | None) -> None:
         """`lag`: the seed of the indexes' lag; None: they show every write at once."""
-        self.world = World(Memory(), deadline_seconds=DEADLINE, profile=profile)  # type: ignore[arg-type]
+        self.world = World(MemoryCloud(), deadline_seconds=DEADLINE, profile=profile)  # type: ignore[arg-type]
         if lag is not None:
             self.world.dynamodb.lag = Lag(lambda: self.world.clock.now, random.Random(lag))
         self.world.key("a")

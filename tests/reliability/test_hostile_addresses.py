@@ -1,5 +1,7 @@
-"""Addresses that somebody else chose, as image, as finished video, and at the fetch's own level: no connection is ever
-made to one that is not public, whatever the URL says, the resolver answers, or a server redirects to."""
+"""Test untrusted addresses, as image, as finished video, and in fetch itself.
+
+No connection is ever opened to a non-public address, whatever the URL, the resolver or a redirect contains.
+"""
 
 import random
 import re

@@ -1,5 +1,7 @@
-"""Hostile servers behind an image and behind a finished video: left at the deadline, before they have given more than
-the limit, in bounded memory, and with nothing in the bucket. Real sockets, real TLS, short deadlines."""
+"""Test hostile servers behind an image and behind a finished video: real sockets, real TLS, short deadlines.
+
+The client hangs up at the deadline, before the limit of bytes, in bounded memory, and stores nothing in the bucket.
+"""
 
 import random
 import resource

@@ -1,4 +1,4 @@
-"""API, callback, workflow and sweeper at one task at once: every order of their effects, to a depth."""
+"""Test API, callback, workflow and sweeper on one task at once: every order of their effects, to a depth."""
 
 import json
 import random

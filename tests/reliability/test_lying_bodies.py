@@ -1,10 +1,10 @@
-"""A stolen callback address: true tokens with bodies that lie. What the provider says wins, and it is not asked often.
+"""Test a stolen callback address: valid tokens with false bodies. The provider's answer wins, and queries stay rare.
 
-The truth is the provider's ledger. After every body the row may know less than the ledger, and never more or else. The
-tasks belong to two tenants, the bodies name each other's, and so do some answers: nothing of one reaches the other.
+The truth is the provider's ledger. After every body the row may have less than the ledger, and never more or other
+data. The tasks belong to two tenants. The bodies, and some answers, name each other's tasks: no data crosses over.
 
-Guess: who has a callback's address knows the provider's ids of other tasks, too. Guess: a relay takes one task for
-another, in its callbacks and in its answers.
+Guess: an owner of a callback's address also has the provider's ids of other tasks. Guess: a relay confuses tasks in its
+callbacks and in its answers.
 """
 
 import base64
@@ -17,7 +17,7 @@ from kling_relay.security import callback_tokens
 from kling_relay.tasks.task import Phase, Task
 
 from tests.reliability.campaign import Campaign
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.fake_provider import Sold
 from tests.support.stack_in_memory import BASE_URL, START, World
 
@@ -138,7 +138,7 @@ class _Life:
     def __init__(self, dice: random.Random, figures: Any) -> None:
         self.dice, self.figures = dice, figures
         asked, hides = dice.choice([(True, False), (True, True), (False, True)])
-        self.world = World(Memory(), profile={"ask_by_reference": asked, "hides_reference": hides})
+        self.world = World(MemoryCloud(), profile={"ask_by_reference": asked, "hides_reference": hides})
         provider = self.world.provider
         provider.videos = _own_video
         provider.sold.append(Sold("stranger", "up-stranger", START - 60_000, 60))

@@ -1,4 +1,4 @@
-"""The money equation through deaths and lost answers at every effect: a month and its tasks agree at any time."""
+"""Test the spend equation with deaths and lost answers at every effect: a month and its tasks always agree."""
 
 import random
 
@@ -6,8 +6,8 @@ import pytest
 
 from tests.reliability.campaign import LONG, Campaign
 from tests.support.counted_effects import DEATHS, LOST
-from tests.support.fake_cloud import Memory
-from tests.support.spend_equation import balanced
+from tests.support.fake_cloud import MemoryCloud
+from tests.support.spend_equation import verified_spend
 from tests.support.stack_in_memory import CLOSED
 from tests.unit.tasks.test_spend_equation import ENDS, MONTH, live, world_of
 
@@ -20,11 +20,11 @@ def test_money_deaths(campaign: Campaign, name: str) -> None:
 
     def life(dice: random.Random) -> None:
         nonlocal reached
-        world = world_of(Memory(), name)
+        world = world_of(MemoryCloud(), name)
         world.effects.after(effect, fault)
         live(world)  # looks at the equation after every step
         (task,) = world.tasks()
-        assert task.phase in CLOSED and balanced(world) == {MONTH: task.committed}
+        assert task.phase in CLOSED and verified_spend(world) == {MONTH: task.committed}
         sold = [one for one in world.provider.sold if one.end == "succeed"]
         assert task.committed or not sold, "what was paid for is never released"
         assert task.committed == ENDS[name][2] or world.effects.fired

@@ -1,4 +1,4 @@
-"""The mutants are what they are meant to be, and the survivors that are explained exist."""
+"""Test the generated mutants, and that the explained survivors exist."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""Tasks of several videos whose provider lists them in another order, and under other ids, each time that it is asked.
+"""Test tasks of several videos whose provider lists them in another order, and under other ids, in each answer.
 
-Document: each video has an id. Capture: relays give a bare URL. Guess: everything else that these lists do.
+Document: each video has an id. Capture: relays return a bare URL. Guess: all other behaviour of these lists.
 """
 
 import json
@@ -17,7 +17,7 @@ from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer.s3_copy import client_config
 
 from tests.reliability.campaign import Campaign
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.fake_provider import Sold
 from tests.support.loopback_servers import box, respond, serve
 from tests.support.stack_in_memory import BODY, Cloud, World
@@ -97,7 +97,7 @@ def check(s3: Any, task: Task, letters: str, marked: bool) -> None:
 
 
 def world_of(shelf: Shelf, s3: Any, lists: Lists) -> World:
-    world = World(Memory())
+    world = World(MemoryCloud())
     world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
     world.services.archive_s3 = s3
     world.provider.profile = replace(world.provider.profile, base_url=shelf.origin)

@@ -1,5 +1,4 @@
-"""Two faults in one life, drawn: deaths, lost answers, late requests, a provider in trouble, executions killed, bad
-copies."""
+"""Test two random faults per life: deaths, lost or late answers, provider faults, killed executions, bad copies."""
 
 import random
 from dataclasses import replace

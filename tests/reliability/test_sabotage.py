@@ -1,4 +1,4 @@
-"""The campaigns bite: each protection is taken away in turn, and one of them notices."""
+"""Test the campaigns themselves: each protection is removed in turn, and a campaign fails."""
 
 import re
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from kling_relay.tasks.task import MOVES, Phase, Task
 from tests.reliability import test_deaths, test_dynamo, test_executions, test_histories, test_interleavings, test_pairs
 from tests.reliability.campaign import Campaign
 from tests.support import dynamodb_expressions
-from tests.support.fake_dynamodb import Dynamo
-from tests.support.stack_in_memory import Cloud, States
+from tests.support.fake_dynamodb import FakeDynamoDB
+from tests.support.stack_in_memory import Cloud, FakeStepFunctions
 
 Patch = pytest.MonkeyPatch
 
@@ -53,14 +53,14 @@ def no_attempt_fence(patch: Patch) -> None:
 
 def no_wake_seq(patch: Patch) -> None:
     """A workflow falls asleep whatever has happened since it looked."""
-    as_it_was = States.__init__
+    as_it_was = FakeStepFunctions.__init__
 
-    def init(self: States, world: Any) -> None:
+    def init(self: FakeStepFunctions, world: Any) -> None:
         as_it_was(self, world)
         condition = always("#wake_seq = :wake_seq", self.wait["ConditionExpression"])
         self.wait = {**self.wait, "ConditionExpression": condition}
 
-    patch.setattr(States, "__init__", init)
+    patch.setattr(FakeStepFunctions, "__init__", init)
 
 
 def no_pointer_condition(patch: Patch) -> None:
@@ -265,4 +265,4 @@ def test_sabotage(
 def test_a_table_that_reads_conditions_wrongly_is_noticed(campaign: Campaign, cloud: Cloud, monkeypatch: Patch) -> None:
     monkeypatch.setattr(dynamodb_expressions, "_compare", lambda left, sign, right: True)
     with pytest.raises(AssertionError):
-        test_dynamo.test_whole_lives(campaign, test_dynamo.Both(Dynamo(), cloud.dynamodb), "no_room")
+        test_dynamo.test_whole_lives(campaign, test_dynamo.Both(FakeDynamoDB(), cloud.dynamodb), "no_room")

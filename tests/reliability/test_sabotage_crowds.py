@@ -1,4 +1,4 @@
-"""Each protection of these campaigns taken away: the campaign fails, or it proves nothing."""
+"""Test these campaigns themselves: each protection is removed in turn, and the campaign fails."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Each protection against hostile input is taken away in turn: its campaign has to notice, or it proves nothing."""
+"""Test the campaigns of hostile input: each protection is removed in turn, and its campaign fails."""
 
 import inspect
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""The same with the real SDK and moto: a write happens, its answer is lost, and botocore repeats the request by itself.
+"""Test lost answers with the real SDK and moto: a write takes effect, its answer is lost, and botocore retries.
 
-moto does a transaction twice whatever its ClientRequestToken; here it is done once, as DynamoDB does.
+moto repeats a transaction whatever its ClientRequestToken; here it takes effect once, as in DynamoDB.
 """
 
 import json

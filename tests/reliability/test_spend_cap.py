@@ -1,4 +1,4 @@
-"""Submits at the monthly cap, in any order, with deaths and a provider that misbehaves: nobody spends more than it."""
+"""Test submits at the monthly cap, in any order, with deaths and provider faults: no tenant exceeds it."""
 
 import random
 from functools import partial
@@ -9,8 +9,8 @@ from kling_relay.tasks.task import CLOSED, Phase
 from tests.reliability import invariants
 from tests.reliability.burst import MOST, Answer, handlers, interleaved, post
 from tests.reliability.campaign import Campaign
-from tests.support.fake_cloud import Memory
-from tests.support.spend_equation import balanced
+from tests.support.fake_cloud import MemoryCloud
+from tests.support.spend_equation import verified_spend
 from tests.support.stack_in_memory import BODY, World
 
 ESTIMATE = 1500  # thousandths of a unit: 5 s of kling-v2-5-turbo, std
@@ -27,7 +27,7 @@ def submit(world: World, dice: random.Random, number: int) -> Answer:
 
 def within(world: World, cap: int) -> None:
     """The books agree with the rows, and neither they nor the provider's ledger are over the cap."""
-    for committed in balanced(world).values():
+    for committed in verified_spend(world).values():
         assert committed <= cap, "overspent"
     tenants = {task.id: task.tenant for task in world.tasks()}
     for tenant in TENANTS:
@@ -38,7 +38,7 @@ def within(world: World, cap: int) -> None:
 def test_spend_cap(campaign: Campaign) -> None:
     def live(_: int, dice: random.Random) -> None:
         cap = dice.randint(1, 40) * 500
-        world = World(Memory(), deadline_seconds=3000, settle_seconds=30, monthly_cap_units=1)
+        world = World(MemoryCloud(), deadline_seconds=3000, settle_seconds=30, monthly_cap_units=1)
         world.provider.units = dice.choice(("1.5", "1.2", "0.3"))
         for tenant in TENANTS:
             world.key(tenant)
@@ -56,7 +56,7 @@ def test_spend_cap(campaign: Campaign) -> None:
             over = [answer for status, answer in answers if answer["code"] == CAP_REACHED]
             assert all("monthly cap" in answer["message"] for answer in over)
             if calm and over:
-                assert max(balanced(world).values(), default=0) > cap - ESTIMATE, (
+                assert max(verified_spend(world).values(), default=0) > cap - ESTIMATE, (
                     "refused although it would have fitted"
                 )
             refused += len(over)

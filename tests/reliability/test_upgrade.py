@@ -1,8 +1,8 @@
-"""An upgrade from c90a538 in the middle of a task's life, at any effect of the old functions.
+"""Test an upgrade from c90a538 in the middle of a task's life, at any effect of the old functions.
 
-Where the beliefs come from. Capture: all that the old version wrote (tests/fixtures/c90a538.json). Document (AWS): an
-update of a stack replaces one function after the other, an invocation that has begun ends with the code that it began
-with, and an execution keeps its definition. Guess: how long an old invocation stands still while new ones act.
+Sources of the beliefs. Capture: all writes of the old version (tests/fixtures/c90a538.json). Document (AWS): an update
+of a stack replaces one function after the other, a running invocation ends with its old code, and an execution keeps
+its definition. Guess: the time that an old invocation pauses while new ones act.
 """
 
 import json
@@ -16,7 +16,7 @@ from kling_relay.tasks.task import CLOSED, ENDED, Phase, Task
 
 from tests.reliability import invariants
 from tests.reliability.upgrade import OFFICIAL, Upgraded, fixture
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.stack_in_memory import START
 
 STORIES: dict[str, Any] = fixture()["stories"]
@@ -32,7 +32,7 @@ class Played(Upgraded):
 
     def __init__(self, name: str, count: int, patch: pytest.MonkeyPatch, profile: dict[str, Any]) -> None:
         story = STORIES[name]
-        super().__init__(Memory(), patch, profile={**story["profile"], **profile}, **story["settings"])
+        super().__init__(MemoryCloud(), patch, profile={**story["profile"], **profile}, **story["settings"])
         self.log, self.count = story["log"], count
         for entry in self.log[:count]:
             self.replay(entry)

@@ -1,7 +1,7 @@
-"""An upgrade of a whole stack from c90a538: a task in every phase, keys, money, objects, secrets and executions.
+"""Test an upgrade of a whole stack from c90a538: a task in every phase, keys, money, objects, secrets and executions.
 
 Capture: the old version wrote all of it (tests/fixtures/c90a538.json). Document (AWS): a parameter that an update of a
-stack does not name keeps its value, so the old default of OnUnconfirmed, "park", still holds there.
+stack does not name keeps its value, so the old default of OnUnconfirmed, "park", still applies there.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from moto import mock_aws
 from kling_relay_cli.operators.provider_secret import with_key, with_webhook_secrets
 from tests.reliability.upgrade import OFFICIAL, Upgraded, fixture
 from tests.support.s3_inbox import empty
-from tests.support.spend_equation import balanced
+from tests.support.spend_equation import verified_spend
 from tests.support.stack_in_memory import Cloud, World
 
 TABLE_IN_MEMORY = True
@@ -109,7 +109,7 @@ def test_the_first_minutes_with_moto(stack_in_moto: Upgraded) -> None:
     for name in at_once:
         assert world.task(TASKS[name]).phase is Phase.SUCCEEDED, name
         delivered(stack, name)
-    balanced(world)
+    verified_spend(world)
 
 
 def all_end(stack: Upgraded) -> None:
@@ -121,7 +121,7 @@ def all_end(stack: Upgraded) -> None:
     for name, task_id in TASKS.items():
         assert world.task(task_id).phase is end_of(stack, name), f"{name}: {world.task(task_id)}"  # billed at most once
         delivered(stack, name)
-    balanced(world)
+    verified_spend(world)
 
 
 def end_of(stack: Upgraded, name: str) -> Phase:

@@ -1,7 +1,7 @@
-"""What an older version wrote, brought into a World of this one. tests/fixtures/c90a538.json tells how it was recorded.
+"""Load the data of an older version into a World of this one. tests/fixtures/c90a538.json describes its recording.
 
-A crowd is a whole stack at one moment. A story is one task as the log of what the old functions did, so that an upgrade
-can come after any of their effects, and any of their effects can come after the upgrade.
+A crowd is a whole stack at one moment. A story is one task as the log of the old functions' actions, so that an upgrade
+can follow any of their effects, and any of their effects can follow the upgrade.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What a relay does to the outside, counted, so that a fault can be planned for the n-th effect."""
+"""Count the external effects of a relay, so that a test can plan a fault for the n-th effect."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,20 +9,20 @@ _EFFECTS = {"update_item", "transact_write_items", "put_object", "start_executio
 _EFFECTS |= {"delete_objects"}
 
 DEATHS = ("dies before", "dies after")
-# What can become of a request of the AWS SDK: it repeats what got no answer, and gives up after some tries.
+# The outcomes of a request of the AWS SDK: it repeats an unanswered request, and gives up after some attempts.
 LOST = ("answer lost", "answers lost", "never arrives")
-# The others act in the seconds that it takes. Document: botocore repeats a request whose answer does not come within
-# the read timeout, which is 3 s for the table and 5 s for the rest (services.py). A request may be so long on its way.
+# Other functions act during a late request. Document: botocore repeats a request without an answer within the read
+# timeout, which is 3 s for the table and 5 s for the rest (services.py). So a request may be delayed for that long.
 LATE = ("repeated late", "arrives late")
-PAID = "POST"  # not the SDK's: sent once
+PAID = "POST"  # not sent by the SDK: sent once
 
 
 class Crash(BaseException):
-    """The process is gone: nothing that catches Exception can hide it."""
+    """The process has died. It is no Exception, so that no `except Exception` hides it."""
 
 
 def planned(exc: BaseException | None) -> bool:
-    """Whether a planned fault raised `exc`, or the error that it was made from."""
+    """Return whether a planned fault raised `exc`, or the error that caused it."""
     while exc is not None:
         if isinstance(exc, Crash) or hasattr(exc, "planned"):
             return True
@@ -36,19 +36,23 @@ def _fault(exc: Exception) -> Exception:
 
 
 class Effects:
-    """`names`: what happened so far. `plan`: number of an effect -> its fault. `fired`: the faults that came true.
-    `meanwhile`: what the others do while a request is late; their effects are not counted, and have no faults."""
+    """Run calls with planned faults.
+
+    `names`: the effects so far. `plan`: number of an effect -> its fault. `fired`: the faults that occurred.
+    `meanwhile`: the actions of other functions during a late request; their effects are not counted, and have no
+    faults.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.plan: dict[int, str] = {}
         self.fired: list[str] = []
-        self.pause: Callable[[str], None] = lambda name: None  # before each effect: a scheduler may let others go first
+        self.pause: Callable[[str], None] = lambda name: None  # before each effect: a scheduler may run others first
         self.meanwhile: Callable[[], None] = lambda: None
         self._others_act = False
 
     def after(self, effects: int, fault: str) -> None:
-        """Plan `fault` for the `effects`-th effect from here."""
+        """Plan `fault` for the `effects`-th effect from now."""
         self.plan[len(self.names) + effects] = fault
 
     def around(self, name: str, call: Callable[[], Any]) -> Any:
@@ -73,7 +77,7 @@ class Effects:
             self._let_others_act()
 
     def _after(self, fault: str, name: str, call: Callable[[], Any], result: Any) -> Any:
-        """The answer that is seen in the end; `result` is that of the first request."""
+        """Return the answer that the caller finally receives; `result` is that of the first request."""
         if fault == "dies after":
             raise Crash(name)
         if fault == "repeated late":

@@ -20,7 +20,7 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> list[str]:
-        """The logical lines of a shell block, without comments."""
+        """Return the logical lines of a shell block, without comments."""
         lines = self.text.replace("\\\n", " ").splitlines()
         return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        """Whether the block runs against the local stack."""
+        """Return whether the block runs against the local stack."""
         return self.info == "python" or (self.info == "sh" and not self.only_make)
 
 
@@ -46,7 +46,7 @@ def name_of(page: Path) -> str:
 
 
 def prose(text: str) -> str:
-    """The text without its code blocks."""
+    """Return the text without its code blocks."""
     return _FENCE.sub("", text)
 
 
@@ -58,7 +58,7 @@ class MakeCall(NamedTuple):
 
 
 def make_call(command: str) -> MakeCall | None:
-    """None if `command` calls another program."""
+    """Parse a make command; return None if `command` calls another program."""
     if not _MAKE.match(command):
         return None
     words = shlex.split(command, comments=True)

@@ -1,4 +1,4 @@
-"""DynamoDB's expressions as functions: what the relay uses of them, and an error for anything else."""
+"""Compile DynamoDB's expressions to functions: the subset that the relay uses, and an error for all else."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _SECTIONS = {"SET", "REMOVE", "ADD"}
 
 
 class Reader:
-    """Recursive descent over one expression. `used`: the #names and :values in it."""
+    """Parse one expression by recursive descent. `used`: its #names and :values."""
 
     def __init__(self, text: str) -> None:
         self.words = _WORDS.findall(text)
@@ -127,7 +127,7 @@ def _add(left: Any, right: Any, sign: int) -> Any:
 
 @cache
 def condition(text: str) -> tuple[Condition, set[str]]:
-    """The condition, and the #names and :values that it uses."""
+    """Return the condition, and its #names and :values."""
     reader = Reader(text)
     found = reader.any_of()
     assert not reader.words, f"cannot be read to its end: {text}"
@@ -136,7 +136,7 @@ def condition(text: str) -> tuple[Condition, set[str]]:
 
 @cache
 def update(text: str) -> tuple[Callable[[Item, dict[str, str], dict[str, Any]], Item], set[str]]:
-    """The update: from the old item to the new one; and the #names and :values that it uses."""
+    """Return the update, from the old item to the new one, and its #names and :values."""
     reader = Reader(text)
     steps: list[tuple[str, str, Operand | None]] = []
     while reader.words:

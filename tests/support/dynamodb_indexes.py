@@ -1,7 +1,7 @@
-"""A global secondary index in memory: sorted, and late if it is told to be.
+"""Keep a global secondary index in memory: sorted, and delayed on request.
 
-Beliefs, from AWS's documents: an index is updated after the write that it shows, usually within a second; a query of an
-index cannot ask for a consistent read. Guesses: the changes of one item arrive in their order; 30 s is the worst lag.
+Beliefs, from AWS's documents: an index is updated after the write, usually within a second. A query of an index cannot
+request a consistent read. Guesses: the changes of one item arrive in order. The worst lag is 30 s.
 """
 
 import heapq
@@ -15,12 +15,12 @@ from typing import Any
 from tests.support.dynamodb_expressions import Item
 
 MAX_LAG_MS = 30_000
-_LAST = "\U0010ffff"  # behind every pk
+_LAST = "\U0010ffff"  # sorts after every pk
 _TERM = re.compile(r"(#?\w+)\s*(<=|>=|=|<|>|BETWEEN)\s*(:\w+)(?:\s+AND\s+(:\w+))?")
 
 
 class Index:
-    """The entries of one index of one table, in order within each value of the hash key."""
+    """Hold the entries of one index of one table, in order within each value of the hash key."""
 
     def __init__(self, definition: dict[str, Any]) -> None:
         self.hash_key, self.range_key = (key["AttributeName"] for key in definition["KeySchema"])
@@ -28,12 +28,12 @@ class Index:
         self.shown = self.keys | set(definition["Projection"].get("NonKeyAttributes", []))
         self._seen: dict[str, Item] = {}
         self._parts: dict[str, list[tuple[Any, str]]] = {}
-        self._late: list[tuple[int, int, str, Item]] = []  # (when it is seen, number, pk, item)
-        self._last: dict[str, int] = {}  # when the last write of an item is seen
+        self._late: list[tuple[int, int, str, Item]] = []  # (time at which it becomes visible, number, pk, item)
+        self._last: dict[str, int] = {}  # time at which an item's last write becomes visible
         self._writes = 0
 
     def write(self, item: Item, seen_at: int | None) -> None:
-        """`item` as it is from now on; the index shows it from `seen_at` (ms) on, None for at once."""
+        """Write `item`; the index shows it from `seen_at` (ms) on, None for at once."""
         pk = item["pk"]["S"]
         if seen_at is None:
             self._see(pk, item)
@@ -59,7 +59,7 @@ class Index:
         return _plain(item[self.range_key]), item["pk"]["S"]
 
     def find(self, expression: str, options: dict[str, Any]) -> list[tuple[Any, str]]:
-        """The places of the entries that a key condition names, in the order asked for, behind the start key."""
+        """Return the places of the entries of a key condition, in the requested order, after the start key."""
         names, values = options["ExpressionAttributeNames"], options["ExpressionAttributeValues"]
         terms = {
             names.get(name, name): (sign, values[low], high) for name, sign, low, high in _TERM.findall(expression)
@@ -88,7 +88,7 @@ class Index:
 
 
 class Lag:
-    """Draws when an index sees a write: half of the writes at once, the others up to `most` ms later."""
+    """Draw when an index shows a write: half of the writes at once, the others up to `maximum` ms later."""
 
     def __init__(self, now: Callable[[], int], dice: random.Random, maximum: int = MAX_LAG_MS) -> None:
         self.now, self._dice, self._most = now, dice, maximum

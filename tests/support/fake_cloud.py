@@ -1,4 +1,4 @@
-"""The cloud of one life, in memory: stands where Cloud (moto) does, and costs next to nothing to make."""
+"""Hold the cloud of one life in memory: replaces Cloud (moto) at almost no cost."""
 
 import hashlib
 import io
@@ -6,18 +6,18 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from tests.support.fake_dynamodb import Dynamo
+from tests.support.fake_dynamodb import FakeDynamoDB
 from tests.support.stack_in_memory import FUNCTIONS, load
 
 
-class Memory:
+class MemoryCloud:
     def __init__(self) -> None:
-        self.session = None  # nothing else of AWS is within reach
-        self.dynamodb, self.s3, self.apps = Dynamo(), Buckets(), _apps()
+        self.session = None  # no other AWS service is reachable
+        self.dynamodb, self.s3, self.apps = FakeDynamoDB(), FakeS3(), _apps()
 
 
-class Buckets:
-    """S3, as much of it as a life needs."""
+class FakeS3:
+    """Play S3, as far as a life needs it."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}

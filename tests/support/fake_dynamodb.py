@@ -1,7 +1,7 @@
-"""A DynamoDB in memory: as much of it as the relay uses, a hundred times as fast as moto, and with a memory.
+"""Play DynamoDB in memory: the part that the relay uses, a hundred times as fast as moto, and with a history.
 
-test_dynamo.py proves it equal to moto. What it has over moto: transactions honour their ClientRequestToken,
-`history` holds every version of every item, and its indexes lag behind if `lag` is set (indexes.py).
+test_dynamo.py proves it equal to moto. In addition to moto, transactions honour their ClientRequestToken, `history`
+holds every version of every item, and its indexes are delayed if `lag` is set (dynamodb_indexes.py).
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ MAX_KEY_BYTES = 2048
 MAX_ITEM_BYTES = 400 * 1024
 
 
-class Dynamo:
-    """A client. Tables have one key, `pk`."""
+class FakeDynamoDB:
+    """Play a boto3 client. Tables have one key, `pk`."""
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, Item]] = {}
@@ -103,7 +103,7 @@ class Dynamo:
         return {}
 
     def _after(self, before: Item | None, part: dict[str, Any]) -> Item | None:
-        """The item after a write, or None where its condition does not hold."""
+        """Return the item after a write, or None if its condition fails."""
         names, values = part.get("ExpressionAttributeNames", {}), part.get("ExpressionAttributeValues", {})
         used: set[str] = set()
         holds = True

@@ -1,4 +1,4 @@
-"""A provider in memory: what it sold is in its ledger, what it says about it can be wrong in every known way."""
+"""Play a provider in memory: its ledger holds the paid tasks, and its answers can have every known fault."""
 
 import itertools
 from collections.abc import Callable
@@ -30,24 +30,24 @@ VIDEO_URL = "https://cdn.example/v.mp4?canary-signature"
 class Sold:
     reference: str
     upstream_id: str
-    at: int  # ms; in the future: accepted, but not known to queries before
+    at: int  # ms; in the future: accepted, but queries do not find it before
     seconds: float
     end: str = "succeed"
-    account: int = 1  # whose ledger it is in
+    account: int = 1  # the account of its ledger
 
 
-# Errors whose body names the task that was made. Guess: a relay passes on what its second account answered beside the
-# error of its first one. The words are made up.
+# Errors whose body names the created task. Guess: a relay passes on its second account's answer with the error of the
+# first. The texts are invented.
 _NAMED: dict[str, tuple[int, dict[str, Any]]] = {
     "named_full": (429, {"code": 1303, "message": "canary-words"}),
     "named_refused": (400, {"code": 1201, "message": "canary-words"}),
     "named_down": (503, {"code": 5001, "message": "canary-words"}),
     "named_200": (200, {"code": 0, "error": {"message": "canary-words"}}),
 }
-# Errors of which it depends on the profile what they prove.
+# Errors that prove something else in each profile.
 _ERRORS: dict[str, tuple[int, Any]] = {
     "maintenance": (503, {"code": 5001, "message": "canary-words"}),  # document: Kling's error table
-    "moved": (308, None),  # guess: an operator names an address that redirects
+    "moved": (308, None),  # guess: an operator configures an address that redirects
     "forbidden": (403, {"code": 1103, "message": "no right to use this model"}),  # document: Kling's error table
     "firewall": (403, None),  # guess: HTML of a relay's firewall, which reads prompts
 }
@@ -58,7 +58,7 @@ def _one_video(sold: Sold) -> list[dict[str, str]]:
 
 
 def reordered() -> Callable[[Sold], list[dict[str, str]]]:
-    """Two videos, the other way round at every answer. Guess: no provider promises an order."""
+    """Return two videos, in another order in every answer. Guess: no provider promises an order."""
     turns = itertools.count()
 
     def videos(sold: Sold) -> list[dict[str, str]]:
@@ -69,7 +69,7 @@ def reordered() -> Callable[[Sold], list[dict[str, str]]]:
 
 
 class LedgerProvider:
-    """Stands where provider.Provider does. `submit_faults` and `query_faults` are used up one a call."""
+    """Replace provider.Provider. Each call uses up one entry of `submit_faults` or `query_faults`."""
 
     def __init__(self, clock: Any, effects: Any, **profile: Any) -> None:
         known = {"ask_by_reference": True, "unique_reference": False, "hides_reference": False, **profile}
@@ -77,27 +77,27 @@ class LedgerProvider:
         model |= {"text2video": "kling-v3", "omni-video": "kling-video-o1"}
         self.profile = Profile("kling", "https://provider.example", "/v1/videos/{kind}", model, **known)
         self.clock, self.effects = clock, effects
-        self.sold: list[Sold] = []  # of every account
+        self.sold: list[Sold] = []  # tasks of every account
         self.account = 1
         self.posts: list[dict[str, Any]] = []
         self.queries: list[str] = []
         self.controls: list[str] = []
         self.submit_faults: list[str] = []
         self.query_faults: list[str] = []
-        self.usually = "accept"  # what becomes of a POST without a fault of its own
+        self.usually = "accept"  # the outcome of a POST without a planned fault
         self.slots, self.seconds, self.end = 0, 60.0, "succeed"
-        self.queued = 1.0  # seconds before a task is processed
-        self.words = "the picture is blocked"  # why a render has failed
-        self.videos: Callable[[Sold], list[dict[str, str]]] = _one_video  # what an answer lists, asked anew each time
-        self.units = "1.5"  # what a finished task costs
-        self.per_second = 0  # POSTs; one more is refused
+        self.queued = 1.0  # seconds until a task is processing
+        self.words = "the picture is blocked"  # the reason of a failed render
+        self.videos: Callable[[Sold], list[dict[str, str]]] = _one_video  # computed for each answer
+        self.units = "1.5"  # the cost of a finished task
+        self.per_second = 0  # POSTs; a further one is refused
         self._posted: list[int] = []
-        self.denies = False  # whatever is asked for by reference, as a relay does that does not store references
+        self.denies = False  # not found for every query by reference, like a relay that does not store references
         self.prepared: Exception | None = None
         self._numbers = itertools.count(1)
 
     def another(self) -> "LedgerProvider":
-        """Another account: it knows nothing of what this one has sold. `sold` is the list of both."""
+        """Return another account, which has no access to this one's tasks. `sold` is the list of both."""
         other = LedgerProvider(self.clock, self.effects)
         other.profile, other.sold, other._numbers = self.profile, self.sold, self._numbers
         other.account, other.seconds, other.videos = self.account + 1, self.seconds, self.videos
@@ -159,7 +159,7 @@ class LedgerProvider:
         return Accepted(ProviderTask(sold.upstream_id, "submitted")) if name == "accept" else Unknown("ReadTimeout")
 
     def _read(self, answer: tuple[int, Any], reference: str) -> Outcome:
-        """What the relay makes of an answer."""
+        """Return the relay's interpretation of an answer."""
         return classify_submit(*answer, self.profile, reference)
 
     def _too_fast(self) -> bool:
@@ -171,7 +171,7 @@ class LedgerProvider:
         return False
 
     def query(self, kind: str, upstream_id: str) -> Answer:
-        # A look-up by reference of a task that was asked for by its id before: the relay's positive control.
+        # A query by reference for a task that was queried by its id before: the relay's positive control.
         control = any(one.reference == upstream_id and one.upstream_id in self.queries for one in self.sold)
         (self.controls if control else self.queries).append(upstream_id)
         fault = self.query_faults.pop(0) if self.query_faults and not control else ""

@@ -1,4 +1,4 @@
-"""Image files as small as they get: the headers that our rules read, with real structure around them."""
+"""Build the smallest possible image files: the headers that our rules read, inside a real structure."""
 
 import base64
 import struct
@@ -10,7 +10,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int = 640, height: int = 640, padding: int = 0) -> bytes:
-    """A PNG of one black colour; `padding` bytes of text make the file larger."""
+    """Return a black PNG; `padding` bytes of text make the file larger."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     rows = zlib.compress(bytes((width + 7) // 8 + 1) * height) if width * height < 10**7 else b""
     text = _chunk(b"tEXt", b"x" * padding) if padding else b""
@@ -22,7 +22,7 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def jpeg(width: int = 640, height: int = 640, *, frame: int = 0xC0, before: bytes = b"") -> bytes:
-    """The segments of a JPEG without its pixels. `frame`: the SOF marker; `before`: segments that stand before it."""
+    """Return the segments of a JPEG without its pixels. `frame`: the SOF marker; `before`: segments in front of it."""
     jfif = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
     tables = segment(0xDB, bytes(65)) + segment(0xC4, bytes(28))
     sizes = segment(frame, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0")

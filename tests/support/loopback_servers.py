@@ -1,4 +1,4 @@
-"""Servers on 127.0.0.1 for tests of fetch and archive: scripted HTTP, TLS with an own CA, a sink that speaks S3."""
+"""Serve on 127.0.0.1 for tests of fetch and archive: scripted HTTP, TLS with a test CA, a sink that speaks S3."""
 
 import datetime
 import hashlib
@@ -30,14 +30,14 @@ def box(kind: bytes, payload: bytes = b"", *, long: bool = False, to_end: bool =
 
 
 def mp4(size: int = 3000) -> bytes:
-    """A file with the box structure of a video, `size` bytes long."""
+    """Return a file with the box structure of a video, `size` bytes long."""
     head = box(b"ftyp", b"isom\0\0\2\0isomiso2") + box(b"free")
     tail = box(b"moov", b"m" * 200)
     return head + box(b"mdat", b"\x5a" * (size - len(head) - len(tail) - 16), long=True) + tail
 
 
 def edges(video: bytes) -> list[int]:
-    """Where the top-level boxes of `mp4()` begin, and the end."""
+    """Return the offsets of the top-level boxes of `mp4()`, and the end."""
     at, found = 0, [0]
     while at < len(video):
         size = int.from_bytes(video[at : at + 4])
@@ -64,7 +64,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Runs `handler(connection, path, headers)` for every request; gives the port."""
+    """Run `handler(connection, path, headers)` for every request; yield the port."""
 
     class One(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -92,8 +92,10 @@ def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
 
 class Authority:
-    """A CA for this test run and the server certificates that it signs, in the form of RFC 5280 that strict
-    verification wants, unless a test asks for a `sloppy` one: without the authority key identifier."""
+    """Hold a CA for this test run and sign server certificates.
+
+    They have the form of RFC 5280 that strict verification requires. A `sloppy` one lacks the authority key identifier.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -105,7 +107,7 @@ class Authority:
         self.pem.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def _sign(self, subject: x509.Name, key: Any, extensions: dict[x509.ExtensionType, bool]) -> x509.Certificate:
-        """`extensions` and whether each is critical."""
+        """Sign a certificate. `extensions`: the extension -> whether it is critical."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number())
@@ -117,7 +119,7 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256())
 
     def server_context(self, *names: str, sloppy: bool = False) -> ssl.SSLContext:
-        """With one certificate for all `names`, which may be IPv4 addresses."""
+        """Return a context with one certificate for all `names`, which may be IPv4 addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         entries = [
             x509.IPAddress(ipaddress.ip_address(name)) if name.replace(".", "").isdigit() else x509.DNSName(name)
@@ -145,10 +147,10 @@ class Authority:
 
 
 class S3Sink:
-    """Just enough of S3 over HTTP: PUT with If-None-Match, GET, DELETE. A PUT counts only when all of it arrived.
+    """Play the needed part of S3 over HTTP: PUT with If-None-Match, GET, DELETE. A partial PUT stores nothing.
 
-    `etag`: what to answer instead of the MD5. `lose_answer`: store, then hang up. `refuse`: status for every PUT.
-    `corrupt`: flip the first byte of the stored payload. `keep`: False stores nothing but the size.
+    `etag`: answered instead of the MD5. `lose_answer`: store, then close the connection. `refuse`: status for every
+    PUT. `corrupt`: flip the first byte of the stored payload. `keep`: False stores the size only.
     """
 
     def __init__(self) -> None:
@@ -160,11 +162,11 @@ class S3Sink:
         self.lose_answer = self.corrupt = False
         self.refuse: int | None = None
         self.keep = True
-        self.sent = self._handled = 0  # requests: what the client began, what was dealt with here
+        self.sent = self._handled = 0  # requests: started by the client, completed here
         self._lock = threading.Condition()
 
     def visible(self) -> dict[str, bytes]:
-        """The stored objects, once every request that was sent has been dealt with to its end."""
+        """Return the stored objects, after every sent request has completed."""
         with self._lock:
             assert self._lock.wait_for(lambda: self._handled == self.sent, timeout=60)
             return dict(self.objects)
@@ -197,7 +199,7 @@ class S3Sink:
         finally:
             self.received.append(int(headers["content-length"]) - left)
         if left:
-            return None  # what S3 does with half a body: nothing
+            return None  # S3 stores nothing of a partial body
         with self._lock:
             if headers.get("if-none-match") == "*" and key in self.objects:
                 return self._error(connection, 412, "PreconditionFailed")

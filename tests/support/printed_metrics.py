@@ -1,4 +1,4 @@
-"""The metrics among what functions print, as CloudWatch reads them."""
+"""Read the metrics that functions print, like CloudWatch."""
 
 import json
 
@@ -6,9 +6,8 @@ import pytest
 from kling_relay.observability import DIMENSION, NAMESPACE, REASONS, UNITS, Metric
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, list[float]]:
-    """The metrics among what was printed, as CloudWatch reads them: name, or name/reason, -> values. Checks their
-    form."""
+def published_metrics(capsys: pytest.CaptureFixture[str]) -> dict[str, list[float]]:
+    """Return the printed metrics: name, or name/reason, -> values. Check their form."""
     values: dict[str, list[float]] = {}
     for line in capsys.readouterr().out.splitlines():
         entry = json.loads(line)

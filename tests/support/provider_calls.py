@@ -1,4 +1,4 @@
-"""Ways to call a provider in tests."""
+"""Call a provider in tests."""
 
 import socket
 import ssl
@@ -18,7 +18,7 @@ BODY = {"image": text(png(320, 320)), "model_name": "kling-v3", "external_task_i
 
 
 class Keys:
-    """The stored key: `values` one after the other, each refresh takes the next."""
+    """Play the stored key: each refresh returns the next of `values`."""
 
     def __init__(self, *values: str) -> None:
         self.values = list(values)
@@ -31,7 +31,7 @@ class Keys:
         return self.values[0]
 
 
-def made(url: str, keys: Callable[[bool], str] | None = None, name: str = "kling") -> Provider:
+def provider_at(url: str, keys: Callable[[bool], str] | None = None, name: str = "kling") -> Provider:
     return Provider(profile(name, url), keys or Keys(KEY))
 
 
@@ -40,8 +40,8 @@ def post(provider: Provider, seconds: float = 60, **fields: Any) -> Any:
 
 
 @contextmanager
-def answering(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[tuple[Provider, list[str]]]:
-    """A provider that is a scripted server; and its requests."""
+def scripted_server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[tuple[Provider, list[str]]]:
+    """Yield a provider whose server is scripted, and the list of its requests."""
     seen: list[str] = []
 
     def noted(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
@@ -52,4 +52,4 @@ def answering(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[t
         handler(connection, path, headers)
 
     with serve(noted, tls) as port:
-        yield made(f"http{'s' if tls else ''}://127.0.0.1:{port}"), seen
+        yield provider_at(f"http{'s' if tls else ''}://127.0.0.1:{port}"), seen

@@ -1,4 +1,4 @@
-"""Request bodies: one of every kind with every field, and short ones to change a field of."""
+"""Provide request bodies: one of every kind with every field, and short ones to change a field of."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Rows, and tasks of the provider's, of sound and of broken lives: put into the table and the simulator's ledger."""
+"""Build rows and provider tasks, consistent and inconsistent ones, in the table and in the simulator's ledger."""
 
 import random
 from collections.abc import Callable
@@ -22,8 +22,8 @@ P = Phase
 
 
 @dataclass
-class Garden:
-    """`expected`: (what, our id, the provider's id) of everything that is wrong in it."""
+class RowBuilder:
+    """Build rows and tasks. `expected`: (finding, our id, the provider's id) of every inconsistency built so far."""
 
     world: World
     sim: Simulator | None = None
@@ -36,13 +36,16 @@ class Garden:
         self.dice = random.Random(self.seed)
         self._entries: list[Entry] = []
 
-    def born(self) -> int:
+    def random_time(self) -> int:
         return self.world.clock.now - int(self.dice.uniform(0.02, 28) * DAY)
 
     def row(self, phase: Phase, *, owned: bool = True, by: str = "", kept: bool = True, **fields: Any) -> Task:
-        """A task of ours. `owned`: with the pointer of its upstream id, under the name of `by`. `kept`: False for a row
-        that its time has removed."""
-        task_id, born = new_task_id(), fields.pop("created_at", None) or self.born()
+        """Store a task of ours.
+
+        `owned`: with the pointer of its upstream id, under the provider `by`. `kept`: False for a row that its TTL has
+        removed.
+        """
+        task_id, born = new_task_id(), fields.pop("created_at", None) or self.random_time()
         known = {"claimed_at": born, "due_at": None if phase in (P.SUCCEEDED, P.FAILED) else born + DAY}
         known |= {"kind": self.dice.choice(KINDS), "updated_at": born, "request": {"prompt": "canary-prompt"}}
         task = Task(id=task_id, tenant="acme", phase=phase, created_at=born, **{**known, **fields})
@@ -54,12 +57,12 @@ class Garden:
             self.world.dynamodb.put_item(TableName=self.world.table.rows.name, Item=item)
         return task
 
-    def theirs(
+    def provider_task(
         self, task: Task | None, status: str, *, upstream_id: str = "", reference: str | None = "", units: str = "1.5"
     ) -> Entry:
-        """A task of the provider's, for `task` where there is one, under its reference unless another is said."""
+        """Add a task of the provider's; for `task`, if given, under its reference unless `reference` replaces it."""
         upstream_id = upstream_id or (task.upstream_id if task is not None else None) or self.number()
-        at = self.born() if task is None else task.claimed_at or task.created_at
+        at = self.random_time() if task is None else task.claimed_at or task.created_at
         entry = Entry(
             task_id=upstream_id,
             kling_id=upstream_id,
@@ -84,18 +87,18 @@ class Garden:
     def number(self) -> str:
         return str(self.dice.randrange(10**17, 10**18))
 
-    def wrong(self, what: FindingType, task: Task | None, entry: Entry | None) -> None:
+    def expect(self, what: FindingType, task: Task | None, entry: Entry | None) -> None:
         upstream_id = entry.task_id if entry is not None else task.upstream_id if task is not None else None
         ours = task.id if task is not None else entry.external_task_id if entry is not None else None
         self.expected.add((what, ours or "", upstream_id or ""))
 
-    def open_for_business(self, order: Callable[[Entry], Any] = lambda entry: entry.accepted_at) -> None:
-        """The provider has it all, in the order in which it lists (last first)."""
+    def list_at_provider(self, order: Callable[[Entry], Any] = lambda entry: entry.accepted_at) -> None:
+        """Give all tasks to the provider, in the order in which it lists them (last first)."""
         assert self.sim is not None
         for entry in sorted(self._entries, key=order):
             self.sim.ledger.accept(entry)
 
-    # -- lives
+    # -- consistent lives
 
     def sound(self, count: int) -> None:
         lives = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("_sound_")]
@@ -103,24 +106,24 @@ class Garden:
             lives[number % len(lives)]()
 
     def _sound_succeeded(self) -> None:
-        self.theirs(self.row(P.SUCCEEDED, upstream_id=self.number(), units="1.50"), "succeed")
+        self.provider_task(self.row(P.SUCCEEDED, upstream_id=self.number(), units="1.50"), "succeed")
 
     def _sound_failed(self) -> None:
-        self.theirs(self.row(P.FAILED, upstream_id=self.number()), "failed")
+        self.provider_task(self.row(P.FAILED, upstream_id=self.number()), "failed")
 
     def _sound_running(self) -> None:
         phase, status = self.dice.choice(
             [(P.SUBMITTED, "processing"), (P.PROCESSING, "succeed"), (P.RENDERED, "succeed")]
         )
-        self.theirs(self.row(phase, upstream_id=self.number()), status)  # fmt: skip
+        self.provider_task(self.row(phase, upstream_id=self.number()), status)  # fmt: skip
 
     def _sound_expired(self) -> None:
         status = self.dice.choice(["processing", "failed"])
-        self.theirs(self.row(P.EXPIRED, upstream_id=self.number(), expired_at=1), status)
+        self.provider_task(self.row(P.EXPIRED, upstream_id=self.number(), expired_at=1), status)
 
     def _sound_deleted(self) -> None:
         phase = self.dice.choice([P.SUCCEEDED, P.FAILED])
-        self.theirs(self.row(phase, upstream_id=self.number(), deleted_at=1, units="9"), "succeed")
+        self.provider_task(self.row(phase, upstream_id=self.number(), deleted_at=1, units="9"), "succeed")
 
     def _sound_refused(self) -> None:
         self.row(P.FAILED, refusal_code=1201)
@@ -129,38 +132,39 @@ class Garden:
         self.row(P.ACCEPTED)
 
     def _sound_removed(self) -> None:
-        self.theirs(self.row(P.SUCCEEDED, upstream_id=self.number(), kept=False), "succeed")
+        self.provider_task(self.row(P.SUCCEEDED, upstream_id=self.number(), kept=False), "succeed")
 
     def _sound_in_flight(self) -> None:
         now = self.world.clock.now
-        old, young = {"created_at": now - DAY, "claimed_at": now - 5_000}, {"created_at": now - 30_000}
-        task = self.dice.choice([
+        old: dict[str, Any] = {"created_at": now - DAY, "claimed_at": now - 5_000}
+        rows: list[Callable[[], Task]] = [
             lambda: self.row(P.SUBMITTING, **old, lease_until=now + 20_000),
             lambda: self.row(P.SUBMITTING, created_at=now - 3 * MINUTE, lease_until=now - 60_000),
             lambda: self.row(P.UNCONFIRMED, **{**old, "claimed_at": now - DAY}, unsure_since=now - 60_000),
-            lambda: self.row(P.ACCEPTED, **young),
-        ])()  # fmt: skip
+            lambda: self.row(P.ACCEPTED, created_at=now - 30_000),
+        ]
+        task = self.dice.choice(rows)()
         if self.dice.random() < 0.5:
-            self.theirs(task, "submitted")
+            self.provider_task(task, "submitted")
 
     def _sound_just_adopted(self) -> None:
         self.row(P.SUBMITTED, created_at=self.world.clock.now - 10_000, upstream_id=self.number())
 
     def _sound_somebody_elses(self) -> None:
         reference = self.dice.choice([None, "order-4711", "a" * 31, "A" * 32, "z" * 32, "0" * 33, "text2video_final-1"])
-        self.theirs(None, self.dice.choice(["succeed", "failed", "processing"]), reference=reference)
+        self.provider_task(None, self.dice.choice(["succeed", "failed", "processing"]), reference=reference)
 
     def _sound_with_another_provider(self) -> None:
         self.row(P.SUCCEEDED, upstream_id=self.number(), by="powertokens")
 
     def _sound_under_another_profile(self) -> None:
-        self.theirs(self.row(P.SUCCEEDED, upstream_id=self.number(), by="other-profile"), "succeed")
+        self.provider_task(self.row(P.SUCCEEDED, upstream_id=self.number(), by="other-profile"), "succeed")
 
     def _sound_about_to_be_forgotten(self) -> None:
         born = self.world.clock.now - int(29.5 * DAY)
         self.row(P.SUCCEEDED, created_at=born, upstream_id=self.number())
 
-    # -- what is wrong
+    # -- inconsistencies
 
     def broken(self, count: int) -> None:
         for number in range(count):
@@ -169,44 +173,44 @@ class Garden:
 
     def _billed_twice(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number())
-        self.theirs(task, "succeed")
-        self.wrong(FindingType.BILLED_TWICE, task, self.theirs(task, "succeed", upstream_id=self.number()))
+        self.provider_task(task, "succeed")
+        self.expect(FindingType.BILLED_TWICE, task, self.provider_task(task, "succeed", upstream_id=self.number()))
 
     def _no_row(self) -> None:
-        self.wrong(FindingType.NO_ROW, None, self.theirs(None, "succeed", reference=new_task_id()))
+        self.expect(FindingType.NO_ROW, None, self.provider_task(None, "succeed", reference=new_task_id()))
 
     def _not_adopted(self) -> None:
-        task = self.row(self.dice.choice([P.FAILED, P.ACCEPTED]), unsure_since=self.born())
-        self.wrong(FindingType.NOT_ADOPTED, task, self.theirs(task, "succeed"))
+        task = self.row(self.dice.choice([P.FAILED, P.ACCEPTED]), unsure_since=self.random_time())
+        self.expect(FindingType.NOT_ADOPTED, task, self.provider_task(task, "succeed"))
 
     def _not_kept(self) -> None:
         task = self.row(self.dice.choice([P.FAILED, P.EXPIRED]), upstream_id=self.number())
-        self.wrong(FindingType.NOT_KEPT, task, self.theirs(task, "succeed"))
+        self.expect(FindingType.NOT_KEPT, task, self.provider_task(task, "succeed"))
 
     def _unconfirmed(self) -> None:
         phase = self.dice.choice([P.UNCONFIRMED, P.EXPIRED, P.SUBMITTING])
-        self.wrong(FindingType.UNCONFIRMED, self.row(phase, unsure_since=self.born(), lease_until=1), None)
+        self.expect(FindingType.UNCONFIRMED, self.row(phase, unsure_since=self.random_time(), lease_until=1), None)
 
     def _denied(self) -> None:
         phase = self.dice.choice([P.SUCCEEDED, P.FAILED, P.PROCESSING, P.EXPIRED])
-        self.wrong(FindingType.DENIED, self.row(phase, upstream_id=self.number()), None)
+        self.expect(FindingType.DENIED, self.row(phase, upstream_id=self.number()), None)
 
     def _wrong_task(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number())
         reference = self.dice.choice([new_task_id(), "order-1"])
-        self.wrong(FindingType.WRONG_TASK, task, self.theirs(task, "succeed", reference=reference))
+        self.expect(FindingType.WRONG_TASK, task, self.provider_task(task, "succeed", reference=reference))
 
     def _end_differs(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number())
-        self.wrong(FindingType.END_DIFFERS, task, self.theirs(task, "failed"))
+        self.expect(FindingType.END_DIFFERS, task, self.provider_task(task, "failed"))
 
     def _units_differ(self) -> None:
         task = self.row(P.SUCCEEDED, upstream_id=self.number(), units="1")
-        self.wrong(FindingType.UNITS_DIFFER, task, self.theirs(task, "succeed"))
+        self.expect(FindingType.UNITS_DIFFER, task, self.provider_task(task, "succeed"))
 
 
 @pytest.fixture
-def garden(world: World, monkeypatch: pytest.MonkeyPatch) -> Garden:
-    """Empty; where a report pauses, the clock goes on."""
+def builder(world: World, monkeypatch: pytest.MonkeyPatch) -> RowBuilder:
+    """Return an empty builder; pauses of a report advance the clock."""
     monkeypatch.setattr(reconcile, "sleep", world.clock.tick)
-    return Garden(world)
+    return RowBuilder(world)

@@ -1,6 +1,6 @@
-"""Which tests run together and when, where several processes share them (`pytest -n 3 --dist loadfile`).
+"""Order the tests and group them by process, if several processes share them (`pytest -n 3 --dist loadfile`).
 
-Those that wait for a stack come first, so that the others have something to do meanwhile, and nothing long comes last.
+Tests that wait for a stack come first, so that the others run meanwhile, and no long test comes last.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ TOGETHER = ("tests/workflow/", "tests/emulator/")
 FIRST = (*TOGETHER, "tests/e2e/", "tests/local/", "tests/deployed/", "tests/reliability/", "tests/contract/")
 
 
-class Sharing(LoadFileScheduling):
+class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
         return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing | None:
-    return Sharing(config, log) if config.getoption("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling | None:
+    return FolderScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Drops files into the input bucket, and carries S3's events to functions/image_upload as EventBridge and SQS do."""
+"""Drop files into the input bucket, and pass S3's events to functions/image_upload like EventBridge and SQS."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ MAX_TRIES = 3
 
 
 class Queue:
-    """The queue in front of functions/image_upload: each message until it is handled, three times at most."""
+    """Play the queue in front of functions/image_upload: each message is delivered at most three times."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -33,7 +33,7 @@ class Queue:
             self.fail_sends -= 1
             return {"Failed": [{"Id": Entries[0]["Id"]}]}
         for entry in Entries:
-            assert 0 <= entry.get("DelaySeconds", 0) <= 900  # what SQS takes
+            assert 0 <= entry.get("DelaySeconds", 0) <= 900  # the limit of SQS
             due = self.world.clock.now + int(entry.get("DelaySeconds", 0)) * 1000
             self.messages.append({**message(entry["MessageBody"]), "due": due})
         self.sent += len(Entries)
@@ -43,14 +43,16 @@ class Queue:
         self.messages += [message(json.dumps(event)) for event in events]
 
     def run(self, dice: random.Random | None = None, *, batch: int = 5, left_ms: int = 28_000) -> None:
-        """Until nothing is left: in any order if there are `dice`, oldest first without. Time passes if all that is
-        left was queued with a delay."""
+        """Deliver until no message is left, in random order if `dice` is given, else oldest first.
+
+        The clock advances if all remaining messages are delayed.
+        """
         while self.messages:
             self.world.clock.now = max(self.world.clock.now, min(one.get("due", 0) for one in self.messages))
             self.handle(dice, batch=batch, left_ms=left_ms)
 
     def handle(self, dice: random.Random | None = None, *, batch: int = 5, left_ms: int = 28_000) -> None:
-        """What is due now."""
+        """Deliver the messages that are due now."""
         while True:
             if dice is not None:
                 dice.shuffle(self.messages)
@@ -76,13 +78,13 @@ def message(body: str) -> dict[str, Any]:
 
 
 def drop(world: World, key: str, data: bytes, **metadata: str) -> dict[str, Any]:
-    """Upload an object; the event that EventBridge brings."""
+    """Upload an object; return the event of EventBridge."""
     made = world.cloud.s3.put_object(Bucket="inputs", Key=key, Body=data, Metadata=metadata)
     return event(key, made["VersionId"])
 
 
 def copy_onto_itself(world: World, key: str, **metadata: str) -> dict[str, Any]:
-    """What a change of an object's metadata is: a new version of the same bytes, made by CopyObject (S3's manual)."""
+    """Change an object's metadata: a new version of the same bytes, made by CopyObject (S3's manual)."""
     source = {"Bucket": "inputs", "Key": key}
     made = world.cloud.s3.copy_object(
         Bucket="inputs", Key=key, CopySource=source, Metadata=metadata, MetadataDirective="REPLACE"
@@ -119,7 +121,7 @@ def task_of(world: World, event: dict[str, Any], line: int = 0) -> Task:
 
 
 def empty(world: World) -> None:
-    """The bucket is shared by a module's tests."""
+    """Empty the bucket, which the tests of a module share."""
     pages = world.cloud.s3.get_paginator("list_object_versions").paginate(Bucket="inputs")
     for page in pages:
         for one in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:

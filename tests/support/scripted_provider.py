@@ -1,4 +1,4 @@
-"""A provider that answers what a test has written down, rows that it is asked about, and the report on both."""
+"""Play a provider with scripted answers, build rows for queries, and run the report on both."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from kling_relay.tasks.task import Phase, Task
 
 from tests.support.loopback_servers import respond, serve
 from tests.support.provider_calls import Keys
-from tests.support.row_builders import DAY, Garden
+from tests.support.row_builders import DAY, RowBuilder
 
 Answer = tuple[int, Any]
 NOT_FOUND: Answer = (404, {"code": 1203, "message": "task not found"})
@@ -27,8 +27,8 @@ def entry(upstream_id: Any, at: Any, reference: str | None = None, status: Any =
     return {"task_id": upstream_id, "task_status": status, "task_info": info, "created_at": at}
 
 
-class Script:
-    """A provider. `lists(kind, page)` and `query(id)` answer (status, body); bytes go out as they are."""
+class ScriptedProvider:
+    """Play a provider. `lists(kind, page)` and `query(id)` return (status, body); bytes are sent unchanged."""
 
     def __init__(self, lists: Callable[[str, int], Answer], query: Callable[[str], Answer]) -> None:
         self.lists, self.query = lists, query
@@ -48,18 +48,20 @@ class Script:
 
 
 @contextmanager
-def before(garden: Garden, lists: Callable[[str, int], Answer], query: Any = None) -> Iterator[Script]:
-    script = Script(lists, query or (lambda _: NOT_FOUND))
+def scripted_provider(
+    builder: RowBuilder, lists: Callable[[str, int], Answer], query: Any = None
+) -> Iterator[ScriptedProvider]:
+    script = ScriptedProvider(lists, query or (lambda _: NOT_FOUND))
     with serve(script) as port:
         real = Provider(profile("kling", f"http://127.0.0.1:{port}"), Keys("a-key"))
-        garden.world.services.provider = real
+        builder.world.services.provider = real
         yield script
 
 
-def known(garden: Garden, count: int) -> list[Task]:
-    now = garden.world.clock.now
+def known(builder: RowBuilder, count: int) -> list[Task]:
+    now = builder.world.clock.now
     return [
-        garden.row(Phase.SUCCEEDED, created_at=now - (number + 1) * DAY, upstream_id=f"up-{number}", kind=KIND)
+        builder.row(Phase.SUCCEEDED, created_at=now - (number + 1) * DAY, upstream_id=f"up-{number}", kind=KIND)
         for number in range(count)
     ]
 
@@ -68,6 +70,6 @@ def as_listed(tasks: list[Task]) -> list[dict[str, Any]]:
     return [entry(task.upstream_id, task.created_at, task.id) for task in tasks]
 
 
-def report(garden: Garden) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(json.dumps(reconcile.reconcile(garden.world.services)))
+def report(builder: RowBuilder) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(reconcile.reconcile(builder.world.services)))
     return made

@@ -1,14 +1,14 @@
-"""Watches the logs of the whole suite for secrets: every log record, and everything that a test prints.
+"""Search the logs of the whole suite for secrets: every log record, and all output of the tests.
 
-A secret is known by its form (an API key has a prefix and a checksum, a signed URL its parameter), by the word that the
-tests' own secrets are made of, or because it was issued in this process. A test during which one is seen fails, and
-the failure names the kind and the line, with the secret itself cut out. Imported by tests/conftest.py.
+A secret has a known form (an API key has a prefix and a checksum, a signed URL its parameter), contains the word
+"canary" of the tests' own secrets, or was issued in this process. A test that logs one fails. The failure names the
+kind and the line, without the secret. Imported by tests/conftest.py.
 """
 
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -25,14 +25,14 @@ FORMS: dict[str, str] = {
     "presigned URL": r"(?i:X-Amz-(?:Signature|Security-Token|Credential))=",
     "result URL": r"[?&](?:Signature|Key-Pair-Id|ksSecret|ksTime|cacheKey)=",
     "image": _BASE64_PICTURE,
-    "canary": r"canary[-_][\w-]+",  # what world.py's prompts, secrets, provider's words and URLs are made of
-    "issued": r"\b[0-9A-Za-z]{43}\b",  # has the length of a secret key: counts only if it is one
+    "canary": r"canary[-_][\w-]+",  # the prompts, secrets, provider's texts and URLs of stack_in_memory.py
+    "issued": r"\b[0-9A-Za-z]{43}\b",  # has the length of a secret key: counts only if it was issued
     "provider's key": r"\bkling-simulator-(?:key|secret)[\w-]*|\bsk-[A-Za-z0-9]{20,}",
 }
 _FORMS = re.compile("|".join(f"(?P<k{number}>{form})" for number, form in enumerate(FORMS.values())))
 _KINDS = list(FORMS)
-# What has none of these has no secret of any form: the campaigns write so much that looking for all forms at once, at
-# every character, was a quarter of their time.
+# A text without any of these contains no secret of any form. The campaigns log so much that a search for all forms at
+# every character took a quarter of their time.
 _SIGNS = (
     *("kr_", "eyj", "bearer", "whsec_", "x-amz-", "ivborw0kggo", "/9j/", "canary", "kling-simulator-", "sk-"),
     *("signature=", "key-pair-id=", "kssecret=", "kstime=", "cachekey="),
@@ -42,20 +42,21 @@ _HOLDS: dict[str, Callable[[str], bool]] = {}
 _issued: set[str] = set()
 
 
-def may_hold(text: str) -> bool:
-    """Whether a secret in `text` is possible at all."""
+def may_contain_secret(text: str) -> bool:
+    """Return whether `text` may contain a secret."""
     small = text.lower()
     return any(sign in small for sign in _SIGNS) or any(run.search(text) for run in _RUNS)
 
 
-def found(text: str) -> list[tuple[str, str]]:
-    """Every secret in `text`: its kind, and the line around it without it."""
-    if not may_hold(text):
+def find_secrets(text: str) -> list[tuple[str, str]]:
+    """Return every secret in `text`: its kind, and its line without the secret."""
+    if not may_contain_secret(text):
         return []
     hits = []
     for match in _FORMS.finditer(text):
         kind = _KINDS[int((match.lastgroup or "k0")[1:])]
-        if _HOLDS.get(kind, lambda _: True)(match[0]):
+        check = _HOLDS.get(kind)
+        if check is None or check(match[0]):
             start = text.rfind("\n", 0, match.start()) + 1
             before, after = text[start : match.start()], text[match.end() :].partition("\n")[0]
             hits.append((kind, f"{before[-200:]}<{kind}>{after[:80]}"))
@@ -71,7 +72,7 @@ _HOLDS |= {"API key": _has_its_checksum, "issued": _issued.__contains__}
 
 
 class Watch(logging.Handler):
-    """What was seen since the last look, of all loggers."""
+    """Collect the secrets in the records of all loggers since the last check."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class Watch(logging.Handler):
         said = [record.getMessage(), repr(fields)]
         if record.exc_info:
             said.append(logging.Formatter().formatException(record.exc_info))
-        self.hits += [(kind, f"{record.name}: {line}") for kind, line in found("\n".join(said))]
+        self.hits += [(kind, f"{record.name}: {line}") for kind, line in find_secrets("\n".join(said))]
 
     def taken(self) -> list[tuple[str, str]]:
         hits, self.hits = self.hits, []
@@ -103,14 +104,14 @@ def _learning(issue: Callable[..., auth.IssuedKey]) -> Callable[..., auth.Issued
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All loggers, also those that do not propagate; and every key that is issued from now on."""
+    """Watch all loggers, including those that do not propagate, and every key that is issued from now on."""
     real, issue = logging.Logger.callHandlers, auth.issue
 
     def watched(logger: logging.Logger, record: logging.LogRecord) -> None:
         _watch.emit(record)
         real(logger, record)
 
-    logging.Logger.callHandlers = watched  # type: ignore[method-assign]
+    logging.Logger.callHandlers = watched  # type: ignore[method-assign, assignment]
     auth.issue = _learning(issue)
 
     def restore() -> None:
@@ -121,11 +122,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Each phase of a test fails with what it said itself."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail each phase of a test that has logged a secret."""
     report = yield
     printed = [text for name, text in report.sections if name.startswith("Captured std") and name.endswith(call.when)]
-    hits = _watch.taken() + found("\n".join(printed))
+    hits = _watch.taken() + find_secrets("\n".join(printed))
     if hits:
         told = "\n".join(f"  {kind}: {line}" for kind, line in dict.fromkeys(hits))
         report.outcome, report.longrepr = "failed", f"secrets in the log of {item.nodeid} ({call.when}):\n{told}"

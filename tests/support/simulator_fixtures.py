@@ -1,4 +1,4 @@
-"""Fixtures: the provider's simulator, `simulator` once a module, `sim` once a test, with its books closed."""
+"""Provide fixtures of the provider's simulator: `simulator` per module, `sim` per test, with a reset ledger."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The money equation: what a tenant's month has committed is what its tasks have, whatever became of them."""
+"""Check the spend equation: the committed sum of a tenant's month equals the sum over its tasks, in any state."""
 
 from collections import defaultdict
 
@@ -7,8 +7,8 @@ from kling_relay.dynamodb import plain
 from tests.support.stack_in_memory import World
 
 
-def balanced(world: World) -> dict[tuple[str, str], int]:
-    """(tenant, month) -> committed thousandths of a unit, checked against the sum over the tasks."""
+def verified_spend(world: World) -> dict[tuple[str, str], int]:
+    """Return (tenant, month) -> committed thousandths of a unit, after a check against the sum over the tasks."""
     rows = world.dynamodb.scan(TableName=world.table.rows.name, ConsistentRead=True)["Items"]
     months = {}
     for row in rows:

@@ -1,6 +1,6 @@
-"""The relay's own code around moto, a virtual clock, a provider with a ledger, and a small Step Functions.
+"""Run the relay's own code on moto, with a virtual clock, a provider with a ledger, and a small Step Functions.
 
-Handlers are the real ones of functions/*/app.py. What they do to the outside is counted, so that a test can kill the
+Handlers are the real ones of functions/*/app.py. Their external effects are counted, so that a test can kill the
 process before or after the n-th effect.
 """
 
@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from kling_relay.clock import Clock
 from kling_relay.lifecycle.archive import key as video_key
+from kling_relay.observability import Metric
 from kling_relay.security import auth, callback_tokens
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.services import Services
@@ -56,7 +57,7 @@ _numbers = itertools.count(1)
 
 
 class _Loader(yaml.SafeLoader):
-    """CloudFormation's short forms (!Ref, !Sub ...) become their plain argument."""
+    """Reduce CloudFormation's short forms (!Ref, !Sub ...) to their plain argument."""
 
 
 def _argument(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
@@ -72,19 +73,20 @@ _Loader.add_multi_constructor("!", _argument)
 
 @cache
 def template() -> dict[str, Any]:
-    return yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    return loaded
 
 
 @cache
 def _sleep_parameters() -> dict[str, Any]:
-    """How the workflow stores its token: AwaitCallback's own expressions."""
+    """Return the expressions with which AwaitCallback stores its token."""
     asl = yaml.safe_load((ROOT / "statemachine" / "task_lifecycle.asl.yaml").read_text())
     parameters: dict[str, Any] = asl["States"]["AwaitCallback"]["Parameters"]
     return parameters
 
 
 def create_table(client: Any, name: str) -> None:
-    """The table exactly as template.yaml's TaskTable has it, in a new stack with the default parameters."""
+    """Create the table exactly as template.yaml's TaskTable defines it, in a new stack with the default parameters."""
     properties = template()["Resources"]["TaskTable"]["Properties"]
     given = {key: properties[key] for key in ("BillingMode", "KeySchema")}
     for key in ("AttributeDefinitions", "GlobalSecondaryIndexes"):  # [condition, what holds by default, otherwise]
@@ -105,7 +107,7 @@ def load(function: str) -> ModuleType:
 
 
 class VirtualClock(Clock):
-    """`now` is the true time; `skew` (ms) is how wrong the clock of the function that runs just now is."""
+    """Hold a virtual clock. `now` is the true time; `skew` (ms) is the clock error of the running function."""
 
     def __init__(self) -> None:
         self.now, self.skew = START, 0
@@ -119,8 +121,8 @@ class VirtualClock(Clock):
     sleep = tick
 
 
-class States:
-    """Step Functions: one execution a name, each driven by what its steps answer.
+class FakeStepFunctions:
+    """Play Step Functions: one execution per name, each driven by the answers of its steps.
 
     `transitions` counts the states that each task's executions enter, as they are billed: WhatNext after every other
     state and at the start, but not between AwaitCallback's timeout, or a failed copy, and Advance.
@@ -158,12 +160,12 @@ class States:
         raise client_error("TaskTimedOut")
 
     def run(self) -> None:
-        """Drive every execution until it sleeps or ends."""
+        """Run every execution until it sleeps or ends."""
         moved = True
         while moved:
             idle = [one for one in self.executions.values() if one.open and one.name not in self._busy]
             moved = any([self._step_alone(one) for one in idle])
-            self.world.tell()
+            self.world.run_notifier()
 
     def _step_alone(self, one: SimpleNamespace) -> bool:
         self._busy.add(one.name)
@@ -194,21 +196,21 @@ class States:
                 self._enter(one, "Advance", "WhatNext")
                 one.state = self.world.call("advance_task", event)
         except (Exception, Crash) as exc:
-            self.world.note(exc)
-            one.open = False  # the execution is gone too: the sweeper has to notice
+            self.world.record_error(exc)
+            one.open = False  # the execution has ended too: the sweeper must detect it
         return True
 
     def _archive(self, one: SimpleNamespace, event: dict[str, Any]) -> dict[str, Any]:
         try:
             state: dict[str, Any] = self.world.call("archive_video", event)
         except Exception as exc:
-            self.world.note(exc)
+            self.world.record_error(exc)
             return {**event, "next": "advance"}
         self._enter(one, "WhatNext")
         return state
 
     def _sleep(self, one: SimpleNamespace) -> None:
-        """AwaitCallback's own call. A failed condition leads to Advance, any other error to the end (Lost)."""
+        """Call DynamoDB like AwaitCallback. A failed condition leads to Advance, any other error to the end (Lost)."""
         token = f"token-{next(self._tokens)}"
         given = {"$$.Task.Token": token, "$$.Execution.Name": one.name}
         given |= {f"$.{name}": value for name, value in one.state.items()}
@@ -233,7 +235,7 @@ class States:
 
 
 class Cloud:
-    """What all worlds of a test module share: moto's clients and buckets. Made inside `mock_aws`."""
+    """Hold what all worlds of a test module share: moto's clients and buckets. Created inside `mock_aws`."""
 
     def __init__(self) -> None:
         self.session = botocore.session.get_session()
@@ -247,7 +249,7 @@ class Cloud:
 
 
 class World:
-    """One relay: a table of its own, its functions, its provider, its time."""
+    """Hold one relay: its table, its functions, its provider, its time."""
 
     def __init__(self, cloud: Cloud, *, profile: dict[str, Any] | None = None, **settings: Any) -> None:
         self.cloud, self.clock, self.effects = cloud, VirtualClock(), Effects()
@@ -263,13 +265,13 @@ class World:
             self.effects.watch(cloud.dynamodb), name, on_move=self.services.report_move
         )
         self.s3 = self.services.s3 = self.effects.watch(cloud.s3)
-        self.measured: Counter[str] = Counter()  # metric, or metric/reason -> the sum of what was published
+        self.measured: Counter[str] = Counter()  # metric, or metric/reason -> the sum of the published values
         publish = self.services._emit
         self.services._emit = lambda values, reason=None: self._measure(publish, values, reason)  # type: ignore[method-assign]
-        self.states = States(self)
+        self.states = FakeStepFunctions(self)
         self.services.workflows = self.effects.watch(self.states)
-        self.handed_over: list[str] = []  # ids of tasks that notify_client has been invoked for
-        self.events: list[tuple[str, dict[str, Any]]] = []  # detail-type and detail of what went to the bus
+        self.notifier_calls: list[str] = []  # ids of the tasks that notify_client was invoked for
+        self.events: list[tuple[str, dict[str, Any]]] = []  # detail-type and detail of the events on the bus
         self.services.lambdas = SimpleNamespace(invoke=self._invoke)
         self.services.events = SimpleNamespace(put_events=self._put_events)
         true_time = SimpleNamespace(now_ms=lambda: self.clock.now)
@@ -279,14 +281,14 @@ class World:
         self.services._base_url = Cached(lambda: BASE_URL)
         self.keys: dict[str, auth.IssuedKey] = {}
         self.copy_faults: list[str] = []
-        self.surprises: list[BaseException] = []  # what functions raised, and no planned fault
-        self.effects.meanwhile = self.others_act
-        self.skew: Callable[[], int] = lambda: 0  # of the clock of one call of a function (ms)
+        self.unexpected_errors: list[BaseException] = []  # errors of functions that no planned fault caused
+        self.effects.meanwhile = self.run_others
+        self.skew: Callable[[], int] = lambda: 0  # the clock error of one call of a function (ms)
         for app in cloud.apps.values():
             app.get_services = lambda: self.services  # type: ignore[attr-defined]
         cloud.apps["archive_video"].copy_outputs = self._copy  # type: ignore[attr-defined]
 
-    def _measure(self, publish: Callable[..., None], values: dict[str, float], reason: str | None) -> None:
+    def _measure(self, publish: Callable[..., None], values: Mapping[Metric, float], reason: str | None) -> None:
         self.measured.update({f"{name}/{reason}" if reason else str(name): value for name, value in values.items()})
         publish(values, reason)
 
@@ -307,7 +309,7 @@ class World:
             self.clock.skew = 0
 
     def http(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        """A request through API Gateway: status and body."""
+        """Send a request through API Gateway; return status and body."""
         sent = body if isinstance(body, str) or body is None else json.dumps(body)
         path, _, query = path.partition("?")
         event = {"httpMethod": method, "path": path, "body": sent, "headers": headers, "isBase64Encoded": False}
@@ -342,37 +344,37 @@ class World:
         return swept
 
     def archive(self, task: Task) -> None:
-        """archive_video, as the task's workflow calls it: what it raises leads to another look."""
+        """Call archive_video like the task's workflow: an error leads to another Advance."""
         with suppress(Exception):
             self.call("archive_video", {"task_id": task.id, "execution": task.execution})
 
-    def tell(self) -> None:
-        """notify_client, for whatever it has been invoked: in a process of its own, which dies for itself."""
-        while self.handed_over:
+    def run_notifier(self) -> None:
+        """Run notify_client for each of its invocations, in a separate process each, which can die alone."""
+        while self.notifier_calls:
             try:
-                self.call("notify_client", {"task_id": self.handed_over.pop(0)}, left_ms=90_000)
+                self.call("notify_client", {"task_id": self.notifier_calls.pop(0)}, left_ms=90_000)
             except (Exception, Crash) as exc:
-                self.note(exc)
+                self.record_error(exc)
 
     def _invoke(self, *, FunctionName: str, InvocationType: str, Payload: str) -> None:
         assert (FunctionName, InvocationType) == ("notify", "Event")
-        self.handed_over.append(json.loads(Payload)["task_id"])
+        self.notifier_calls.append(json.loads(Payload)["task_id"])
 
     def _put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         told = [(entry["DetailType"], json.loads(entry["Detail"])) for entry in Entries]
         self.effects.around("put_events", lambda: self.events.extend(told))
         return {"FailedEntryCount": 0, "Entries": [{} for _ in told]}
 
-    def note(self, exc: BaseException) -> None:
-        """A function raised: AWS repeats it, or leaves it to the sweeper. Only a planned fault may be the reason."""
+    def record_error(self, exc: BaseException) -> None:
+        """Record a function's error: AWS retries it, or the sweeper does. Only a planned fault may cause one."""
         if not planned(exc):
-            self.surprises.append(exc)
+            self.unexpected_errors.append(exc)
 
-    def others_act(self) -> None:
-        """While a request is late: the sweeper, notify_client, a callback for whatever was sold, the workflows."""
+    def run_others(self) -> None:
+        """Run the other functions during a late request: sweeper, notify_client, a paid task's callback, workflows."""
         self.clock.tick(5)
         self.sweep()
-        self.tell()
+        self.run_notifier()
         for sold in list(self.provider.sold):
             if self.row(f"task#{sold.reference}"):
                 self.callback(self.task(sold.reference), {"task_id": sold.upstream_id})
@@ -381,7 +383,7 @@ class World:
     # -- time
 
     def run(self, seconds: float, *, step: float = 60) -> None:
-        """Let time pass: workflows wake when their wait is over, the sweeper comes once in `step` seconds."""
+        """Advance the time: workflows wake when their wait ends, the sweeper runs once in `step` seconds."""
         ends, sweeps = self.clock.now + int(seconds * 1000), self.clock.now
         while True:
             self.states.run()
@@ -402,7 +404,7 @@ class World:
             self.run(60)
         return self.task(task_id)
 
-    # -- looking inside
+    # -- inspection
 
     def task(self, task_id: str) -> Task:
         row = self.row(f"task#{task_id}")
@@ -418,11 +420,11 @@ class World:
         return row
 
     def sound(self, row: dict[str, Any]) -> Task:
-        """The task of a row, and what holds of every row at any time."""
+        """Return the task of a row, after checking the invariants of every row."""
         task = as_task(row)
         ended = task.phase in (Phase.SUCCEEDED, Phase.FAILED) or (task.phase is Phase.EXPIRED and task.due_at is None)
         assert ("due_at" in row) == ("queue" in row), row
-        # A deleted row may stay due for a while: a copier may store something after the removal.
+        # A deleted row may stay due for a while: a copier may store an object after the removal.
         assert ("due_at" in row) != ended or task.deleted_at is not None, row
         assert ("expires_at" in row) == ended, row
         assert self.provider.billed(task.id) <= 1, f"{task.id} was billed twice"
@@ -434,12 +436,12 @@ class World:
         fault = self.copy_faults.pop(0) if self.copy_faults else ""
         if fault and fault != "second":
             raise ArchiveError(fault)
-        copies = []
+        copies: list[dict[str, Any]] = []
         for output, key in zip(task.outputs, video_keys(task), strict=True):
             if fault and copies:
                 raise ArchiveError("source_expired")
             body = video_body(output)
-            if not self.stored(key):  # as s3_copy.py does: a copy that is there is never overwritten
+            if not self.stored(key):  # like s3_copy.py: an existing copy is never overwritten
                 self.s3.put_object(Bucket="videos", Key=key, Body=body)
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
             copies.append({"id": output["id"], "key": key, "duration": "5", "size": len(body), "md5": md5})
@@ -454,13 +456,13 @@ class World:
 
 
 def video_body(output: dict[str, Any]) -> bytes:
-    """What lies behind the address of an output. The files of a list differ, and their names begin with "file-"."""
+    """Return the body at an output's address. The files of a list differ; their names begin with "file-"."""
     name = str(output["id"])
     return name.encode() if name.startswith("file-") else b"video"
 
 
 def video_keys(task: Task) -> list[str]:
-    """Where the videos of a task lie, from its row or, if its copy is still to come, from the provider's list."""
+    """Return the keys of a task's videos, from its row or, before its copy, from the provider's list."""
     if task.videos:
         return [video["key"] for video in task.videos]
     return [video_key(task, name) for name in output_names.names(task.outputs)]

@@ -1,4 +1,4 @@
-"""What tests of the table share: new tasks, recorded or not, and answers of AWS that get lost."""
+"""Provide new tasks, recorded or not, and lost responses of AWS, for tests of the table."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from kling_relay.tasks.task import Phase, Task, new_task_id
 from tests.support.stack_in_memory import START, World
 
 
-def fresh(tenant: str = "acme", **fields: Any) -> Task:
+def new_task(tenant: str = "acme", **fields: Any) -> Task:
     known = {"kind": "image2video", "phase": Phase.ACCEPTED, "request": {"prompt": "x"}, "created_at": START}
     task_id = new_task_id()
     known |= {"updated_at": START, "due_at": START + 1, "execution": task_id}
@@ -26,8 +26,8 @@ def table(world: World) -> TaskTable:
 
 
 @pytest.fixture
-def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """The next call of that operation is carried out, its answer is lost, and the SDK repeats it."""
+def drop_response(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Drop the response of the next call of that operation: the call takes effect, and the SDK retries it."""
     to_lose: list[str] = []
     real = Endpoint._do_get_response
 
@@ -44,12 +44,12 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], No
     assert to_lose == [], "no answer was lost"
 
 
-def recorded(table: TaskTable, **fields: Any) -> Task:
-    return idempotency.record(table, fresh(**fields), body_hash="h")
+def record_task(table: TaskTable, **fields: Any) -> Task:
+    return idempotency.record(table, new_task(**fields), body_hash="h")
 
 
-class Failing:
-    """A DynamoDB client whose `operation` raises `errors`, the last first, and works when there are none left."""
+class FailingClient:
+    """Play a DynamoDB client whose `operation` raises `errors`, the last first, and then succeeds."""
 
     def __init__(self, real: Any, operation: str, errors: list[ClientError]) -> None:
         self._real, self._operation, self._errors = real, operation, errors
@@ -64,7 +64,7 @@ class Failing:
 def before_a_write(
     table: TaskTable, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any], *, number: int = 1
 ) -> None:
-    """`act` happens right before the `number`-th transaction from now."""
+    """Call `act` right before the `number`-th transaction from now."""
     real, turns = table.rows.transact, []
 
     def transact(items: list[dict[str, Any]], token: str) -> None:

@@ -1,4 +1,4 @@
-"""Deadlines that pass when a test wants, and servers that go on until they are left. A loaded machine fails no test."""
+"""Control deadlines from a test, and serve slowly until the client hangs up. A loaded machine fails no test."""
 
 import queue
 import socket
@@ -14,7 +14,7 @@ _PAUSE = 0.01  # seconds
 
 
 class Deadlines:
-    """Stands in a module for `Deadline`. `asked`: the seconds of each deadline that the module made."""
+    """Replace `Deadline` in a module. `asked`: the seconds of each deadline that the module created."""
 
     def __init__(self) -> None:
         self.asked: list[float] = []
@@ -30,14 +30,14 @@ class Deadlines:
         return [one.passed for one in self._made]
 
     def let_pass(self, number: int) -> None:
-        """What the timer of the deadline with that number would do."""
+        """Run the timer of the deadline with that number."""
         self._made[number]._pass()
 
 
-class Lasting:
-    """A server that sends many pieces, a few milliseconds apart: none of them is late for a socket's own timeout.
+class SlowServer:
+    """Send many pieces, a few milliseconds apart, so that the socket's own timeout never passes.
 
-    `wanted` is called when the first pieces are out. `was_left` returns whether the client hung up before the end.
+    `wanted` is called after the first pieces. `was_left` returns whether the client hung up before the end.
     """
 
     def __init__(self, wanted: Callable[[], None]) -> None:
@@ -60,10 +60,10 @@ class Lasting:
             self._ends.put(False)
 
     def handler(self, pieces: Callable[[str], Iterable[bytes]]) -> Handler:
-        """A handler that sends the pieces of the path."""
+        """Return a handler that sends the pieces of the path."""
         return lambda connection, path, headers: self.send(connection, pieces(path))
 
 
-def bytewise(start: bytes, rest: bytes) -> list[bytes]:
-    """`start` as one piece, then the bytes of `rest` one by one."""
+def byte_by_byte(start: bytes, rest: bytes) -> list[bytes]:
+    """Return `start` as one piece, then the bytes of `rest` one by one."""
     return [start, *(bytes([byte]) for byte in rest)]

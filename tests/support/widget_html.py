@@ -1,5 +1,7 @@
-"""A widget's HTML as a browser would take it apart, held against what a widget may hold. Written without the code under
-test: a wider list there does not make this one wider."""
+"""Parse a widget's HTML like a browser, and check it against the rules for a widget.
+
+This is written without the code under test: a wider list there does not widen this one.
+"""
 
 import json
 import re
@@ -28,8 +30,11 @@ _EMPTY = {"img", "input"}
 
 
 class Widget(HTMLParser):
-    """`problems`: what does not belong into a widget. `text`: what a viewer can read. `elements`: names and attributes.
-    `calls`: endpoint and payload of every action."""
+    """Parse a widget.
+
+    `problems`: the parts that a widget may not have. `text`: the text that a viewer can read. `elements`: names and
+    attributes. `calls`: endpoint and payload of every action.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""The template as it is written, as AWS sees it after the SAM transform, and the workflow's definition."""
+"""Provide the template as written, the template after the SAM transform, and the workflow's definition."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The dashboard and the saved queries: graphs of what nobody measures, queries for what nobody logs."""
+"""Find graphs without a metric and queries without a log event, in the dashboard and the saved queries."""
 
 import ast
 import json

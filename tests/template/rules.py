@@ -1,4 +1,4 @@
-"""What the rules of this folder are made of: the template as AWS sees it, and finders that name what is wrong."""
+"""Provide the template as AWS sees it, and finders that name violations, for the rules of this folder."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Every alarm can ring, is heard, and leads to a section of the runbook; nothing of ours is without one."""
+"""Test the alarms: each can ring, notifies someone, and links to a runbook section; every failure metric has one."""
 
 from collections.abc import Callable
 from copy import deepcopy

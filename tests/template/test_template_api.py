@@ -1,4 +1,4 @@
-"""The REST API: the gateway's own answers, its log, its stage."""
+"""Test the REST API: the gateway's own answers, its log, its stage."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The dashboard shows all there is, where there is something to see; the saved queries find something."""
+"""Test the dashboard and the saved queries: they cover every metric and log event, and reference only existing ones."""
 
 import json
 import re

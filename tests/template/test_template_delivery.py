@@ -1,4 +1,4 @@
-"""Videos behind CloudFront: private, always signed, and not there at all without a key."""
+"""Test the videos behind CloudFront: private, always signed, and no distribution without a key."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""One folder, one function, one role, one log group; and exactly the variables that its code reads."""
+"""Test the functions: one folder, function, role and log group each, and exactly the variables that the code reads."""
 
 import re
 from pathlib import Path

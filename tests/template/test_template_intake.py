@@ -1,4 +1,4 @@
-"""From the input bucket to functions/image_upload: nothing is lost on the way, and nothing of ours gets onto it."""
+"""Test the path from the input bucket to functions/image_upload: no event is lost, and no object of ours enters it."""
 
 import re
 from typing import Any

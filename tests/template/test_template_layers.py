@@ -1,4 +1,4 @@
-"""The layers' makefiles, which `sam build` calls: bytecode that needs neither times of files nor sources."""
+"""Test the layers' makefiles, which `sam build` calls: the bytecode depends neither on file times nor on sources."""
 
 import os
 import struct

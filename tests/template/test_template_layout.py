@@ -1,4 +1,4 @@
-"""template.yaml as a text: contents, sections, parameter groups of the console, anchors, length of lines."""
+"""Test template.yaml as a text: contents, sections, parameter groups of the console, anchors, length of lines."""
 
 import re
 from collections.abc import Iterator

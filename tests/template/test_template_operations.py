@@ -1,4 +1,4 @@
-"""Parameters, what functions are told about measuring, topics, deploy profiles."""
+"""Test parameters, the functions' settings for metrics, topics, and deploy profiles."""
 
 import re
 import tomllib

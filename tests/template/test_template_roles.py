@@ -1,4 +1,4 @@
-"""Who may do what, on the transformed template."""
+"""Test the permissions of each role, on the transformed template."""
 
 import json
 import re

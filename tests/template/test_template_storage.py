@@ -1,4 +1,4 @@
-"""What outlives the stack: table, buckets, secrets."""
+"""Test the resources that outlive the stack: table, buckets, secrets."""
 
 from typing import Any
 

@@ -1,5 +1,7 @@
-"""How much of a trouble makes an alarm ring, by the rules of CloudWatch's evaluation: the least that does, and the most
-that does not. That a run on the local stack really emits it is tested elsewhere."""
+"""Test alarm thresholds by CloudWatch's evaluation rules: the lowest value that rings, the highest that does not.
+
+Other tests check that a run on the local stack emits these values.
+"""
 
 from collections.abc import Mapping
 from typing import Any

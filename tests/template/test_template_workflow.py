@@ -1,4 +1,4 @@
-"""Rules on the workflow's definition, which no linter looks into."""
+"""Test the workflow's definition, which no linter checks."""
 
 import json
 import re

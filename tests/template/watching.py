@@ -1,7 +1,7 @@
-"""What CloudWatch would never tell: alarms and graphs that can see nothing, things that nothing sees, a runbook that
-says nothing.
+"""Find blind alarms and graphs, metrics and queues without an alarm, and runbook sections without content.
 
-Every finder takes the template as AWS sees it and returns sentences, none where all is well.
+CloudWatch reports none of these. Each finder takes the template as AWS sees it and returns sentences, none if all is
+correct.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Unit tests have no network: a forgotten fake fails at once. `@pytest.mark.enable_socket` lets a test use loopback."""
+"""Disable the network for unit tests: a missing fake fails at once. `@pytest.mark.enable_socket` allows loopback."""
 
 import socket
 
@@ -8,11 +8,11 @@ from kling_relay.transfer import ssrf_rules
 from kling_relay.transfer.fetch_error import FetchError
 from pytest_socket import disable_socket, enable_socket
 
-from tests.support.row_builders import garden  # noqa: F401  (fixture)
+from tests.support.row_builders import builder  # noqa: F401  (fixture)
 from tests.support.s3_inbox import queue  # noqa: F401  (fixture)
 from tests.support.simulator_fixtures import sim, simulator  # noqa: F401  (fixtures)
 from tests.support.stack_fixtures import cloud, in_moto, world  # noqa: F401  (fixtures)
-from tests.support.table_fixtures import lose_answers, table  # noqa: F401  (fixtures)
+from tests.support.table_fixtures import drop_response, table  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(autouse=True)

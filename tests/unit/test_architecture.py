@@ -1,4 +1,4 @@
-"""Rules that the import-linter contracts in pyproject.toml cannot express."""
+"""Test the rules that the import-linter contracts in pyproject.toml cannot express."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""S3 is told whose buckets they have to be, with every call of every client."""
+"""Test that every call of every client gives S3 the expected bucket owner."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The task object as existing clients need it, and that nothing of the row leaks into it."""
+"""Test the task object in the form of existing clients, and that it contains no other data of the row."""
 
 import json
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""The decision records have one form, and their index lists each of them once."""
+"""Test that the decision records have one form, and that their index lists each of them once."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""README.md and docs/ agree with code, template and Makefile. tests/workflow/test_readme.py runs their blocks."""
+"""Test README.md and docs/ against code, template and Makefile. tests/workflow/test_readme.py runs their blocks."""
 
 import json
 import re
@@ -202,7 +202,7 @@ def test_the_event_has_the_fields_of_a_real_one(world: World) -> None:
     (block,) = [block for block in BLOCKS if block.info == "json event"]
     shown = json.loads(block.text)
     world.until_closed(world.create().id)
-    world.tell()
+    world.run_notifier()
     detail_type, real = world.events[-1]
     assert detail_type == "Kling Task Succeeded" and set(shown) == set(real)
     assert set(shown["videos"][0]) == set(real["videos"][0])

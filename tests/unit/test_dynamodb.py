@@ -1,4 +1,4 @@
-"""The writes that everything shares: our own one is known again, and a busy table is given time."""
+"""Test the shared writes: our own write is recognised, and a throttled table gets retries."""
 
 from typing import Any
 

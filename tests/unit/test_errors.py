@@ -1,4 +1,4 @@
-"""Kling's codes and the envelope."""
+"""Test Kling's codes and the envelope."""
 
 import json
 

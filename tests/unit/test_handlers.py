@@ -1,4 +1,4 @@
-"""The functions behind their real events: answers, envelopes, and nothing secret in what they log."""
+"""Test the functions with their real events: answers, envelopes, and no secret in their logs."""
 
 import json
 from collections.abc import Iterator

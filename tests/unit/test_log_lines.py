@@ -1,4 +1,4 @@
-"""Log lines: their keys are stable and written down, a task's lines carry its id, and nothing private is in them."""
+"""Test log lines: stable, documented keys; the task's id in each of its lines; no private data."""
 
 import ast
 import json
@@ -58,7 +58,7 @@ def test_every_line_of_a_task_carries_its_id(cloud: Cloud, profile: str, log: Lo
     world.provider.words = "canary-words of the provider"
     world.post({**BODY, "callback_url": HOOK})
     (task,) = world.tasks()
-    world.tell()
+    world.run_notifier()
     world.callback(task, {"task_id": "up-1", "task_status": "canary"})
     ended = world.until_closed(task.id)
     told = log.lines()

@@ -1,4 +1,4 @@
-"""What functions really print as metrics is what the catalogue says; and no metric makes anything fail."""
+"""Test that functions print exactly the metrics of the catalogue, and that no metric makes a call fail."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from kling_relay import observability
 from kling_relay.observability import DIMENSION, REASONS, UNITS, Metric, emit
 from kling_relay.tasks.task import Phase
 
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.stack_in_memory import ROOT, Cloud, World
 
 IN_MEMORY = True
@@ -40,7 +40,7 @@ def test_a_reason_is_the_second_dimension(world: World, capsys: pytest.CaptureFi
     for metric, (_, reasons) in REASONS.items():
         for reason in reasons:
             world.services.count(metric, reason)
-            assert printed(capsys) == {f"{metric}/{reason}": [1]}
+            assert published_metrics(capsys) == {f"{metric}/{reason}": [1]}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_metric_that_the_catalogue_does_not_have_is_no_error_and_no_series(
     bad: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     emit("x", *bad)
-    assert printed(capsys) == {} and [record.message for record in caplog.records] == ["metrics_lost"]
+    assert published_metrics(capsys) == {} and [record.message for record in caplog.records] == ["metrics_lost"]
 
 
 def test_a_broken_library_breaks_no_handler(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,14 +70,14 @@ def test_a_broken_library_breaks_no_handler(world: World, monkeypatch: pytest.Mo
     task = world.create()
     world.clock.tick(61)
     assert world.callback(task) == 200 and world.task(task.id).phase is Phase.RENDERED
-    world.tell()
+    world.run_notifier()
     assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
 
 
 def test_a_sweep_measures_what_is_open(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.sweep()
     nothing = {"SweeperHeartbeat": [1], "AccountTrouble": [0], "WaitingTasks": [0], "ParkedTasks": [0]}
-    assert printed(capsys) == {**nothing, "OldestOpenTask": [0]}
+    assert published_metrics(capsys) == {**nothing, "OldestOpenTask": [0]}
     world.provider.seconds = 3600
     world.create()
     world.clock.tick(7)
@@ -86,7 +86,7 @@ def test_a_sweep_measures_what_is_open(world: World, capsys: pytest.CaptureFixtu
     world.clock.tick(0.5)
     capsys.readouterr()
     world.sweep()
-    assert printed(capsys) == {**nothing, "WaitingTasks": [2], "OldestOpenTask": [7.5]}
+    assert published_metrics(capsys) == {**nothing, "WaitingTasks": [2], "OldestOpenTask": [7.5]}
 
 
 def test_the_oldest_task_is_the_oldest_that_a_client_still_waits_for(
@@ -100,7 +100,7 @@ def test_the_oldest_task_is_the_oldest_that_a_client_still_waits_for(
     world.until_closed(world.create().id)
     capsys.readouterr()
     world.sweep()
-    assert printed(capsys)["OldestOpenTask"] == [0], "one is done, the other is only watched"
+    assert published_metrics(capsys)["OldestOpenTask"] == [0], "one is done, the other is only watched"
     world.run(6 * 3600, step=1800)
     assert world.task(expired.id).phase is Phase.SUCCEEDED, "its late move"
     assert world.services.backlog.oldest() is None
@@ -117,7 +117,7 @@ def test_a_sweep_whose_measuring_fails_still_beats(
 
     monkeypatch.setattr(world.services.backlog, "_query", broken)
     world.sweep()
-    assert printed(capsys) == {"SweeperHeartbeat": [1]}
+    assert published_metrics(capsys) == {"SweeperHeartbeat": [1]}
 
 
 def test_a_sweep_that_fails_does_not_beat(
@@ -129,7 +129,7 @@ def test_a_sweep_that_fails_does_not_beat(
     monkeypatch.setattr(world.table.queue, "waiting", broken)
     with pytest.raises(ConnectionError):
         world.sweep()
-    assert printed(capsys) == {}
+    assert published_metrics(capsys) == {}
 
 
 def test_every_metric_is_measured_somewhere() -> None:

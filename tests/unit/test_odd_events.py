@@ -1,4 +1,4 @@
-"""Events that no gateway should send: whatever is in them, the public functions answer, and never with a 5xx."""
+"""Test events that no gateway should send: the public functions answer any content, and never with a 5xx."""
 
 import base64
 import json

@@ -1,8 +1,8 @@
-"""Presigned addresses name the host of the bucket's own region.
+"""Test that presigned addresses name the host of the bucket's own region.
 
 S3's global host leads to us-east-1. It redirects a bucket that is younger than a day, and the signature covers the
 host. It refuses buckets of regions since 2019. Source (document): "Virtual hosting of buckets" in the Amazon S3 User
-Guide. What botocore makes of a configuration is run here, without a network.
+Guide. botocore's own handling of a configuration runs here, without a network.
 """
 
 import re

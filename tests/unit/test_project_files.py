@@ -1,4 +1,4 @@
-"""The files around the code name only what exists: paths, make targets, Python versions, licences."""
+"""Test that the project's files name only existing paths, make targets, Python versions and licences."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Every variable is read, and a bad one is named."""
+"""Test that every variable is read, and that the error for a bad one names it."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""What happens is told in metrics: each once, and nothing else."""
+"""Test the emitted metrics of each event: each once, and no others."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from kling_relay.tasks import idempotency
 from kling_relay.tasks.task import Phase
 
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.stack_in_memory import BODY, Cloud, World
 
 pytestmark = pytest.mark.slow
@@ -18,19 +18,23 @@ def test_callbacks_are_counted(world: World, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     world.callback(task), world.callback(task)  # the second one comes too soon after the first
     world.call("kling_callback", {"pathParameters": {"task_id": task.id, "token": "k1.x"}})
-    assert printed(capsys) == {"CallbacksReceived": [1, 1], "CallbacksDuplicate": [1], "CallbacksRejected": [1]}
+    assert published_metrics(capsys) == {
+        "CallbacksReceived": [1, 1],
+        "CallbacksDuplicate": [1],
+        "CallbacksRejected": [1],
+    }
     world.clock.tick(10)
     world.callback(task, {"task_id": "up-1", "task_status": "processing"})  # the row knows that already
-    assert printed(capsys) == {"CallbacksReceived": [1], "CallbacksDuplicate": [1]}
+    assert published_metrics(capsys) == {"CallbacksReceived": [1], "CallbacksDuplicate": [1]}
     world.clock.tick(50)
     world.callback(task)
-    assert {name for name in printed(capsys) if name.startswith("Callbacks")} == {"CallbacksReceived"}
+    assert {name for name in published_metrics(capsys) if name.startswith("Callbacks")} == {"CallbacksReceived"}
     world.callback(task)  # rendered: nothing of the provider's is news
-    assert printed(capsys) == {"CallbacksReceived": [1], "CallbacksDuplicate": [1]}
+    assert published_metrics(capsys) == {"CallbacksReceived": [1], "CallbacksDuplicate": [1]}
     world.states.run()
     capsys.readouterr()
     world.callback(task)
-    assert printed(capsys) == {"CallbacksReceived": [1], "CallbacksLate": [1]}
+    assert published_metrics(capsys) == {"CallbacksReceived": [1], "CallbacksLate": [1]}
 
 
 def test_an_early_callback_is_neither_late_nor_a_duplicate(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,13 +42,13 @@ def test_an_early_callback_is_neither_late_nor_a_duplicate(world: World, capsys:
     task = world.create()
     capsys.readouterr()
     world.callback(task)
-    assert printed(capsys) == {"CallbacksReceived": [1]}
+    assert published_metrics(capsys) == {"CallbacksReceived": [1]}
 
 
 def test_a_post_in_doubt_is_counted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.provider.submit_faults = ["lost"]
     world.create()
-    assert printed(capsys) == {"Accepted": [1], "Unconfirmed": [1]}
+    assert published_metrics(capsys) == {"Accepted": [1], "Unconfirmed": [1]}
 
 
 def test_the_happy_way(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +64,7 @@ def test_the_happy_way(world: World, capsys: pytest.CaptureFixture[str]) -> None
     assert out.count('"_aws"') == 5
     capsys.readouterr()
     print(out, end="")
-    assert printed(capsys) == {
+    assert published_metrics(capsys) == {
         **{"Accepted": [1], "Submitted": [1], "WaitingSeconds": [0], "CallbacksReceived": [1]},
         **{"ProviderSeconds": [61], "UnitsSpent": [1.5], "Succeeded": [1], "ArchivedBytes": [5]},
         **{"ArchiveSeconds": [2], "EndToEndSeconds": [63]},
@@ -72,7 +76,7 @@ def test_a_missed_callback_is_a_poll_that_finds_the_end(world: World, capsys: py
     task = world.create()
     capsys.readouterr()
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED
-    told = printed(capsys)
+    told = published_metrics(capsys)
     asked = world.provider.queries.count("up-1")
     assert told["PollsMade"] == [1] * asked and asked > 1 and told["PollsFoundEnd"] == [1]
     assert "CallbacksReceived" not in told
@@ -97,7 +101,7 @@ def test_failures_by_reason(
     world.post()
     (task,) = world.tasks()
     assert world.until_closed(task.id).failure == reason
-    told = printed(capsys)
+    told = published_metrics(capsys)
     assert {name: values for name, values in told.items() if name.startswith("Failed")} == {f"Failed/{reason}": [1]}
     assert "Succeeded" not in told and "Rejected" not in str(told)
 
@@ -106,7 +110,7 @@ def test_risk_control_after_the_render(world: World, capsys: pytest.CaptureFixtu
     world.provider.end, world.provider.words = "failed", "Failure to pass the risk control system"
     task = world.create()
     assert world.until_closed(task.id).failure == "content"
-    assert printed(capsys)["Failed/content"] == [1]
+    assert published_metrics(capsys)["Failed/content"] == [1]
 
 
 def test_who_cancels_has_not_failed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +118,7 @@ def test_who_cancels_has_not_failed(world: World, capsys: pytest.CaptureFixture[
     task = world.create()
     capsys.readouterr()
     assert world.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=world.key())[0] == 200
-    assert world.task(task.id).phase is Phase.FAILED and printed(capsys) == {}
+    assert world.task(task.id).phase is Phase.FAILED and published_metrics(capsys) == {}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_who_cancels_has_not_failed(world: World, capsys: pytest.CaptureFixture[
 def test_rejections_by_reason(world: World, ask: Any, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     world.key()
     ask(world)
-    assert printed(capsys) == {f"Rejected/{reason}": [1]}
+    assert published_metrics(capsys) == {f"Rejected/{reason}": [1]}
 
 
 def test_trouble_of_ours_is_told_as_busy(
@@ -137,17 +141,17 @@ def test_trouble_of_ours_is_told_as_busy(
 ) -> None:
     monkeypatch.setattr(idempotency, "record", lambda *_, **__: 1 / 0)
     assert world.post()[0] == 503
-    assert printed(capsys) == {"Rejected/busy": [1]}
+    assert published_metrics(capsys) == {"Rejected/busy": [1]}
 
 
 def test_who_only_asks_is_not_rejected(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.http("GET", "/v1/videos/image2video/none", authorization=world.key())[0] == 404
     assert world.http("GET", "/v1/videos/image2video/none")[0] == 401
-    assert printed(capsys) == {}
+    assert published_metrics(capsys) == {}
 
 
 def test_a_copy_that_fails_is_counted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.copy_faults = ["truncated", "storage"]
     assert world.until_closed(world.create().id).phase is Phase.SUCCEEDED
-    told = printed(capsys)
+    told = published_metrics(capsys)
     assert (told["ArchiveFailed"], told["ArchivedBytes"], told["Succeeded"]) == ([1, 1], [5], [1])

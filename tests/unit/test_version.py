@@ -1,4 +1,4 @@
-"""One version everywhere: pyproject.toml states it, and every other place is held equal to it."""
+"""Test that every place has the version of pyproject.toml."""
 
 import json
 import re

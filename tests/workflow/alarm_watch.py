@@ -1,4 +1,4 @@
-"""The template's alarms over what a run on the local stack has emitted: no figure is written for them."""
+"""Evaluate the template's alarms on the metrics of a run on the local stack; no test writes a metric."""
 
 import contextlib
 import time

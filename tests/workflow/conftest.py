@@ -1,4 +1,4 @@
-"""One stack a worker, wiped before each test: starting it takes some seconds, wiping it some milliseconds."""
+"""Start one stack per worker, reset before each test: a start takes some seconds, a reset some milliseconds."""
 
 import json
 import os
@@ -109,4 +109,4 @@ def _fresh(stack: Stack) -> Iterator[Driver]:
     assert driver.denied() == []
     logs = driver.logs()
     driver.clear()
-    assert secret_canaries.found("\n".join(logs)) == []
+    assert secret_canaries.find_secrets("\n".join(logs)) == []

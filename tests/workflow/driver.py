@@ -1,6 +1,6 @@
-"""Drives the whole local stack from a test: as a client, as the provider's owner, and as an operator who looks inside.
+"""Drive the whole local stack from a test: as a client, as the provider's owner, and as an operator.
 
-The simulator's ledger says what was paid for; the table and the execution histories say how it came about.
+The simulator's ledger has the payments. The table and the execution histories show their course.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What the deployed roles may do, and what of it was ever used on this stack."""
+"""List the permissions of the deployed roles, and those that were used on this stack."""
 
 import json
 import re

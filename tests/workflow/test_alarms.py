@@ -1,4 +1,4 @@
-"""Each alarm of the template rings: for a fault of the provider (test_fault_profiles.py), or for what happens here."""
+"""Test that each alarm of the template rings: for a provider fault (test_fault_profiles.py), or for an event here."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Bad input at the front, over HTTP: what the client is told, and that nothing of it stays anywhere."""
+"""Test bad input at the front, over HTTP: the client's error, and that nothing of the input is stored."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The provider's webhook: lost, repeated, early, forged, lying. It is a doorbell; only a query says who is there."""
+"""Test the provider's webhook: lost, repeated, early, forged, false. It only triggers a query, whose answer decides."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Trouble after the rendering: downloads that break off, addresses that run out, queries that fail. Paid once each."""
+"""Test faults after the rendering: truncated downloads, expired addresses, failed queries. Each is paid once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The counts of the cost model are those of the stack."""
+"""Test the counts of the cost model against those of the stack."""
 
 import json
 

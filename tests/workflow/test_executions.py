@@ -1,4 +1,4 @@
-"""Executions that die or are doubled: the row's due_at brings the sweeper, which starts the next one."""
+"""Test executions that die or are duplicated: the row's due_at triggers the sweeper, which starts the next one."""
 
 import json
 

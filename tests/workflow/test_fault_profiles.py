@@ -1,4 +1,4 @@
-"""Each way in which the simulated provider misbehaves rings exactly the alarms that docs/runbook.md says."""
+"""Test that each fault of the simulated provider rings exactly the alarms in docs/runbook.md."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""From POST to a video in S3, seen from all sides: client, bucket, provider's books, workflow."""
+"""Test the way from POST to a video in S3, as seen by client, bucket, provider's ledger and workflow."""
 
 import hashlib
 import json

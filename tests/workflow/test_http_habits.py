@@ -1,4 +1,4 @@
-"""What clients and browsers do below JSON, over HTTP, through the front and the emulator's gateway."""
+"""Test the behaviour of clients and browsers below JSON, over HTTP, through the front and the emulator's gateway."""
 
 import gzip
 import json

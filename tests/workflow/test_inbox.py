@@ -1,4 +1,4 @@
-"""Files that are dropped into the input bucket, on the whole stack: S3's own event, EventBridge, the queue, a video."""
+"""Test files dropped into the input bucket, on the whole stack: S3's own event, EventBridge, the queue, a video."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every kind of task goes its whole way, with its images where its provider looks for them."""
+"""Test a whole run of every kind of task, with its images in its provider's fields."""
 
 from typing import Any
 

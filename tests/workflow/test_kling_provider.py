@@ -1,4 +1,4 @@
-"""The same relay in front of the official API's dialect (PROVIDER=kling)."""
+"""Test the relay with the official API's dialect (PROVIDER=kling)."""
 
 from tests.workflow.driver import Driver, lambda_calls, play, states
 

@@ -1,4 +1,4 @@
-"""The operations page on the whole stack: it draws what the run has emitted."""
+"""Test the operations page on the whole stack: it shows the metrics of the run."""
 
 import json
 import re

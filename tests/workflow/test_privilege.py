@@ -1,7 +1,7 @@
-"""Least privilege, both ways: every action that a role may do is done here, and none that it may not.
+"""Test least privilege in both directions: every permission of a role is used here, and no denied call occurs.
 
-The emulator checks each call against the policies that were deployed, in every test on the stack. Here the functions do
-their whole work in short: a new function, action or right is driven here, too, or it is named as unused.
+The emulator checks each call against the deployed policies, in every test on the stack. Here the functions do their
+whole work in short. A new function, action or permission is used here too, or it is reported as unused.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The code blocks of README.md and docs/ run as printed against the local stack. The rest: tests/unit/test_docs.py."""
+"""Test the code blocks of README.md and docs/, as printed, on the local stack. The others: tests/unit/test_docs.py."""
 
 import json
 import re

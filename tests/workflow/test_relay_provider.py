@@ -1,4 +1,4 @@
-"""The same relay in front of a relay of the new-api family (PROVIDER=relay): images as URLs, wrapped answers."""
+"""Test the relay with a relay of the new-api family (PROVIDER=relay): images as URLs, wrapped answers."""
 
 import pytest
 

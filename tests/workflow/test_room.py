@@ -1,4 +1,4 @@
-"""No room at the provider: tasks wait their turn outside of any workflow. And many tasks at once."""
+"""Test a provider without free slots: tasks wait their turn outside of any workflow. Also many tasks at once."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A cap and the kill switch, with the real functions on the emulator and a provider that states its price."""
+"""Test a cap and the kill switch, with the real functions on the emulator and a provider that states its price."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

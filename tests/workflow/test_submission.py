@@ -1,4 +1,4 @@
-"""The paid POST: what the provider answers, or does not, and that no task is ever paid for twice."""
+"""Test the paid POST: every answer of the provider, or none, and that no task is ever paid for twice."""
 
 import pytest
 

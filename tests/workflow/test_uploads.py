@@ -1,4 +1,4 @@
-"""An image that goes straight to the bucket, the video made of it, and all of it gone after DELETE."""
+"""Test an image uploaded directly to the bucket, its video, and the removal of both after DELETE."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A video with a watermark comes beside the plain one where it was asked for, and lies in the bucket as that does."""
+"""Test a requested video with a watermark: it is listed next to the plain one, and is in the bucket too."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Webhooks reach a real receiver over a real socket, and events the bus, while a task goes its whole way."""
+"""Test webhooks to a real receiver over a real socket, and events on the bus, during a task's whole run."""
 
 import json
 import threading

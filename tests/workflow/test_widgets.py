@@ -1,4 +1,4 @@
-"""The dashboard's widgets on the whole stack: what went wrong is found from them, and their buttons work."""
+"""Test the dashboard's widgets on the whole stack: they show the failures, and their buttons work."""
 
 import json
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from local.origin_guard import Guard, guarded
 def _end_with(parent: int, folder: str) -> None:
     """Kill this process group and delete `folder` as soon as `parent` is no longer the parent process.
 
-    Works where the parent was killed and could not clean up. The cleaning is left to a shell outside the process group,
+    This works even if the parent was killed and could not clean up. A shell outside the process group cleans up,
     because Lambda workers may write to the folder until they are dead.
     """
     while os.getppid() == parent:
@@ -25,12 +25,12 @@ def _end_with(parent: int, folder: str) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m local.emulator.patches")
     options.add_argument("--stock", action="store_true", help="apply no corrections")
-    options.add_argument("--front-port", type=int, help="of the front, whose pages may call this server")
+    options.add_argument("--front-port", type=int, help="port of the front, whose pages may call this server")
     options.add_argument(
         "--end-with",
         nargs=2,
         metavar=("PARENT", "FOLDER"),
-        help="when this parent process is gone, end and delete FOLDER",
+        help="end and delete FOLDER when the process PARENT has ended",
     )
     given = options.parse_args()
     if given.end_with:
@@ -40,12 +40,13 @@ def main() -> None:
         from local.emulator.patches import (  # noqa: F401
             access,
             alarms,
+            executions,
             functions,
             gateway,
             metrics,
             patching,
             resources,
-            workflows,
+            task_tokens,
         )
 
         patching.apply_all()

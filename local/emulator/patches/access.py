@@ -1,4 +1,4 @@
-"""IAM: services ask the roles and policies that they act under, and what roles were asked for is written down."""
+"""Correct IAM: services use their roles and policies, and each authorization of a role is recorded."""
 
 import json
 import os
@@ -14,16 +14,16 @@ from ministack.services import stepfunctions as sfn
 from ministack.services.cloudformation import provisioners
 
 from local.emulator.patches.patching import correction, swap, wrap
-from local.emulator.patches.workflows import machine_of
+from local.emulator.patches.task_tokens import machine_of
 
 _POLLING = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
-"""What Lambda needs of a function's role to read its queue."""
+"""The permissions that Lambda needs from a function's role to read its queue."""
 
 _writing = threading.Lock()
 
 
 def _note(role: str, action: str, resource: str, allowed: bool) -> None:
-    """One line of CALLS_FILE: a role asked for an action on a resource."""
+    """Append one line to CALLS_FILE: the authorization of a role for an action on a resource."""
     if path := os.environ.get("CALLS_FILE"):
         line = json.dumps({"role": role, "action": action, "resource": resource, "allowed": allowed})
         with _writing, Path(path).open("a") as calls:
@@ -46,7 +46,7 @@ def calls_of_roles_are_written_down() -> None:
 
 @correction
 def every_connection_counts_as_tls() -> None:
-    """MiniStack speaks plain HTTP here, which our buckets' policies deny. AWS: clients use TLS."""
+    """MiniStack uses plain HTTP here, which our buckets' policies deny. AWS: clients use TLS."""
     swap(
         iam_evaluator.pin_request_origin,
         ("_request_origin.set((source_ip, secure_transport))", "_request_origin.set((source_ip, True))"),
@@ -54,7 +54,7 @@ def every_connection_counts_as_tls() -> None:
 
 
 def _role_allows(role_arn: str, action: str, resource: str) -> bool:
-    """Whether a role that a service has assumed may do it; a role that does not exist is not asked."""
+    """Return whether a role assumed by a service allows the action; True if the role does not exist."""
     role = role_arn.rpartition("/")[2]
     policies = iam_evaluator._gather_role_policies(role, get_account_id())
     if not policies:
@@ -67,7 +67,7 @@ def _role_allows(role_arn: str, action: str, resource: str) -> bool:
 
 
 def _check_task(resource: str, parameters: Any, execution: dict[str, Any]) -> None:
-    """Raises the error of a task that its state machine's role does not allow. Knows the integrations that we use."""
+    """Raise the error of a task that its state machine's role does not allow. Supports the integrations that we use."""
     machine = sfn._state_machines.get(execution.get("stateMachineArn"), {})
     if resource.startswith("arn:aws:states:::lambda:invoke"):
         action, target, error = "lambda:InvokeFunction", parameters["FunctionName"], "Lambda.AWSLambdaException"
@@ -83,7 +83,7 @@ def _check_task(resource: str, parameters: Any, execution: dict[str, Any]) -> No
 
 @correction
 def batches_are_checked_as_single_messages() -> None:
-    """MiniStack asks for sqs:SendMessageBatch. IAM has no such action, AWS asks for sqs:SendMessage."""
+    """MiniStack checks sqs:SendMessageBatch. IAM has no such action; AWS checks sqs:SendMessage."""
 
     @wrap(iam_actions, "extract_iam_action", "ec476b92d969")
     def extract(stock: Any, *args: Any) -> Any:
@@ -93,7 +93,8 @@ def batches_are_checked_as_single_messages() -> None:
 
 @correction
 def versions_are_deleted_by_an_action_of_their_own() -> None:
-    """MiniStack asks s3:DeleteObject for the first version of a DeleteObjects. AWS: s3:DeleteObjectVersion, too."""
+    """MiniStack checks s3:DeleteObject for the first version of a DeleteObjects. AWS: s3:DeleteObjectVersion as
+    well."""
 
     @wrap(iam_actions, "s3_additional_checks", "26e5e5602d74")
     def checks(stock: Any, method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
@@ -106,7 +107,7 @@ def versions_are_deleted_by_an_action_of_their_own() -> None:
 
 @correction
 def task_tokens_belong_to_their_state_machine() -> None:
-    """MiniStack checks SendTask... against no resource. AWS: against the state machine of the token."""
+    """MiniStack checks SendTask... without a resource. AWS: against the state machine of the token."""
 
     @wrap(iam_actions, "extract_resource_arn", "82f51700695c")
     def extract(stock: Any, service: str, method: str, path: str, headers: Any, body: bytes, *args: Any) -> Any:
@@ -117,7 +118,7 @@ def task_tokens_belong_to_their_state_machine() -> None:
 
 @correction
 def state_machines_act_under_their_role() -> None:
-    """MiniStack runs every task. AWS: what the state machine's role does not allow fails."""
+    """MiniStack runs every task. AWS: a task fails if the state machine's role does not allow its call."""
     swap(
         sfn._execute_task,
         (
@@ -130,7 +131,7 @@ def state_machines_act_under_their_role() -> None:
 
 @correction
 def queues_are_polled_under_the_functions_role() -> None:
-    """MiniStack reads any queue for any function. AWS: the function's role has to allow it."""
+    """MiniStack reads any queue for any function. AWS: the function's role must allow it."""
 
     @wrap(lambda_svc, "_run_sqs_batch", "f9bf630aabf3")
     def run(stock: Any, mapping: dict[str, Any], function: dict[str, Any], *args: Any) -> None:
@@ -141,7 +142,7 @@ def queues_are_polled_under_the_functions_role() -> None:
 
 @correction
 def rules_deliver_where_the_queue_lets_them() -> None:
-    """MiniStack puts a rule's events into any queue. AWS: the queue's policy has to admit the rule."""
+    """MiniStack puts a rule's events into any queue. AWS: the queue's policy must admit the rule."""
     swap(
         eventbridge._invoke_target,
         (
@@ -158,7 +159,7 @@ def rules_deliver_where_the_queue_lets_them() -> None:
 
 @correction
 def references_to_secrets_are_their_arns() -> None:
-    """MiniStack's `Ref` of a secret is its name. AWS: its ARN, which policies are written with."""
+    """MiniStack's `Ref` of a secret is its name. AWS: its ARN, which policies contain."""
     handlers = provisioners._RESOURCE_HANDLERS["AWS::SecretsManager::Secret"]
     create, update, delete = (handlers[verb] for verb in ("create", "update", "delete"))
 

@@ -1,4 +1,4 @@
-"""CloudWatch's alarms: their states by AWS's rules, metric math, and composites in templates."""
+"""Correct CloudWatch's alarms: states by AWS's rules, metric math, and composites in templates."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from local.emulator.patches import metrics
 from local.emulator.patches.patching import UnexpectedMiniStackError, correction, swap, wrap
 
 EVERY_SECONDS = 10.0
-"""How often queues are looked at and alarms evaluated; AWS does both once a minute."""
+"""Seconds between two reads of the queues and two evaluations of the alarms; AWS does both once a minute."""
 
 
 def _evaluate(alarm: dict[str, Any]) -> None:
@@ -39,8 +39,8 @@ def _watch() -> None:
 
 @correction
 def alarms_are_evaluated_as_on_aws() -> None:
-    """MiniStack ignores an alarm's dimensions, missing data and M out of N, and evaluates it only where somebody puts a
-    metric. AWS: all that, and once a minute. The laptop: every ten seconds, and when somebody asks for the states."""
+    """MiniStack ignores an alarm's dimensions, missing data and M out of N, and evaluates it only when a metric is put.
+    AWS: all of these, once a minute. The laptop: every ten seconds, and when the states are requested."""
     wrap(cloudwatch, "_evaluate_alarm", "a0b0acd3d432")(lambda _stock, alarm: _evaluate(alarm))
     swap(cloudwatch._put_metric_data, ("    _evaluate_all_alarms()\n", ""))
 
@@ -54,7 +54,7 @@ def alarms_are_evaluated_as_on_aws() -> None:
 
 
 def _typed(query: dict[str, Any]) -> dict[str, Any]:
-    """A query of an alarm in a template; its scalars may be text."""
+    """Convert the text scalars of an alarm's query in a template to numbers."""
     typed = {**query, "ReturnData": str(query.get("ReturnData", True)).lower() == "true"}
     if "MetricStat" in query:
         typed["MetricStat"] = {**query["MetricStat"], "Period": int(query["MetricStat"]["Period"])}
@@ -94,7 +94,7 @@ def _put_composite(logical_id: str, properties: dict[str, Any], stack: str) -> A
 
 @correction
 def templates_know_composite_alarms() -> None:
-    """MiniStack has composite alarms in CloudWatch's API, and refuses templates that hold them."""
+    """MiniStack has composite alarms in CloudWatch's API, but refuses templates that contain them."""
     kind, handlers = "AWS::CloudWatch::CompositeAlarm", provisioners._RESOURCE_HANDLERS
     if kind in handlers:
         raise UnexpectedMiniStackError(f"templates know {kind} already")

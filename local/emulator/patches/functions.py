@@ -1,4 +1,4 @@
-"""Lambda: error names, what a function can import, retries of asynchronous calls, concurrency."""
+"""Correct Lambda: error names, importable packages, retries of asynchronous calls, concurrency."""
 
 import os
 import queue
@@ -17,10 +17,10 @@ from ministack.services.cloudformation import provisioners
 from local.emulator.patches.patching import UnexpectedMiniStackError, correction, replace_once, swap, wrap
 
 ACCOUNT_WAIT = 25.0
-"""Seconds that a call waits for room under the account's concurrency before it is throttled after all."""
+"""Seconds that a call waits for a slot of the account's concurrency before it is throttled."""
 
 AWS_RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
-"""What a Python runtime of Lambda has, beside the standard library."""
+"""The packages of Lambda's Python runtime besides the standard library."""
 
 
 @correction
@@ -45,7 +45,7 @@ def errors_are_named_by_their_exception() -> None:
 
 @correction
 def functions_run_on_their_own_python() -> None:
-    """MiniStack runs them on the Python that it runs on itself. AWS: on the runtime's; emulator/runtime.py finds it."""
+    """MiniStack runs functions on its own Python. AWS: on the runtime's Python; emulator/runtime.py finds it."""
     swap(
         lambda_runtime._detect_runtime_binary,
         ("return sys.executable, ", "return _FUNCTION_PYTHON, "),
@@ -54,11 +54,11 @@ def functions_run_on_their_own_python() -> None:
 
 
 _END_OF_OUTPUT = "\x1e"
-_OUTPUT_WAIT = 5.0  # seconds; only for a handler that has done something to its own standard error
+_OUTPUT_WAIT = 5.0  # seconds; reached only if a handler has redirected its own standard error
 
 
 def _output_of(worker: Any) -> str:
-    """What an invocation has printed: all that its worker says before the mark, or until it is dead."""
+    """Return the output of an invocation: all text that its worker prints before the mark, or until it is dead."""
     lines: list[str] = []
     deadline = time.monotonic() + _OUTPUT_WAIT
     while time.monotonic() < deadline:
@@ -76,8 +76,8 @@ def _output_of(worker: Any) -> str:
 
 @correction
 def what_a_function_prints_is_logged_whole() -> None:
-    """MiniStack waits 5 ms for the next line: on a busy machine the rest, and the metrics in it, come with the next
-    invocation or never, and one that prints nothing takes 50 ms more."""
+    """MiniStack waits 5 ms for the next line. On a busy machine the rest, and the metrics in it, arrive with the next
+    invocation or never. An invocation that prints nothing takes 50 ms more. AWS: the log is complete."""
     end = 'traceback.format_exc()}) + "\\n")\n'
     lambda_runtime._PYTHON_WORKER_SCRIPT = replace_once(
         lambda_runtime._PYTHON_WORKER_SCRIPT,
@@ -94,8 +94,8 @@ def what_a_function_prints_is_logged_whole() -> None:
 
 @correction
 def dependencies_come_from_layers() -> None:
-    """MiniStack's workers can import whatever is installed beside it. AWS: layers first, then the function's code,
-    boto3 with what it needs, and the standard library."""
+    """MiniStack's workers can import every package installed with it. AWS: layers first, then the function's code,
+    boto3 with its dependencies, and the standard library."""
     runtime = Path(tempfile.mkdtemp(prefix="runtime-"))
     for name in AWS_RUNTIME_PACKAGES:
         spec = find_spec(name)
@@ -114,7 +114,7 @@ def dependencies_come_from_layers() -> None:
 
 @correction
 def layers_are_unpacked_once() -> None:
-    """MiniStack unpacks the layers for each worker, so that all is compiled anew. AWS: they lie in /opt."""
+    """MiniStack unpacks the layers for each worker, so that each one compiles all of it. AWS: they are in /opt."""
     swap(
         lambda_runtime.Worker._spawn,
         (
@@ -129,7 +129,8 @@ def layers_are_unpacked_once() -> None:
 
 @correction
 def eventbridge_invokes_asynchronously() -> None:
-    """MiniStack invokes a rule's function once and drops a failure. AWS: asynchronous, so two retries, OnFailure."""
+    """MiniStack invokes a rule's function once and drops a failure. AWS: asynchronous, so two retries, then
+    OnFailure."""
     swap(
         eventbridge._dispatch_to_lambda,
         (
@@ -143,7 +144,7 @@ def eventbridge_invokes_asynchronously() -> None:
 
 @correction
 def throttled_asynchronous_calls_wait() -> None:
-    """MiniStack counts a throttled attempt as failed. AWS keeps the event and tries again, for its maximum age."""
+    """MiniStack counts a throttled attempt as failed. AWS keeps the event and retries until its maximum age."""
     swap(
         lambda_svc.invoke_async_with_retry,
         (
@@ -159,7 +160,7 @@ def throttled_asynchronous_calls_wait() -> None:
 @correction
 def the_account_concurrency_queues() -> None:
     """MiniStack refuses calls above LAMBDA_ACCOUNT_CONCURRENCY. AWS allows 1000, so the laptop's limit must not show:
-    calls wait for room. ReservedConcurrentExecutions throttles at once, as on AWS."""
+    calls wait for a slot. ReservedConcurrentExecutions throttles at once, as on AWS."""
     freed = threading.Condition()
 
     @wrap(lambda_svc, "_acquire_execution_slot", "ed3b38149e2e")

@@ -1,4 +1,4 @@
-"""API Gateway REST APIs: what is imported from the OpenAPI body, the event, and errors of the gateway itself."""
+"""Correct API Gateway's REST APIs: the import of the OpenAPI body, the event, and the gateway's own errors."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ministack.services import apigateway_v1 as gateway
 from local.emulator.patches.patching import correction, swap, wrap
 
 MAX_BODY = 10 * 1024 * 1024
-"""Bytes of a request that API Gateway takes."""
+"""The largest request in bytes that API Gateway accepts."""
 
 PROXY_REPLY = {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
 
@@ -39,7 +39,7 @@ def gateway_responses_are_imported() -> None:
 
 @correction
 def events_name_the_domain() -> None:
-    """MiniStack's request context lacks domainName and domainPrefix. AWS: the host that was called, without port."""
+    """MiniStack's request context lacks domainName and domainPrefix. AWS: the host of the request, without port."""
 
     @wrap(gateway, "_build_lambda_event_v1", "c7ac97b91f6e")
     def build(stock: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def large_requests_are_refused() -> None:
 
 
 def _proxy_reply(result: dict[str, Any]) -> dict[str, Any] | None:
-    """The reply of a Lambda behind a proxy integration, or None where API Gateway cannot use it."""
+    """Return the reply of a Lambda behind a proxy integration, or None if API Gateway cannot use it."""
     reply = result.get("body")
     if result.get("error") or not isinstance(reply, dict) or not reply.keys() <= PROXY_REPLY:
         return None
@@ -103,12 +103,16 @@ def _unusable_reply(result: dict[str, Any]) -> Any:
 
 @correction
 def failing_functions_give_502_through_the_gateway_response() -> None:
-    """MiniStack answers with the function's error and stack trace, or passes on a malformed reply as 200.
-    AWS: INTEGRATION_FAILURE with 502 `Internal server error`, or with 500 if the function was throttled. Its API names
-    504 as the default, which AWS does not use. Sources: for both statuses the AWS Lambda developer guide, "Handling
-    Lambda errors with an API Gateway API"; for the type of a throttled function re:Post question
-    QUL-z6rJbmR4meafB7MzYXxw; for that of one that raises an access log in DataBiosphere/azul pull request 6624; for the
-    default LocalStack pull request 11183. That a malformed reply has the same type is a guess."""
+    """MiniStack returns the function's error and stack trace, or passes on a malformed reply with 200.
+
+    AWS: INTEGRATION_FAILURE with 502 `Internal server error`, or with 500 if the function was throttled. Its API
+    documents 504 as the default, which AWS does not use.
+
+    Sources. Both statuses: the AWS Lambda developer guide, "Handling Lambda errors with an API Gateway API". The type
+    for a throttled function: re:Post question QUL-z6rJbmR4meafB7MzYXxw. The type for an exception: an access log in
+    DataBiosphere/azul pull request 6624. The default: LocalStack pull request 11183. That a malformed reply has the
+    same type is a guess.
+    """
     swap(
         gateway._invoke_lambda_proxy_v1,
         (

@@ -1,7 +1,7 @@
-"""CloudWatch's metrics: what services tell it of themselves, and how it is asked.
+"""Correct CloudWatch's metrics: the metrics that services emit, and queries.
 
-`PUT_FORWARD` is a setting of `/_ministack/config`: seconds by which CloudWatch's clock is ahead of everybody else's, so
-that a test need not wait for the minutes that an alarm looks at.
+`PUT_FORWARD` is a setting of `/_ministack/config`: seconds by which CloudWatch's clock is ahead of all other clocks, so
+that a test need not wait for the minutes of an alarm's range.
 """
 
 import json
@@ -21,15 +21,15 @@ from local.emulator.patches.patching import correction, swap, wrap
 
 PUT_FORWARD = "cloudwatch._ahead_seconds"
 LOOK_SECONDS = 1.0
-"""Queues are looked at this often while somebody asks for metrics, else with every round of `alarms`."""
+"""Seconds between two reads of the queues while metrics are requested; otherwise each round of `alarms` reads them."""
 
-_recording = threading.Lock()  # MiniStack rewrites the lists of points while it throws old ones away
-_ran = threading.local()  # .ms: how long this thread's last invocation ran
+_recording = threading.Lock()  # MiniStack rewrites the lists of points while it deletes old ones
+_ran = threading.local()  # .ms: the duration of this thread's last invocation
 _looked_at = 0.0
 
 
 def now() -> float:
-    """CloudWatch's own time, in seconds since 1970."""
+    """Return CloudWatch's own time, in seconds since 1970."""
     return time.time() + float(cloudwatch._ahead_seconds)
 
 
@@ -50,7 +50,7 @@ def record(
 def read(
     namespace: str, name: str, dimensions: Any, statistic: str, period_s: int, start_ms: int, end_ms: int
 ) -> Series:
-    """What `local.cloudwatch.series.Read` asks for, from the store itself."""
+    """Implement `local.cloudwatch.series.Read` on MiniStack's own store."""
     periods: dict[int, list[dict[str, Any]]] = {}
     for point in list(_metrics.get((namespace, name, _dims_key(dict(dimensions))), ())):
         at_ms = int(point["Timestamp"] * 1000)
@@ -62,7 +62,7 @@ def read(
 
 @correction
 def its_clock_can_be_put_forward() -> None:
-    """No fault of MiniStack's: what an alarm needs an hour for need not take an hour to be tested."""
+    """This corrects no fault of MiniStack. It lets a test run an alarm of one hour without waiting for an hour."""
     cloudwatch._ahead_seconds = 0.0
     swap(
         app._handle_admin_config_request,
@@ -82,7 +82,7 @@ def _evict(stock: Any) -> None:
 
 
 def _embedded(line: str) -> Iterator[tuple[str, str, float, str, dict[str, str], float]]:
-    """The metrics in a line of the embedded format; nothing for any other line, or for one that breaks its rules."""
+    """Yield the metrics in a line of the embedded format; nothing for any other line, or for a malformed one."""
     try:
         told = json.loads(line)
         at = told["_aws"]["Timestamp"] / 1000
@@ -100,8 +100,9 @@ def _embedded(line: str) -> Iterator[tuple[str, str, float, str, dict[str, str],
 
 @correction
 def metrics_in_log_lines_are_extracted() -> None:
-    """MiniStack leaves the embedded metric format in the logs, and counts of Lambda's invocations only those through
-    Invoke, with the time that they waited. AWS: every invocation, and as duration the handler's own time."""
+    """MiniStack leaves the embedded metric format in the logs. It counts only those Lambda invocations that come
+    through Invoke, and their duration includes the wait. AWS: every invocation, and as duration the handler's own
+    time."""
     swap(
         lambda_runtime.Worker.invoke,
         (
@@ -132,7 +133,7 @@ def metrics_in_log_lines_are_extracted() -> None:
 
     @wrap(lambda_svc, "_emit_lambda_metrics", "3b6689d77cf6")
     def throttled(_stock: Any, name: str, duration_ms: float, error: bool, throttle: bool) -> None:
-        if throttle and not duration_ms:  # the other calls repeat what is counted above
+        if throttle and not duration_ms:  # the other calls repeat the counts above
             record("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
 
 
@@ -160,14 +161,14 @@ def _sent(queue: dict[str, Any]) -> None:
 
 @correction
 def messages_are_counted() -> None:
-    """MiniStack has no AWS/SQS; see `look_at_queues` for what is known without a message on its way."""
+    """MiniStack has no AWS/SQS; `look_at_queues` records the metrics that need no message."""
     append = '["messages"].append(msg)\n'
     swap(sqs._act_send_message, (f"    q{append}", f"    q{append}    _sent(q)\n"), _sent=_sent)
     swap(eventbridge._dispatch_to_sqs, (f"    queue{append}", f"    queue{append}    _sent(queue)\n"), _sent=_sent)
 
 
 def look_at_queues() -> None:
-    """Record how full each queue is now, and how long, by CloudWatch's clock, its oldest message has been in it."""
+    """Record each queue's number of messages, and the age of its oldest message by CloudWatch's clock."""
     global _looked_at
     if time.monotonic() - _looked_at < LOOK_SECONDS:
         return
@@ -190,7 +191,7 @@ def _start_of_period(at: float, period: int, start: float | None) -> int:
 
 
 def _expression(name: str, queries: list[dict[str, Any]], start: float, end: float) -> dict[str, Any]:
-    """The answer to a query with an Expression."""
+    """Return the answer to a query with an Expression."""
     try:
         series = evaluate(queries, read, int(start * 1000), int(end * 1000))[name]
     except ExpressionError as exc:
@@ -202,8 +203,8 @@ def _expression(name: str, queries: list[dict[str, Any]], start: float, end: flo
 
 @correction
 def metrics_are_asked_for_as_on_aws() -> None:
-    """MiniStack adds up every set of dimensions where none is asked for, begins periods at multiples of themselves,
-    knows no metric math and no AWS/SQS. AWS: exactly the dimensions; periods from the start on, in whole minutes."""
+    """MiniStack adds up all sets of dimensions if a query names none. It aligns periods to multiples of their length.
+    It has no metric math and no AWS/SQS. AWS: exactly the dimensions; periods from the start on, in whole minutes."""
     exact = ("req_dims_key = _dims_key(req_dims) if req_dims else None", "req_dims_key = _dims_key(req_dims)")
     swap(
         cloudwatch._get_metric_statistics,

@@ -1,4 +1,4 @@
-"""How MiniStack's code is corrected: by fragment, or by a wrapper around a function whose source is known."""
+"""Change MiniStack's code: by fragment, or by a wrapper around a function with a known source."""
 
 import hashlib
 import inspect
@@ -13,15 +13,15 @@ MINISTACK_VERSION = "1.5.33"
 
 Correction = Callable[[], None]
 _corrections: list[Correction] = []
-_sources: dict[FunctionType, str] = {}  # the source of each function already changed, since inspect sees the original
+_sources: dict[FunctionType, str] = {}  # current sources of changed functions: inspect returns the original ones
 
 
 class UnexpectedMiniStackError(Exception):
-    """The installed MiniStack is not the code that a correction was written for."""
+    """The installed MiniStack differs from the code that a correction was written for."""
 
 
 def correction(function: Correction) -> Correction:
-    """Mark a function that applies one correction; it takes effect with `apply_all`."""
+    """Mark a function that applies one correction; `apply_all` calls it."""
     _corrections.append(function)
     return function
 
@@ -36,7 +36,7 @@ def apply_all() -> None:
 
 
 def replace_once(text: str, old: str, new: str, where: str) -> str:
-    """`text` with its single occurrence of `old` replaced."""
+    """Return `text` with its single occurrence of `old` replaced."""
     if (found := text.count(old)) != 1:
         raise UnexpectedMiniStackError(f"{where}: expected this fragment once, found it {found} times:\n{old}")
     return text.replace(old, new)
@@ -45,7 +45,7 @@ def replace_once(text: str, old: str, new: str, where: str) -> str:
 def swap(function: FunctionType, *fragments: tuple[str, str], **names: Any) -> None:
     """Replace fragments of a function's source, in place, so every reference to the function sees the change.
 
-    `names` are made visible to the new code: they become globals of the function's module.
+    `names` are visible to the new code: they become globals of the function's module.
     """
     source = _sources.get(function) or textwrap.dedent(inspect.getsource(function))
     for old, new in fragments:
@@ -61,10 +61,10 @@ def swap(function: FunctionType, *fragments: tuple[str, str], **names: Any) -> N
 
 
 def wrap(module: ModuleType, name: str, digest: str) -> Callable[[Callable[..., Any]], None]:
-    """Decorator: the decorated `f(stock, *args, **kwargs)` takes the place of `module.name` and may call `stock`.
+    """Decorate a function `f(stock, *args, **kwargs)` that replaces `module.name` and may call `stock`.
 
-    `digest` is the start of the SHA-256 of the stock function's source; it proves that the wrapped code is the expected
-    one. Only for functions that MiniStack calls through their module, never `from`-imported or kept in a table.
+    `digest` is the start of the SHA-256 of the stock function's source. It proves that the wrapped code is the expected
+    code. Only for functions that MiniStack calls through their module, never `from`-imported or kept in a table.
     """
     stock = getattr(module, name)
     found = hashlib.sha256(inspect.getsource(stock).encode()).hexdigest()[: len(digest)]

@@ -1,4 +1,4 @@
-"""S3, DynamoDB, Secrets Manager, and state machines, CloudFront's keys and saved queries in templates."""
+"""Correct S3, DynamoDB, Secrets Manager, and in templates: state machines, CloudFront's keys, saved queries."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from local.emulator.patches.patching import UnexpectedMiniStackError, correction
 
 @correction
 def presigned_requests_carry_one_signature() -> None:
-    """MiniStack ignores an Authorization header beside a presigned URL. AWS refuses the request with 400."""
+    """MiniStack ignores an Authorization header next to a presigned URL. AWS refuses the request with 400."""
 
     @wrap(s3, "_verify_presigned_sigv4", "a71da1859e2a")
     def verify(stock: Any, method: str, path: str, headers: dict[str, Any], query: dict[str, Any]) -> Any:
@@ -39,7 +39,7 @@ def object_events_name_the_version() -> None:
 
 
 def _part_of_version(asked: str, headers: dict[str, Any], body: bytes, bucket: str, key: str) -> Any:
-    """The answer to a GET of a version with `Range: {asked}`."""
+    """Return the answer to a GET of a version with `Range: {asked}`."""
     found = s3._parse_range(asked, len(body))
     if found is None:
         sent = {"Content-Type": "application/xml", "Content-Range": f"bytes */{len(body)}"}
@@ -52,7 +52,7 @@ def _part_of_version(asked: str, headers: dict[str, Any], body: bytes, bucket: s
 
 @correction
 def versions_are_read_in_ranges() -> None:
-    """MiniStack ignores Range where a GET names a version. AWS: as without one."""
+    """MiniStack ignores Range if a GET names a version. AWS: as without a version."""
     swap(
         s3._get_object,
         (
@@ -72,7 +72,7 @@ def versions_are_read_in_ranges() -> None:
 
 @correction
 def templates_can_set_time_to_live() -> None:
-    """MiniStack ignores TimeToLiveSpecification in a template. Expired items go within about a minute."""
+    """MiniStack ignores TimeToLiveSpecification in a template. Expired items are deleted within about a minute."""
     handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
     create, update = handlers["create"], handlers["update"]
 
@@ -100,7 +100,7 @@ def templates_can_set_time_to_live() -> None:
 
 
 def _random_password(options: dict[str, Any]) -> str:
-    """What GetRandomPassword answers. Template scalars may be text."""
+    """Return the answer of GetRandomPassword. Template scalars may be text."""
     typed = {name: value == "true" if value in ("true", "false") else value for name, value in options.items()}
     typed["PasswordLength"] = int(typed.get("PasswordLength", 32))
     status, _, body = secretsmanager._get_random_password(typed)
@@ -124,7 +124,7 @@ def generated_secrets_follow_their_options() -> None:
 
 @correction
 def secrets_without_a_value_have_no_version() -> None:
-    """MiniStack stores an empty text. AWS: a secret without a value, which GetSecretValue does not find."""
+    """MiniStack stores an empty text. AWS: a secret without a value, for which GetSecretValue returns not found."""
     swap(
         provisioners._sm_secret_create,
         (
@@ -137,7 +137,7 @@ def secrets_without_a_value_have_no_version() -> None:
 
 
 def _with_json_definition(properties: dict[str, Any]) -> dict[str, Any]:
-    """`properties` with a YAML definition in S3 replaced by the same definition as JSON."""
+    """Return `properties` with a YAML definition in S3 replaced by the same definition as JSON."""
     place = properties.get("DefinitionS3Location") or {}
     stored = s3._get_object_data(place["Bucket"], place["Key"], version_id=place.get("Version")) if place else None
     if stored is None or stored.lstrip().startswith(b"{"):
@@ -208,21 +208,22 @@ def _templates_know(kind: str, name: str, store: Any, as_xml: Callable[[dict[str
 
 @correction
 def templates_know_cloudfronts_keys() -> None:
-    """MiniStack has public keys and key groups in CloudFront's API, and refuses templates that hold them."""
+    """MiniStack has public keys and key groups in CloudFront's API, but refuses templates that contain them."""
     _templates_know("AWS::CloudFront::PublicKey", "public_key", cloudfront._public_keys, _public_key_xml)
     _templates_know("AWS::CloudFront::KeyGroup", "key_group", cloudfront._key_groups, _key_group_xml)
 
 
 @correction
 def templates_know_saved_queries() -> None:
-    """MiniStack knows no saved queries of Logs Insights, and refuses templates that hold them. Here they do nothing."""
+    """MiniStack has no saved queries of Logs Insights, and refuses templates that contain them. Here they have no
+    effect."""
     kind, handlers = "AWS::Logs::QueryDefinition", provisioners._RESOURCE_HANDLERS
     if kind in handlers:
         raise UnexpectedMiniStackError(f"templates know {kind} already")
 
     def created(_logical_id: str, properties: dict[str, Any], _stack: str) -> Any:
         if not properties.get("Name") or not properties.get("QueryString"):
-            raise ValueError(f"{kind} needs Name and QueryString")
+            raise ValueError(f"{kind}: Name and QueryString are required")
         made = new_uuid()
         return made, {"QueryDefinitionId": made}
 

@@ -1,7 +1,7 @@
-"""`make delivery-key` on a stack that has none: the first key, a rotation, what goes wrong, and what doctor says of it.
+"""Test `make delivery-key`: the first key, a rotation, its failures, and doctor's report on it.
 
-The local stack plays the deployed one. Its front trusts what the emulator's key group holds, so an address that is
-signed too early, or by a key that has gone, is refused here as it would be by CloudFront.
+The local stack plays the deployed one. Its front trusts the keys in the emulator's key group. So it refuses, like
+CloudFront, an address that is signed too early or by a removed key.
 """
 
 import json

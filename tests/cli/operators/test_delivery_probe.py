@@ -1,9 +1,9 @@
-"""What proves that signed addresses are good, against a server that plays CloudFront in each state it can be in.
+"""Test the probe of signed addresses, against a server that plays CloudFront in each of its states.
 
 Beliefs: CloudFront answers MissingKey and InvalidKey (document: developer guide, "signed URLs"), AccessDenied to a
-signature that it does not take (report: aws-sdk-java-v2 issue 6543), and passes an error of S3 on as it is, with its
-<HostId> (document: "How CloudFront processes HTTP 4xx and 5xx status codes"). The rest are guesses at what may stand
-between.
+signature that it refuses (report: aws-sdk-java-v2 issue 6543), and passes an error of S3 on unchanged, with its
+<HostId> (document: "How CloudFront processes HTTP 4xx and 5xx status codes"). The other cases are guesses about proxies
+in between.
 """
 
 import threading

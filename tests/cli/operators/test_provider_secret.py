@@ -1,4 +1,4 @@
-"""What the operator's commands store is what the functions read; what is signed here is signed by anybody's rules."""
+"""Test the commands that store secrets: functions read the stored values, other implementations verify signatures."""
 
 import json
 import time

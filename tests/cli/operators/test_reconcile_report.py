@@ -1,4 +1,4 @@
-"""`make reconcile`: what it prints, and the whole way on a local stack in front of a provider that lists its tasks."""
+"""Test `make reconcile`: its output, and a whole run on a local stack with a provider that lists its tasks."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""local/cloudwatch/alarm_states.py against what AWS documents of the evaluation of alarms."""
+"""Test local/cloudwatch/alarm_states.py against AWS's documentation of the evaluation of alarms."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""local/cloudwatch/metric_math.py: CloudWatch's metric math."""
+"""Test local/cloudwatch/metric_math.py: CloudWatch's metric math."""
 
 from typing import Any
 

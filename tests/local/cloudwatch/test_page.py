@@ -1,4 +1,4 @@
-"""The operations page: what a widget draws, and what may be asked. Who may ask: test_guard.py."""
+"""Test the operations page: the content of its widgets, and the accepted requests. Access: test_origin_guard.py."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Which Python the laptop's functions run on: scripts stand in for interpreters."""
+"""Test the choice of the Python for the laptop's functions; scripts play interpreters."""
 
 import sys
 from collections.abc import Iterator

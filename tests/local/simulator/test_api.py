@@ -1,4 +1,4 @@
-"""What the Kling simulator answers: the captured shapes of both dialects, and what it refuses."""
+"""Test the answers of the Kling simulator: the captured shapes of both dialects, and its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The switches of the Kling simulator: callbacks, submits, queries, downloads that go wrong."""
+"""Test the switches of the Kling simulator: faults of callbacks, submits, queries and downloads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import time
-from http.server import ThreadingHTTPServer
 
 import pytest
 import requests
@@ -15,6 +14,7 @@ from local.simulator import Simulator
 from tests.support.simulator_client import (
     AUTH,
     SAMPLE,
+    CallbackReceiver,
     account,
     b64,
     base,
@@ -29,11 +29,11 @@ from tests.support.simulator_client import (
 )
 
 
-def statuses(receiver: ThreadingHTTPServer) -> list[str]:
+def statuses(receiver: CallbackReceiver) -> list[str]:
     return [json.loads(body)["task_status"] for _, _, body in receiver.got]
 
 
-def test_callbacks_of_a_life(sim: Simulator, receiver: ThreadingHTTPServer) -> None:
+def test_callbacks_of_a_life(sim: Simulator, receiver: CallbackReceiver) -> None:
     task = finished(sim, callback_url=f"{receiver.url}/hook?token=1", external_task_id="mine")
     until(lambda: len(receiver.got) == 3)
     receiver.got.sort(key=lambda one: json.loads(one[2])["updated_at"])  # a slow courier may be overtaken
@@ -60,7 +60,7 @@ def test_callbacks_leave_only_for_this_machine(sim: Simulator) -> None:
     assert {one["result"] for task in books["tasks"] for one in task["callbacks"]} == {"refused"}
 
 
-def test_lost_repeated_early_and_foreign_callbacks(sim: Simulator, receiver: ThreadingHTTPServer) -> None:
+def test_lost_repeated_early_and_foreign_callbacks(sim: Simulator, receiver: CallbackReceiver) -> None:
     faults(sim, callbacks={"value": "lost", "times": 1})
     finished(sim, callback_url=receiver.url)
     until(lambda: len(ledger(sim)["tasks"][0]["callbacks"]) == 3)
@@ -81,7 +81,7 @@ def test_lost_repeated_early_and_foreign_callbacks(sim: Simulator, receiver: Thr
     assert statuses(receiver) == ["submitted"] and receiver.got[0][0] <= answered
 
 
-def test_signed_callbacks(sim: Simulator, receiver: ThreadingHTTPServer) -> None:
+def test_signed_callbacks(sim: Simulator, receiver: CallbackReceiver) -> None:
     secret = b"0123456789abcdef01234567"
     account(sim, webhook_secret="whsec_" + b64(secret))
     finished(sim, callback_url=receiver.url)

@@ -1,4 +1,4 @@
-"""The video that the Kling simulator renders, its addresses, and the ledger. And the simulator as a process."""
+"""Test the Kling simulator's rendered video, its addresses, the ledger, and the simulator as a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -25,6 +24,7 @@ from tests.support.simulator_client import (
     KEY,
     ROOT,
     SAMPLE,
+    CallbackReceiver,
     account,
     b64,
     difference,
@@ -107,7 +107,7 @@ def test_sizes_and_lengths(sim: Simulator) -> None:
     assert shape(finished(sim, image=b64(picture(301, 403)))) == (72, 96, 121)
 
 
-def test_pictures_by_address(sim: Simulator, receiver: ThreadingHTTPServer) -> None:
+def test_pictures_by_address(sim: Simulator, receiver: CallbackReceiver) -> None:
     """A loopback picture is fetched; any other is never asked for, and drawn; a dead one fails the task."""
     inline, local = finished(sim), finished(sim, image=f"{receiver.url}/a.jpg")
     files = [requests.get(one["task_result"]["videos"][0]["url"], timeout=10).content for one in (inline, local)]

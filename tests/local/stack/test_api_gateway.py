@@ -1,4 +1,4 @@
-"""api_gateway.py alone, before a small server that plays the emulator: the gateway's limits and its own answers."""
+"""Test api_gateway.py in front of a small server that plays the emulator: the gateway's limits and its own answers."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The delivered video over real sockets: api_gateway.py and cloudfront.py in front of the emulator's S3."""
+"""Test the delivered video over real sockets: api_gateway.py and cloudfront.py in front of the emulator's S3."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""The gateway's figures: all of them arrive, in few calls, and no request waits or fails for them."""
+"""Test the gateway's metrics: all of them arrive in few calls, and no request waits or fails because of them."""
 
 import threading
 import time

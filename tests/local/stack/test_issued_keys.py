@@ -1,4 +1,4 @@
-"""The local stack's keys and ports: the same at every start, and for their owner's eyes only."""
+"""Test the local stack's keys and ports: the same at every start, and the keys readable by their owner only."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""local/stack/packaging.py: zips that depend on their files alone, and dependencies that are installed once."""
+"""Test local/stack/packaging.py: zips that depend on their files only, and dependencies that are installed once."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Recording: images to the bucket, replays to their task, every other body refused."""
+"""Test the creation of a task: images are stored in the bucket, replays return their task, other bodies are refused."""
 
 import base64
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""DELETE: cancels, refuses or removes, and what is left of a task afterwards."""
+"""Test DELETE: it cancels, refuses or removes, and leaves the documented remains of a task."""
 
 import json
 from typing import Any

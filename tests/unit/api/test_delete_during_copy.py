@@ -1,7 +1,7 @@
-"""DELETE of a task while a copier is at work: whatever the order, and whoever dies, no copy stays in the bucket.
+"""Test DELETE of a task during its copy: in any order, and with any death, no copy stays in the bucket.
 
 Document (AWS): S3 reads and lists are consistent after each write, and Lambda kills a function at its timeout. Guess: a
-copier may be paused between any two of its calls for as long as it lives.
+copier may pause between any two of its calls for as long as it lives.
 """
 
 from collections.abc import Callable

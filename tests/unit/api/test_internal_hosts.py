@@ -1,6 +1,6 @@
-"""Addresses on private, link-local or loopback hosts: refused before anything is paid, wherever a request has one.
+"""Test addresses on private, link-local or loopback hosts: they are refused before payment, in every field.
 
-A provider on the internet cannot fetch from them. Reports: people paste addresses of their own file servers.
+A provider on the internet cannot fetch from them. Reports: users send addresses of their own file servers.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kling_relay.transfer import ssrf_rules
 
-from tests.support.fake_cloud import Memory
+from tests.support.fake_cloud import MemoryCloud
 from tests.support.stack_in_memory import BODY, World
 
 INTERNAL = [
@@ -73,6 +73,6 @@ def test_so_is_the_callback_url(world: World, host: str) -> None:
 
 
 def test_a_provider_on_this_network_reaches_its_neighbours() -> None:
-    world = World(Memory())
+    world = World(MemoryCloud())
     world.provider.profile = replace(world.provider.profile, base_url="http://127.0.0.1:9000")
     assert world.create({**BODY, "image": URL}).upstream_id

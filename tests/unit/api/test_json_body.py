@@ -1,7 +1,7 @@
-"""The bytes of a body as API Gateway hands it on, and what was damaged on the way.
+"""Test the bytes of a body as API Gateway passes them on, and damage on the way.
 
-That API Gateway decodes a body as UTF-8, with U+FFFD for bytes that are not, is from the emulator; AWS documents only
-that bodies are text unless a binary media type matches. `make doctor` can check it on a deployed stack.
+That API Gateway decodes a body as UTF-8, with U+FFFD for invalid bytes, is from the emulator. AWS documents only that
+bodies are text unless a binary media type matches. `make doctor` can check it on a deployed stack.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""What a page of a list reads does not grow with how many tasks there are, of its tenant or of others.
+"""Test that the reads of a list's page do not grow with the number of tasks, of its tenant or of others.
 
-Counted from DynamoDB's own answers. moto sorts a whole index for each query, so the largest number is `make scale`'s.
+Counted from DynamoDB's own answers. moto sorts a whole index for each query, so `make scale` has the largest number.
 """
 
 import copy

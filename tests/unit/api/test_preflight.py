@@ -1,4 +1,4 @@
-"""The look at image URLs before money: over real sockets, what is seen to be wrong is refused and all else passes.
+"""Test the check of image URLs before payment, over real sockets: provable faults are refused, all else passes.
 
 Public names lead to servers on loopback, as in tests of fetch: every rule of the real fetch runs.
 """

@@ -1,4 +1,4 @@
-"""Pages of tasks: their order and their limits. What a page reads is in test_list_scale.py."""
+"""Test pages of tasks: their order and their limits. Reads per page: test_list_scale.py."""
 
 import json
 from typing import Any
@@ -11,14 +11,14 @@ from kling_relay.tasks.task import Phase, Task
 from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import BODY, START, World
-from tests.support.table_fixtures import fresh
+from tests.support.table_fixtures import new_task
 
 LIST = "/kling/v1/videos/image2video"
 
 
 def fill(world: World, count: int, **fields: Any) -> list[str]:
     """`count` tasks, one a millisecond; their ids, newest first."""
-    tasks = [fresh(created_at=START + number, **fields) for number in range(count)]
+    tasks = [new_task(created_at=START + number, **fields) for number in range(count)]
     for start in range(0, count, 25):
         puts = [{"PutRequest": {"Item": new_item(task)}} for task in tasks[start : start + 25]]
         world.dynamodb.batch_write_item(RequestItems={world.table.rows.name: puts})

@@ -1,4 +1,4 @@
-"""What a request body becomes: everything at once, what is forgiven, bodies that are none."""
+"""Test the parsing of a request body: all fields at once, accepted variants, and invalid bodies."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The calls of fixtures/requests.json behave as each `expect` states, in the real handler with a billing ledger.
+"""Test the calls of fixtures/requests.json against their `expect`, in the real handler with a billing ledger.
 
 The cases are self-made after reports of clients. `certain: false` marks a guess; docs/explanation/decisions/ has the
 reason for each. The two cases with a `wire` are about the connection: test_api_gateway.py replays them.

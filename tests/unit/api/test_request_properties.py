@@ -1,4 +1,4 @@
-"""Any body is taken with its meaning unchanged, or refused; and a refusal repeats nothing private."""
+"""Test that any body is accepted with its meaning unchanged, or refused without repeating private data."""
 
 import json
 from typing import Any

@@ -1,6 +1,6 @@
-"""All routes × two tenants × all kinds of objects: nobody sees a byte of somebody else's, nor that there is something.
+"""Test all routes × two tenants × all kinds of objects: no tenant sees data of another, nor that it exists.
 
-The routes come from the function itself; one that has no row here fails.
+The routes come from the function itself; a route without a row here fails.
 """
 
 import json

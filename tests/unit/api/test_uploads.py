@@ -1,4 +1,4 @@
-"""Uploads: the form that a client gets, the references that a request may hold, and what a task keeps of them."""
+"""Test uploads: the form for a client, the references in a request, and the stored parts of a task."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""One refusal a row of the field tables and a rule: the message names the field, the limit and what was sent."""
+"""Test one refusal per row of the field tables and per rule: the message has the field, the limit and the value."""
 
 import json
 from typing import Any

@@ -1,5 +1,7 @@
-"""The provider's account refuses everything: sending pauses, an alarm can see it, it resumes by itself, and nothing
-that is under way is hurt."""
+"""Test a blocked provider account: submission pauses, an alarm can detect it, and submission resumes by itself.
+
+Running tasks are not affected.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
 from kling_relay.tasks.task import Phase
 
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.stack_in_memory import BODY, Cloud, World
 
 pytestmark = pytest.mark.slow
@@ -93,7 +95,7 @@ def test_an_hour_of_arrears_then_a_top_up(
     world.run(HOUR)
     assert {world.task(task.id).phase for task in tasks} == {Phase.ACCEPTED}
     assert len(world.provider.posts) <= 20, "one task probes, ever more seldom"
-    seen = printed(capsys)["AccountTrouble"]
+    seen = published_metrics(capsys)["AccountTrouble"]
     assert seen[0] == 1 and all(seen), "an alarm that flaps wakes people twice"
     account["trouble"] = False
     world.run(11 * 60)
@@ -101,7 +103,7 @@ def test_an_hour_of_arrears_then_a_top_up(
     world.run(2 * 60)
     assert {world.task(task.id).phase for task in tasks} == {Phase.SUCCEEDED}
     assert [world.provider.billed(task.id) for task in tasks] == [1] * 12
-    assert printed(capsys)["AccountTrouble"][-1] == 0
+    assert published_metrics(capsys)["AccountTrouble"][-1] == 0
 
 
 def test_what_it_waits_for_without_the_providers_words(
@@ -164,7 +166,7 @@ def test_one_poisoned_tenant_among_many_holds_nobody_back(
     assert [world.provider.billed(task_id) for task_id in good] == [1] * 360
     refused = [task for task in world.tasks() if task.tenant == "poisoned"]
     assert len(refused) == 120 and all(task.phase is Phase.FAILED and task.cost_nothing for task in refused)
-    assert world.measured["AccountTrouble"] == 0 and not world.surprises
+    assert world.measured["AccountTrouble"] == 0 and not world.unexpected_errors
 
 
 def test_three_poisoned_requests_in_a_row_cost_the_others_some_minutes(
@@ -204,9 +206,9 @@ def test_trouble_that_nobody_confirms_is_forgotten(
     task = in_moto.create()
     assert in_moto.http("DELETE", f"/v1/videos/image2video/{task.id}", authorization=in_moto.key())[0] == 200
     in_moto.run(5 * 60)
-    assert printed(capsys)["AccountTrouble"] == [1] * 5
+    assert published_metrics(capsys)["AccountTrouble"] == [1] * 5
     in_moto.run(20 * 60)
-    assert printed(capsys)["AccountTrouble"][-1] == 0
+    assert published_metrics(capsys)["AccountTrouble"][-1] == 0
 
 
 class Secrets:
@@ -266,7 +268,7 @@ def test_a_key_that_was_replaced_before_costs_one_refresh_and_no_pause(
     assert task.phase is Phase.SUBMITTED and secrets.sent == ["sk-old", "sk-old", "sk-new"]
     assert secrets.reads == reads + 1
     world.sweep()
-    assert printed(capsys)["AccountTrouble"] == [0]
+    assert published_metrics(capsys)["AccountTrouble"] == [0]
 
 
 def test_a_key_of_no_use_is_read_again_after_the_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,4 +306,4 @@ def test_a_refused_request_is_no_account_trouble(world: World, capsys: pytest.Ca
     world.provider.submit_faults = ["refused"]
     assert world.post()[1]["code"] == KlingError(1201).code
     world.sweep()
-    assert printed(capsys)["AccountTrouble"] == [0]
+    assert published_metrics(capsys)["AccountTrouble"] == [0]

@@ -1,4 +1,4 @@
-"""A task at the provider and after it: polling, deadline, watch, copy."""
+"""Test a task at the provider and afterwards: polling, deadline, watch, copy."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Answers that providers give, from the submission to the copy, with the real provider client, fetch and archive.
+"""Test provider answers from the submission to the copy, with the real provider client, fetch and archive.
 
 tests/fixtures/answers.json is self-made after reports about providers and stores; each case has its `why`. `certain`:
 false marks a proposal.

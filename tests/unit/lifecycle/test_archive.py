@@ -1,4 +1,4 @@
-"""What of a task is copied, and under which keys; s3_copy.py has tests of its own."""
+"""Test the choice of a task's copied videos, and their keys. The tests of s3_copy.py are separate."""
 
 from dataclasses import replace
 from typing import Any

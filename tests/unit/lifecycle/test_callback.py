@@ -1,4 +1,4 @@
-"""The provider's webhook: it wakes, it is not believed, it neither sends nor claims, and none of it is lost."""
+"""Test the provider's webhook: it wakes, its content is not trusted, it neither sends nor claims, and none is lost."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A task in doubt, to the millisecond: what its row holds, when it is looked up again, and what two denials come to."""
+"""Test an unconfirmed task, to the millisecond: its row, the time of its next query, and the effect of two denials."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""A copy ends while its function still has time to report: the deadline follows from the time that Lambda has left."""
+"""Test that a copy ends while its function has time to report: the deadline follows from Lambda's remaining time."""
 
 import socket
 import threading

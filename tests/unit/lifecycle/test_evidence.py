@@ -1,4 +1,4 @@
-"""What a positive control comes to, and when one is made."""
+"""Test the result of a positive control, and the conditions under which one is made."""
 
 from dataclasses import replace
 from typing import Any

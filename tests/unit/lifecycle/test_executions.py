@@ -1,7 +1,7 @@
-"""Two executions of one task: the row's condition in AwaitCallback lets only the one sleep that the row names.
+"""Test two executions of one task: the row's condition in AwaitCallback lets only the execution in the row sleep.
 
-That an execution can be replaced between its look and its sleep is a document's (Step Functions delays states under
-load); the order here is chosen by hand.
+That an execution can be replaced between its read and its wait is from a document (Step Functions delays states under
+load). The order here is chosen by hand.
 """
 
 import pytest

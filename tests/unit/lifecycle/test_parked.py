@@ -1,5 +1,7 @@
-"""Parked: nobody can say whether the provider has the task. It is seen, alarmed, still adopted by a late callback,
-never sent again, and ended with words that a client understands."""
+"""Test parked tasks: nothing proves whether the provider has the task.
+
+It is visible, raises an alarm, is still adopted by a late callback, is never sent again, and ends with a clear message.
+"""
 
 import json
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from kling_relay.tasks.task import Phase, Task
 
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.stack_in_memory import Cloud, World
 from tests.unit.lifecycle.test_submit import lost
 
@@ -30,7 +32,7 @@ def parked(world: World) -> Task:
 def measured(world: World, capsys: pytest.CaptureFixture[str]) -> dict[str, list[float]]:
     capsys.readouterr()
     world.sweep()
-    return printed(capsys)
+    return published_metrics(capsys)
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -1,4 +1,4 @@
-"""The kill switch: no new POST from the next claim on, and everything else as if nothing were."""
+"""Test the kill switch: no new POST from the next claim on, and no other change."""
 
 from typing import Any
 

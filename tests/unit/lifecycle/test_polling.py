@@ -1,4 +1,4 @@
-"""The waits: when polling starts, how even it is, and that retries spread."""
+"""Test the waits: the start of polling, its even intervals, and the spread of retries."""
 
 from itertools import pairwise
 

@@ -1,7 +1,7 @@
-"""At most one paid POST, nothing paid for is lost, no tenant sees another's: what was found from outside.
+"""Test the guarantees from outside: at most one paid POST, no lost paid video, no access to another tenant's tasks.
 
-What providers do here is believed after captures of the official host (kling-surface.md 0). That a relay mixes tasks
-up, or names one in an error, is a guess at what may go wrong between us and it.
+The providers' behaviour is believed from captures of the official host. That a relay confuses tasks, or names one in an
+error, is a guess about faults between the relay and this service.
 """
 
 import itertools
@@ -173,7 +173,7 @@ class TestClaims:
                 done.append(real(**options))
                 world.clock.tick(5)
                 world.sweep()
-                world.tell()
+                world.run_notifier()
             return real(**options)
 
         monkeypatch.setattr(world.dynamodb, "update_item", update_item)

@@ -1,4 +1,4 @@
-"""When a render is over, or is said to be: what the row holds then, how long a copy may take, and who is woken."""
+"""Test a finished render, real or claimed: its row, the time limit of its copy, and the wake-up."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Callbacks at the handler: the token first, then a signature where there is one, then whatever the body may be."""
+"""Test callbacks at the handler: the token first, then the signature if there is one, then any body."""
 
 import base64
 import itertools
@@ -12,7 +12,7 @@ from kling_relay.security.standard_webhooks import signature
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.tasks.task import Phase, Task
 
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.stack_in_memory import BASE_URL, Cloud, World
 
 IN_MEMORY = True
@@ -96,7 +96,7 @@ def test_a_wrong_signature_is_the_constant_404_and_causes_nothing(
     else:
         assert ring(world, task, NOTICE, headers) == NOT_FOUND
     assert world.row(f"task#{task.id}") == row and world.provider.queries == []
-    assert printed(capsys) == {"CallbacksRejected": [1]}
+    assert published_metrics(capsys) == {"CallbacksRejected": [1]}
 
 
 @pytest.mark.parametrize("stored", ["sk-1", '{"key": "sk-1"}', '{"key": "sk-1", "webhook_secret": ""}'])
@@ -171,7 +171,7 @@ def test_a_secret_that_cannot_be_read_is_no_error(world: World, capsys: pytest.C
 def test_the_probe_answers_and_does_nothing(world: World, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
     effects = len(world.effects.names)
     assert ring(world, PROBE, body) == DONE
-    assert len(world.effects.names) == effects and world.provider.queries == [] and printed(capsys) == {}
+    assert len(world.effects.names) == effects and world.provider.queries == [] and published_metrics(capsys) == {}
 
 
 def test_the_probes_path_comes_from_the_operators_function(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The same code with the real provider client and the real copier, against the simulator on loopback."""
+"""Test the lifecycle with the real provider client and the real copier, against the simulator on loopback."""
 
 import time
 
@@ -9,7 +9,7 @@ from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.tasks.task import Phase, Task
 
 from local.simulator import Simulator
-from tests.support.provider_calls import made
+from tests.support.provider_calls import provider_at
 from tests.support.stack_in_memory import ROOT, World
 from tests.unit.api.test_create import b64
 
@@ -20,7 +20,7 @@ BODY = {"image": b64((ROOT / "local" / "stack" / "sample.jpg").read_bytes()), "m
 @pytest.fixture(params=["kling", "cometapi"], autouse=True)
 def real(sim: Simulator, world: World, request: pytest.FixtureRequest) -> None:
     """The relay's own provider client and copier."""
-    world.services.provider = made(sim.url, name=request.param)
+    world.services.provider = provider_at(sim.url, name=request.param)
     world.cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""At most one paid POST per accepted task, whatever the provider says and whoever comes back late."""
+"""Test at most one paid POST per accepted task, for every answer of the provider and every late retry."""
 
 import pytest
 from kling_relay.lifecycle import polling

@@ -1,4 +1,4 @@
-"""The sweeper: what is overdue gets a new workflow, what waits gets its turn, one bad row stops nobody."""
+"""Test the sweeper: overdue tasks get a new workflow, waiting tasks get their turn, and a bad row stops no other."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Header reading against real structures, broken ones, and any bytes at all."""
+"""Test the reading of image headers: real structures, broken ones, and any bytes."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""The walk over an MP4's boxes: whole files pass in pieces of any size, everything else does not."""
+"""Test the walk over an MP4's boxes: whole files pass in pieces of any size, all other files fail."""
 
 import tracemalloc
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Webhooks and events: what a client is told, when, signed how, and that nothing is told of that did not happen."""
+"""Test webhooks and events: their content, time, signature and retries, and that none is sent without a change."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from kling_relay.transfer.fetch import Receipt
 from kling_relay.transfer.fetch_error import FetchError
 from standardwebhooks import Webhook
 
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.stack_in_memory import BODY, World
 
 pytestmark = pytest.mark.slow
@@ -77,17 +77,17 @@ def test_how_long_a_client_was_not_told_is_measured(
 ) -> None:
     receiver.answers = [204, 503, 204, 410]
     task = world.create({**BODY, "callback_url": HOOK})
-    world.tell()
+    world.run_notifier()
     world.clock.tick(61)
     world.callback(task)
-    world.tell()
-    assert printed(capsys)["NoticeSeconds"] == [0]
+    world.run_notifier()
+    assert published_metrics(capsys)["NoticeSeconds"] == [0]
     world.clock.tick(7)
     world.sweep()
-    world.tell()
-    assert printed(capsys)["NoticeSeconds"] == [7]
+    world.run_notifier()
+    assert published_metrics(capsys)["NoticeSeconds"] == [7]
     world.states.run()
-    assert printed(capsys)["WebhooksFailed"] == [1]
+    assert published_metrics(capsys)["WebhooksFailed"] == [1]
 
 
 def test_the_body_is_klings_callback(world: World, receiver: Receiver) -> None:
@@ -178,7 +178,7 @@ def test_gone_is_believed(world: World, receiver: Receiver) -> None:
 def test_whatever_is_no_success_comes_again(world: World, receiver: Receiver, answer: Any) -> None:
     receiver.answers = [answer, 200]
     task = world.create({**BODY, "callback_url": HOOK})
-    world.tell()
+    world.run_notifier()
     (notice,) = world.task(task.id).notices
     asked = min(answer[1], notification.MAX_RETRY_AFTER) if isinstance(answer, tuple) else 0
     assert (notice.webhook, notice.tries) == ("due", 1)
@@ -226,7 +226,7 @@ def test_a_move_while_a_webhook_is_under_way_repeats_nothing(world: World, recei
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fetch, "post", meanwhile)
-        world.tell()
+        world.run_notifier()
         world.run(3600)
     assert [word for _, word in receiver.told()] == ["submitted", "processing", "succeed"]
 
@@ -245,8 +245,8 @@ def test_slow_receivers_of_one_tenant_take_three_functions_and_no_webhook_of_ano
             return Receipt(204, None)
         under_way.append(url)
         maximum.append(len(under_way))
-        while world.handed_over:
-            world.call("notify_client", {"task_id": world.handed_over.pop(0)}, left_ms=90_000)
+        while world.notifier_calls:
+            world.call("notify_client", {"task_id": world.notifier_calls.pop(0)}, left_ms=90_000)
         under_way.remove(url)
         if slow:
             raise FetchError("timeout")
@@ -255,8 +255,8 @@ def test_slow_receivers_of_one_tenant_take_three_functions_and_no_webhook_of_ano
     monkeypatch.setattr(fetch, "post", post)
     tasks = [world.create({**BODY, "callback_url": f"https://tarpit.example/{n}"}, tenant="globex") for n in range(24)]
     other = world.create({**BODY, "callback_url": HOOK}, tenant="acme")
-    assert len(world.handed_over) == 25
-    world.tell()
+    assert len(world.notifier_calls) == 25
+    world.run_notifier()
     assert max(maximum) == len(maximum) == 3, "three are tried, and the others end at once"
     assert told == [other.id], "although three are under way"
     firsts = [world.task(task.id).notices[0] for task in tasks]
@@ -274,7 +274,7 @@ def test_a_webhook_that_cannot_be_noted_gives_its_permit_back(
 ) -> None:
     task = world.create({**BODY, "callback_url": HOOK})
     monkeypatch.setattr(fetch, "post", lambda *_, **__: 1 / 0)
-    world.tell()
+    world.run_notifier()
     monkeypatch.setattr(fetch, "post", receiver)
     for _ in range(3):
         assert world.services.permits.take("webhooks#acme", 3, world.clock.now, world.clock.now + 1) is not None
@@ -293,7 +293,7 @@ def test_two_tellers_at_once_send_one(world: World, receiver: Receiver) -> None:
     task = world.create({**BODY, "callback_url": HOOK})
     read = world.table.get(task.id)
     assert read is not None
-    world.tell()
+    world.run_notifier()
     assert len(receiver.got) == 1
     with pytest.MonkeyPatch.context() as patch:  # the second one has read the row before the first one wrote
         seen = iter([read])
@@ -305,10 +305,10 @@ def test_two_tellers_at_once_send_one(world: World, receiver: Receiver) -> None:
 
 def test_what_nobody_was_invoked_for_is_found_by_the_sweeper(world: World, receiver: Receiver) -> None:
     task = world.create({**BODY, "callback_url": HOOK})
-    world.handed_over.clear()  # the asynchronous invocation is lost
+    world.notifier_calls.clear()  # the asynchronous invocation is lost
     world.clock.tick(60)
     assert world.sweep()["telling"] == 1
-    world.tell()
+    world.run_notifier()
     assert receiver.told() == [(f"evt_{task.id}_1", "submitted")]
 
 
@@ -327,10 +327,10 @@ def test_an_operator_sends_webhooks_again(world: World, receiver: Receiver) -> N
     receiver.got.clear()
     answer = world.call("operate_tasks", {"action": "replay_notice", "task_id": task.id, "sequence": 3})
     assert answer == {"task_id": task.id, "webhooks": 1}
-    world.tell()
+    world.run_notifier()
     assert receiver.told() == [(f"evt_{task.id}_3", "succeed")]
     world.call("operate_tasks", {"action": "replay_notice", "task_id": task.id})
-    world.tell()
+    world.run_notifier()
     assert len(receiver.got) == 4
     for wrong in ({"task_id": "none"}, {"task_id": task.id, "sequence": 9}):
         with pytest.raises(ValueError, match=next(reversed(wrong))):

@@ -1,4 +1,4 @@
-"""Results of dropped files: they tell the truth whatever is lost, late, overwritten or deleted."""
+"""Test the result files of dropped files: they are correct after any loss, delay, overwrite or delete."""
 
 from typing import Any
 
@@ -133,12 +133,12 @@ def test_an_end_that_could_not_be_written_is_written_by_the_next_sweep(
 
     monkeypatch.setattr(world.cloud.s3, "put_object", broken)
     task = world.until_closed(task_of(world, dropped).id)
-    world.tell()
+    world.run_notifier()
     assert task.phase is Phase.SUCCEEDED and result(world, "inbox/a.jpg")["task_status"] == "submitted"
     assert "Kling Task Succeeded" not in [kind for kind, _ in world.events], "the event waits for the result"
     monkeypatch.undo()
     world.run(121)
-    world.tell()
+    world.run_notifier()
     assert result(world, "inbox/a.jpg")["task_status"] == "succeed"
     assert "Kling Task Succeeded" in [kind for kind, _ in world.events]
 

@@ -1,4 +1,4 @@
-"""Which accounts a stack has: whose key is stored, and what is open at each."""
+"""Test the accounts of a stack: those with a stored key, and the open tasks of each."""
 
 import json
 from dataclasses import replace

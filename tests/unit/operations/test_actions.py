@@ -1,4 +1,4 @@
-"""What an operator can have done with a copy that failed, and the export of a time window."""
+"""Test an operator's actions on a failed copy, and the export of a time window."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from kling_relay.tasks import idempotency
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.stack_in_memory import BODY, START, World, video_keys
-from tests.support.table_fixtures import fresh
+from tests.support.table_fixtures import new_task
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ class TestRetryArchive:
 
     @pytest.mark.parametrize("made", [None, Phase.ACCEPTED, Phase.SUCCEEDED, Phase.FAILED, Phase.RENDERED])
     def test_what_has_no_copy_to_repeat_is_refused(self, world: World, made: Phase | None) -> None:
-        task = fresh(phase=made or Phase.ACCEPTED)
+        task = new_task(phase=made or Phase.ACCEPTED)
         if made is not None:
             idempotency.record(world.table, task, body_hash="h")
         with pytest.raises(ValueError, match=r"task_id: (there is no task|[0-9a-f]{32} has no copy that failed)"):
@@ -164,9 +164,11 @@ class TestExport:
 
     def test_no_cell_of_a_hostile_client_begins_a_formula(self, world: World) -> None:
         idempotency.record(
-            world.table, fresh(external_task_id='=HYPERLINK("https://evil")', phase=Phase.FAILED), body_hash="h"
+            world.table, new_task(external_task_id='=HYPERLINK("https://evil")', phase=Phase.FAILED), body_hash="h"
         )
-        idempotency.record(world.table, fresh(source={"key": "\t@SUM(1)"}, request={"model_name": "+1"}), body_hash="h")
+        idempotency.record(
+            world.table, new_task(source={"key": "\t@SUM(1)"}, request={"model_name": "+1"}), body_hash="h"
+        )
         world.clock.now = START + 1
         cells = [cell for row in table_of(operate(world, "export")) for cell in row.values()]
         assert '\'=HYPERLINK("https://evil")' in cells and "'\t@SUM(1)" in cells and "'+1" in cells

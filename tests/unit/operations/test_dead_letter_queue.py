@@ -1,4 +1,4 @@
-"""Dead letters: shown and left where they are, or sent back, and none is lost on the way."""
+"""Test dead letters: they are shown without removal, or sent back, and none is lost on the way."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a row and the provider's word on it say together: every pair of them, and what holds of all."""
+"""Test the comparison of a row with the provider's answer: every pair of them, and the common rules."""
 
 import dataclasses
 from typing import Any, get_args

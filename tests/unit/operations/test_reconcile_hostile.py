@@ -1,4 +1,4 @@
-"""What odd and hostile answers can do to a report: it says what it could not see, and denies nothing."""
+"""Test the report on unexpected and hostile answers: it names the parts it could not read, and counts no denial."""
 
 import socket
 from typing import Any
@@ -12,18 +12,18 @@ from kling_relay.tasks.task import Phase, new_task_id
 
 from tests.support.loopback_servers import respond, serve
 from tests.support.provider_calls import Keys
-from tests.support.row_builders import DAY, Garden
+from tests.support.row_builders import DAY, RowBuilder
 from tests.support.scripted_provider import (
     EMPTY,
     KIND,
     NOT_FOUND,
     Answer,
-    Script,
+    ScriptedProvider,
     as_listed,
-    before,
     entry,
     known,
     report,
+    scripted_provider,
 )
 
 pytestmark = pytest.mark.enable_socket
@@ -59,10 +59,12 @@ DENIALS: list[Answer] = [
 
 
 @pytest.mark.parametrize("answer", NO_LISTS, ids=lambda one: repr(one)[:50])
-def test_what_is_no_list_is_trouble_and_never_nothing(garden: Garden, answer: Answer) -> None:
-    (task,) = known(garden, 1)
-    with before(garden, lambda kind, page: answer, lambda _: (200, {"code": 0, "data": as_listed([task])[0]})):
-        made = report(garden)
+def test_what_is_no_list_is_trouble_and_never_nothing(builder: RowBuilder, answer: Answer) -> None:
+    (task,) = known(builder, 1)
+    with scripted_provider(
+        builder, lambda kind, page: answer, lambda _: (200, {"code": 0, "data": as_listed([task])[0]})
+    ):
+        made = report(builder)
     assert made["findings"] == [] and not made["sound"]
     assert len(made["trouble"]) == len(KINDS) and all("page 1" in one for one in made["trouble"])
     assert all(len(one) < 200 and one.isprintable() for one in made["trouble"])
@@ -70,89 +72,89 @@ def test_what_is_no_list_is_trouble_and_never_nothing(garden: Garden, answer: An
 
 
 @pytest.mark.parametrize("answer", [one for one in NO_LISTS if one not in DENIALS], ids=lambda one: repr(one)[:50])
-def test_a_question_without_an_answer_denies_nothing(garden: Garden, answer: Answer) -> None:
-    known(garden, 1)
-    with before(garden, lambda kind, page: EMPTY, lambda _: answer):
-        made = report(garden)
+def test_a_question_without_an_answer_denies_nothing(builder: RowBuilder, answer: Answer) -> None:
+    known(builder, 1)
+    with scripted_provider(builder, lambda kind, page: EMPTY, lambda _: answer):
+        made = report(builder)
     assert made["findings"] == [] and made["unchecked"] == {"not_asked": 1} and not made["sound"]
     assert all(len(one) < 200 and one.isprintable() for one in made["trouble"])
 
 
 @pytest.mark.parametrize("odd", [1, None, "x", [], {}, {"task_id": {}}, {"task_id": ""}, {"code": 5, "task_id": "1"}])
-def test_entries_that_are_no_tasks(garden: Garden, odd: Any) -> None:
+def test_entries_that_are_no_tasks(builder: RowBuilder, odd: Any) -> None:
     """They are trouble, the others count, and what the list did not show has not been denied."""
-    tasks = known(garden, 2)
+    tasks = known(builder, 2)
     page = [odd, *as_listed(tasks[:1]), odd, entry("new", tasks[0].created_at, new_task_id())]
 
     def lists(kind: str, number: int) -> Answer:
         return (200, {"code": 0, "data": page}) if (kind, number) == (KIND, 1) else EMPTY
 
     asked: list[str] = []
-    with before(garden, lists, lambda reference: asked.append(reference) or NOT_FOUND):
-        made = report(garden)
+    with scripted_provider(builder, lists, lambda reference: asked.append(reference) or NOT_FOUND):
+        made = report(builder)
     assert made["trouble"] == [f"list of {KIND}, page 1: 2 entries cannot be read"]
     assert {one["what"]: one["upstream_id"] for one in made["findings"]} == {"no_row": "new", "denied": "up-1"}
     assert asked == ["up-1", "up-1"], "twice, as without a list"
 
 
-def test_the_list_hides_references(garden: Garden) -> None:
+def test_the_list_hides_references(builder: RowBuilder) -> None:
     """Then an orphan looks like anybody's task, which the report says; and silence proves nothing."""
-    tasks = known(garden, 3)
-    doubted = garden.row(Phase.FAILED, unsure_since=tasks[0].created_at, kind=KIND)
+    tasks = known(builder, 3)
+    doubted = builder.row(Phase.FAILED, unsure_since=tasks[0].created_at, kind=KIND)
     page = [entry(task.upstream_id, task.created_at) for task in tasks] + [entry("x", tasks[0].created_at)]
 
     def lists(kind: str, number: int) -> Answer:
         return (200, {"code": 0, "data": page}) if (kind, number) == (KIND, 1) else EMPTY
 
     found = (200, {"code": 0, "data": entry("x", tasks[0].created_at, doubted.id)})
-    with before(garden, lists, lambda reference: found if reference == doubted.id else NOT_FOUND):
-        made = report(garden)
+    with scripted_provider(builder, lists, lambda reference: found if reference == doubted.id else NOT_FOUND):
+        made = report(builder)
     assert made["unchecked"] == {"without_reference": 1}
     assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("not_adopted", doubted.id)]
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\u001b[31mred", "x" * 5000, "a/../b?c#d", "\ud800half", "ключ", 'a"b'])
-def test_ids_that_nobody_would_choose(garden: Garden, text: str, caplog: pytest.LogCaptureFixture) -> None:
-    reference, at = new_task_id(), garden.world.clock.now - DAY
+def test_ids_that_nobody_would_choose(builder: RowBuilder, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    reference, at = new_task_id(), builder.world.clock.now - DAY
     page = [entry(text, at, reference), entry("y", at, text), entry("z", at, reference[:31] + "\n")]
 
     def lists(kind: str, number: int) -> Answer:
         return (200, {"code": 0, "data": page}) if (kind, number) == (KIND, 1) else EMPTY
 
-    with before(garden, lists):
-        made = report(garden)
+    with scripted_provider(builder, lists):
+        made = report(builder)
     (one,) = made["findings"]
     assert one["task_id"] == reference and one["upstream_id"].isprintable() and len(one["upstream_id"]) <= 64
     assert made["checked"]["not_ours"] == 2 and made["trouble"] == []
 
 
-def test_a_provider_that_is_down_is_not_asked_for_ever(garden: Garden) -> None:
-    known(garden, 25)
+def test_a_provider_that_is_down_is_not_asked_for_ever(builder: RowBuilder) -> None:
+    known(builder, 25)
     asked: list[str] = []
-    with before(garden, lambda *_: (503, b""), lambda reference: asked.append(reference) or (503, b"")):
-        made = report(garden)
+    with scripted_provider(builder, lambda *_: (503, b""), lambda reference: asked.append(reference) or (503, b"")):
+        made = report(builder)
     assert len(asked) == 5 and made["unchecked"] == {"not_asked": 25}
     assert made["trouble"][-1] == "questions: too many failed, 20 were not asked"
     assert made["findings"] == [] and not made["sound"]
 
 
 @pytest.mark.parametrize("key", ["", "two words"])
-def test_without_a_usable_key_our_side_is_still_told(garden: Garden, key: str) -> None:
-    tasks = known(garden, 2)
-    parked = garden.row(Phase.UNCONFIRMED, unsure_since=tasks[0].created_at)
-    with before(garden, lambda *_: EMPTY) as script:
-        garden.world.services.provider._key = lambda refresh: key
-        made = report(garden)
+def test_without_a_usable_key_our_side_is_still_told(builder: RowBuilder, key: str) -> None:
+    tasks = known(builder, 2)
+    parked = builder.row(Phase.UNCONFIRMED, unsure_since=tasks[0].created_at)
+    with scripted_provider(builder, lambda *_: EMPTY) as script:
+        builder.world.services.provider._key = lambda refresh: key
+        made = report(builder)
     assert script.pages == [] and made["unchecked"] == {"not_asked": 2}
     assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("unconfirmed", parked.id)]
     (trouble,) = made["trouble"]
     assert "make provider-key" in trouble and (not key or key not in trouble)
 
 
-def test_a_rotated_key_is_fetched_in_the_middle(garden: Garden) -> None:
+def test_a_rotated_key_is_fetched_in_the_middle(builder: RowBuilder) -> None:
     keys = Keys("old", "new")
 
-    class Picky(Script):
+    class Picky(ScriptedProvider):
         def __call__(self, connection: socket.socket, path: str, headers: dict[str, str]) -> None:
             if headers["authorization"].endswith("new"):
                 super().__call__(connection, path, headers)
@@ -160,19 +162,19 @@ def test_a_rotated_key_is_fetched_in_the_middle(garden: Garden) -> None:
                 respond(connection, b'{"code":1002,"message":"api key not found"}', status=401)
 
     with serve(Picky(lambda *_: EMPTY, lambda _: NOT_FOUND)) as port:
-        garden.world.services.provider = Provider(profile("kling", f"http://127.0.0.1:{port}"), keys)
-        assert report(garden)["sound"] and keys.refreshes == 1
+        builder.world.services.provider = Provider(profile("kling", f"http://127.0.0.1:{port}"), keys)
+        assert report(builder)["sound"] and keys.refreshes == 1
 
 
-def test_pages_of_nothing_that_can_be_read(garden: Garden) -> None:
-    known(garden, 1)
-    with before(garden, lambda kind, page: (200, {"code": 0, "data": [1, 2]})) as script:
-        made = report(garden)
+def test_pages_of_nothing_that_can_be_read(builder: RowBuilder) -> None:
+    known(builder, 1)
+    with scripted_provider(builder, lambda kind, page: (200, {"code": 0, "data": [1, 2]})) as script:
+        made = report(builder)
     assert len(script.pages) == len(made["trouble"]) == len(KINDS)
     assert made["checked"]["asked"] == 2
 
 
-def test_times_that_nobody_states(garden: Garden) -> None:
+def test_times_that_nobody_states(builder: RowBuilder) -> None:
     """They may lie in the window, and say nothing about an order."""
     orphans = [new_task_id() for _ in range(3)]
     times = [None, -1, "soon"]
@@ -181,12 +183,12 @@ def test_times_that_nobody_states(garden: Garden) -> None:
         part = [entry(f"up-{page}", times[page - 1], orphans[page - 1])] if kind == KIND and page <= 3 else []
         return 200, {"code": 0, "data": part}
 
-    with before(garden, lists):
-        made = report(garden)
+    with scripted_provider(builder, lists):
+        made = report(builder)
     assert [one["task_id"] for one in made["findings"]] == [orphans[0], orphans[2]] and made["trouble"] == []
 
 
-def test_rows_that_are_none_stop_nobody(garden: Garden) -> None:
+def test_rows_that_are_none_stop_nobody(builder: RowBuilder) -> None:
     bad = [
         {"phase": {"S": "dancing"}, "created_at": {"N": "1"}, "kind": {"S": KIND}},
         {"created_at": {"N": "1"}, "kind": {"S": KIND}},
@@ -194,16 +196,16 @@ def test_rows_that_are_none_stop_nobody(garden: Garden) -> None:
     ]
     for number, fields in enumerate(bad):
         item = {"pk": {"S": f"task#bad{number}"}, "owner": {"S": "x#y"}, "birth": {"S": "9"}, **fields}
-        garden.world.dynamodb.put_item(TableName=garden.world.table.rows.name, Item=item)
+        builder.world.dynamodb.put_item(TableName=builder.world.table.rows.name, Item=item)
     item["pk"] = {"S": f"task#{'d' * 32}"}
-    garden.world.dynamodb.put_item(TableName=garden.world.table.rows.name, Item=item)
-    parked = garden.row(Phase.UNCONFIRMED, unsure_since=garden.world.clock.now - DAY)
-    page = [entry("up", garden.world.clock.now - DAY, "d" * 32)]  # it has a row, whatever that says
+    builder.world.dynamodb.put_item(TableName=builder.world.table.rows.name, Item=item)
+    parked = builder.row(Phase.UNCONFIRMED, unsure_since=builder.world.clock.now - DAY)
+    page = [entry("up", builder.world.clock.now - DAY, "d" * 32)]  # it has a row, whatever that says
 
     def lists(kind: str, number: int) -> Answer:
         return (200, {"code": 0, "data": page}) if (kind, number) == (KIND, 1) else EMPTY
 
-    with before(garden, lists):
-        made = report(garden)
+    with scripted_provider(builder, lists):
+        made = report(builder)
     assert made["unchecked"] == {"unreadable_rows": 4}
     assert [(one["what"], one["task_id"]) for one in made["findings"]] == [(FindingType.UNCONFIRMED, parked.id)]

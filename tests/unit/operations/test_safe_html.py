@@ -1,4 +1,4 @@
-"""Whatever a row holds, its widget holds nothing but what CloudWatch allows, and shows what was said as it was said."""
+"""Test that a widget contains only what CloudWatch allows, for any row, and shows all texts unchanged."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The widgets over real rows: what each view reads and shows, and that it reads no more than it says."""
+"""Test the widgets over real rows: each view's reads and content, and that it reads no more than documented."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from kling_relay.tasks.task import Phase, Task
 from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import BODY, Cloud, World, video_keys
-from tests.support.table_fixtures import fresh
+from tests.support.table_fixtures import new_task
 from tests.support.widget_html import Widget
 from tests.unit.api.test_create import b64, png
 from tests.unit.operations.test_safe_html import ATTACKS
@@ -109,7 +109,7 @@ def test_a_task_is_found_by_its_clients_id_with_the_tenant(world: World) -> None
 
 
 def test_a_succeeded_task_tells_of_its_copies_webhooks_and_cost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "tell", lambda: None)  # its webhooks stay due
+    monkeypatch.setattr(world, "run_notifier", lambda: None)  # its webhooks stay due
     task = world.create({**BODY, "callback_url": "https://client.example/hook"})
     world.copy_faults = ["source_unreachable"]
     task = world.until_closed(task.id)
@@ -264,7 +264,7 @@ def test_no_view_lets_anything_out_of_its_place(world: World) -> None:
         }
         for end in ("succeed", "failed", None):
             phase = {"succeed": Phase.SUCCEEDED, "failed": Phase.FAILED, None: Phase.PROCESSING}[end]
-            row = fresh(phase=phase, videos=[video] if end == "succeed" else [], **said)
+            row = new_task(phase=phase, videos=[video] if end == "succeed" else [], **said)
             item = {**new_item(row), "end": value(end), "ended": value(f"{world.clock.now:013}#{row.id}")}
             kept = {name: given for name, given in item.items() if end or name not in ("end", "ended")}
             world.dynamodb.put_item(TableName=world.table.rows.name, Item=kept)

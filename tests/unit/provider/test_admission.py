@@ -1,4 +1,4 @@
-"""A provider's gate: closed and opened by whoever knows of it last."""
+"""Test a provider's admission: the latest information closes or opens it."""
 
 from kling_relay.provider.admission import Admission
 

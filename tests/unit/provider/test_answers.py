@@ -1,7 +1,7 @@
-"""What an answer to the paid POST, or to a query, proves.
+"""Test the conclusions from an answer to the paid POST, or to a query.
 
-Beliefs of the official host come from captures that kling-surface.md 0.1 to 0.4 names, the envelopes of relays from
-kling-api.md; what a relay does behind its own error is nobody's promise, and is doubt.
+Beliefs about the official host come from captures, the envelopes of relays from their documents. A relay's state behind
+an error is unknown, so the outcome is in doubt.
 """
 
 from typing import Any

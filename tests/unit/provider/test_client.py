@@ -1,4 +1,4 @@
-"""Each class of outcome against the simulator, and the key."""
+"""Test each class of outcome against the simulator, and the key."""
 
 import time
 from typing import Any
@@ -20,7 +20,7 @@ from kling_relay.provider.profiles import profile
 from kling_relay.settings import SettingsError
 
 from local.simulator import Simulator
-from tests.support.provider_calls import KEY, Keys, made, post
+from tests.support.provider_calls import KEY, Keys, post, provider_at
 
 pytestmark = pytest.mark.enable_socket
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.enable_socket
 
 @pytest.mark.parametrize("dialect", ["kling", "cometapi"])
 def test_a_task_is_accepted_and_found_again(sim: Simulator, dialect: str) -> None:
-    provider = made(sim.url, name=dialect)
+    provider = provider_at(sim.url, name=dialect)
     outcome = post(provider)
     assert isinstance(outcome, Accepted)
     assert outcome.provider_task.status == "submitted"
@@ -48,7 +48,7 @@ def test_a_task_is_accepted_and_found_again(sim: Simulator, dialect: str) -> Non
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_video_arrives(sim: Simulator, wrapped: bool) -> None:
     sim.faults.set(wrapped=wrapped)
-    provider = made(sim.url)
+    provider = provider_at(sim.url)
     outcome = post(provider)
     while (
         answer := provider.query("image2video", outcome.provider_task.upstream_id)
@@ -79,17 +79,17 @@ def test_a_video_arrives(sim: Simulator, wrapped: bool) -> None:
 )
 def test_each_class_of_outcome(sim: Simulator, fault: dict[str, Any], kind: type, accepted: int) -> None:
     sim.faults.set(**fault)
-    assert isinstance(post(made(sim.url), seconds=0.5 if "slow_submit" in fault else 60), kind)
+    assert isinstance(post(provider_at(sim.url), seconds=0.5 if "slow_submit" in fault else 60), kind)
     assert len(sim.ledger.posts) == 1
     assert len(sim.ledger.entries) == accepted
 
 
 def test_a_refusal_has_the_providers_own_words(sim: Simulator) -> None:
-    outcome = post(made(sim.url), mode="pro", duration="4", model_name="kling-v2-6")
+    outcome = post(provider_at(sim.url), mode="pro", duration="4", model_name="kling-v2-6")
     assert isinstance(outcome, Refused)
     assert (outcome.error.code, outcome.error.http) == (1201, 400)
     assert outcome.error.message == "model/mode/duration(kling-v2-6/pro/4) is not supported"
-    assert isinstance(post(made(sim.url), model_name="no-such-model"), Refused)
+    assert isinstance(post(provider_at(sim.url), model_name="no-such-model"), Refused)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_a_refusal_has_the_providers_own_words(sim: Simulator) -> None:
 @pytest.mark.parametrize("reference", ["123", "a/../b?c#d", "ü\ud800", "%2e%2e"])
 def test_unknown_ids_and_queries_that_fail(sim: Simulator, fault: Any, answer: Any, reference: str) -> None:
     sim.faults.set(**fault)
-    assert made(sim.url).query("image2video", reference) == answer
+    assert provider_at(sim.url).query("image2video", reference) == answer
 
 
 def test_odd_words_are_no_end(sim: Simulator) -> None:
-    provider = made(sim.url)
+    provider = provider_at(sim.url)
     post(provider)
     sim.faults.set(query_unknown_status="reviewing")
     answer = provider.query("image2video", "ours")
@@ -120,7 +120,7 @@ def test_odd_words_are_no_end(sim: Simulator) -> None:
 
 def test_pages_of_the_list(sim: Simulator) -> None:
     """Newest first, as the simulator has it from Kling; one kind, and an empty page behind the last."""
-    provider = made(sim.url)
+    provider = provider_at(sim.url)
     sim.faults.set(never=True)
     references = [f"{number:032x}" for number in range(5)]
     for reference in references:
@@ -141,17 +141,17 @@ def test_pages_of_the_list(sim: Simulator) -> None:
 
 def test_a_rotated_key_is_fetched_once(sim: Simulator) -> None:
     keys = Keys("old", KEY)
-    assert isinstance(post(made(sim.url, keys)), Accepted)
+    assert isinstance(post(provider_at(sim.url, keys)), Accepted)
     assert (len(sim.ledger.posts), keys.refreshes) == (2, 1)
     keys = Keys("old", KEY)
-    assert isinstance(made(sim.url, keys).query("image2video", "ours"), Found)
+    assert isinstance(provider_at(sim.url, keys).query("image2video", "ours"), Found)
     assert keys.refreshes == 1
 
 
 @pytest.mark.parametrize("keys", [Keys("old"), Keys("old", "older", KEY)])
 def test_a_key_that_stays_wrong_ends_it(sim: Simulator, keys: Keys) -> None:
     posts = min(2, len(keys.values))
-    outcome = post(made(sim.url, keys))
+    outcome = post(provider_at(sim.url, keys))
     assert isinstance(outcome, AccountBlocked)
     assert outcome.authentication
     assert (len(sim.ledger.posts), keys.refreshes) == (posts, 1)
@@ -160,7 +160,7 @@ def test_a_key_that_stays_wrong_ends_it(sim: Simulator, keys: Keys) -> None:
 @pytest.mark.parametrize("fault", [{"arrears": True}, {"no_room": True}, {"submit_5xx": 500}, {"drop_after": True}])
 def test_only_an_authentication_error_is_repeated(sim: Simulator, fault: dict[str, Any]) -> None:
     sim.faults.set(**fault)
-    post(made(sim.url, Keys(KEY, "another")))
+    post(provider_at(sim.url, Keys(KEY, "another")))
     assert len(sim.ledger.posts) == 1
 
 
@@ -170,13 +170,13 @@ def test_a_store_that_fails_after_the_refusal_changes_nothing(sim: Simulator) ->
             raise ConnectionError("the secret cannot be read")
         return "old"
 
-    assert isinstance(post(made(sim.url, keys)), AccountBlocked)
-    assert made(sim.url, keys).query("image2video", "1") == QueryFailed("HTTP 401, code 1002")
+    assert isinstance(post(provider_at(sim.url, keys)), AccountBlocked)
+    assert provider_at(sim.url, keys).query("image2video", "1") == QueryFailed("HTTP 401, code 1002")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a\nb", "a\r\nX-Evil: 1", "schlüssel", "\0"])
 def test_a_key_that_fits_into_no_header_is_noticed_before_the_claim(sim: Simulator, key: str) -> None:
-    provider = made(sim.url, Keys(key))
+    provider = provider_at(sim.url, Keys(key))
     with pytest.raises(SettingsError, match="make provider-key"):
         provider.prepare()
     assert isinstance(post(provider), NotSent)
@@ -186,7 +186,7 @@ def test_a_key_that_fits_into_no_header_is_noticed_before_the_claim(sim: Simulat
 def test_proxies_of_the_environment_are_not_used(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert isinstance(post(made(sim.url)), Accepted)
+    assert isinstance(post(provider_at(sim.url)), Accepted)
 
 
 # -- profiles

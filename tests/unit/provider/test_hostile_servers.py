@@ -1,4 +1,4 @@
-"""What hostile servers and broken networks can do to a paid POST: one POST, one class of outcome, in time."""
+"""Test a paid POST against hostile servers and broken networks: one POST, one class of outcome, in time."""
 
 import gzip
 import json
@@ -25,8 +25,8 @@ from kling_relay.provider.outcomes import (
 from kling_relay.transfer import pinned_connection
 
 from tests.support.loopback_servers import Authority, respond
-from tests.support.provider_calls import KEY, answering, made, post
-from tests.support.timed_servers import Deadlines, Lasting, bytewise
+from tests.support.provider_calls import KEY, post, provider_at, scripted_server
+from tests.support.timed_servers import Deadlines, SlowServer, byte_by_byte
 
 pytestmark = pytest.mark.enable_socket
 
@@ -93,7 +93,7 @@ FULL = {"code": 1303, "message": "parallel task over resource pack limit", "requ
 )
 def test_what_an_answer_means(status: int, body: Any, kind: type) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with answering(lambda connection, *_: respond(connection, raw, status=status)) as (provider, seen):
+    with scripted_server(lambda connection, *_: respond(connection, raw, status=status)) as (provider, seen):
         outcome = post(provider)
     assert isinstance(outcome, kind)
     assert seen == [f"POST /v1/videos/image2video bearer {KEY}"]
@@ -104,24 +104,27 @@ def test_what_an_answer_means(status: int, body: Any, kind: type) -> None:
 )
 def test_haste_is_told_from_want_of_room(body: Any, too_fast: bool) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with answering(lambda connection, *_: respond(connection, raw, status=429)) as (provider, _):
+    with scripted_server(lambda connection, *_: respond(connection, raw, status=429)) as (provider, _):
         outcome = post(provider)
     assert isinstance(outcome, Throttled) and outcome.too_fast is too_fast
 
 
 def test_the_words_of_a_refusal_are_bounded_and_can_be_stored() -> None:
     raw = b'{"code":1201,"message":"' + b"x" * 499 + b'\\ud83d and more"}'
-    with answering(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):
+    with scripted_server(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):
         assert post(provider).error.message == "x" * 499 + "?"
     raw = b'{"code":1201,"message":{"deep":["est"]}}'
-    with answering(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):
+    with scripted_server(lambda connection, *_: respond(connection, raw, status=400)) as (provider, _):
         assert post(provider).error.message == "no reason given"
 
 
 @pytest.mark.parametrize("location", ["/elsewhere", "http://127.0.0.1:1/", "http://[", "", "https://evil.example/%zz"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int, location: str) -> None:
-    with answering(lambda connection, *_: respond(connection, status=status, Location=location)) as (provider, seen):
+    with scripted_server(lambda connection, *_: respond(connection, status=status, Location=location)) as (
+        provider,
+        seen,
+    ):
         assert isinstance(post(provider), Unknown if status == 303 else Misconfigured)  # 303: it was carried out
         assert isinstance(provider.query("image2video", "1"), QueryFailed)
     assert len(seen) == 2
@@ -129,7 +132,7 @@ def test_redirects_are_not_followed(status: int, location: str) -> None:
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(50_000_000))
-    with answering(lambda connection, *_: respond(connection, bomb, Content_Encoding="gzip")) as (provider, _):
+    with scripted_server(lambda connection, *_: respond(connection, bomb, Content_Encoding="gzip")) as (provider, _):
         assert isinstance(post(provider), Unknown)
 
 
@@ -138,12 +141,12 @@ def test_a_bomb_is_not_unpacked() -> None:
 def test_a_packed_answer_is_read(pack: Any, headers: dict[str, str]) -> None:
     """That edges compress unasked, with or without the header, is a guess from reports about CDNs."""
     packed = pack(json.dumps(ACCEPTED).encode())
-    with answering(lambda c, p, h: respond(c, packed, **headers)) as (provider, requests):
+    with scripted_server(lambda c, p, h: respond(c, packed, **headers)) as (provider, requests):
         assert isinstance(post(provider), Accepted) and isinstance(provider.query("image2video", "7"), Found)
     assert len(requests) == 2
-    with answering(lambda c, p, h: respond(c, packed[:-5], **headers)) as (provider, _):
+    with scripted_server(lambda c, p, h: respond(c, packed[:-5], **headers)) as (provider, _):
         assert post(provider) == Unknown("HTTP 200 without a readable body")
-    with answering(lambda c, p, h: respond(c, pack(json.dumps(FULL).encode()), status=429)) as (provider, _):
+    with scripted_server(lambda c, p, h: respond(c, pack(json.dumps(FULL).encode()), status=429)) as (provider, _):
         assert isinstance(post(provider), Throttled)
 
 
@@ -156,7 +159,7 @@ def test_a_huge_answer_is_read_in_part() -> None:
         while True:
             sent += connection.send(b" " * 65536)
 
-    with answering(flood) as (provider, _):
+    with scripted_server(flood) as (provider, _):
         assert isinstance(post(provider, seconds=10), Unknown)
     assert sent < http.MAX_ANSWER_BYTES * 8  # what was read, and the buffers of two sockets
 
@@ -187,8 +190,8 @@ def deadlines(monkeypatch: pytest.MonkeyPatch) -> Deadlines:
 @pytest.mark.parametrize(
     "pieces",
     [
-        bytewise(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 60),
-        bytewise(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 500),
+        byte_by_byte(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 60),
+        byte_by_byte(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 500),
         [b"HTTP/1.1 100 Continue\r\n\r\n"] * 500,
     ],
     ids=["header", "body", "interim answers"],
@@ -198,9 +201,9 @@ def test_a_server_that_takes_its_time(
 ) -> None:
     """It is left when the deadline of the call passes, though each piece comes in time for the socket."""
     authority = trusted(tmp_path, monkeypatch)
-    slow = Lasting(lambda: deadlines.let_pass(-2))
+    slow = SlowServer(lambda: deadlines.let_pass(-2))
     context = authority.server_context("127.0.0.1") if tls else None
-    with answering(slow.handler(lambda path: pieces), context) as (provider, seen):
+    with scripted_server(slow.handler(lambda path: pieces), context) as (provider, seen):
         assert isinstance(post(provider, 100), Unknown) and slow.was_left()
         assert isinstance(provider.query("image2video", "1"), QueryFailed) and slow.was_left()
     assert len(seen) == 2
@@ -215,7 +218,7 @@ def test_a_server_that_says_nothing(
     """The socket's own timeout ends that, before any deadline."""
     authority = trusted(tmp_path, monkeypatch)
     monkeypatch.setattr(module, "QUERY_SECONDS", 0.2)
-    with answering(says_nothing, authority.server_context("127.0.0.1") if tls else None) as (provider, _):
+    with scripted_server(says_nothing, authority.server_context("127.0.0.1") if tls else None) as (provider, _):
         assert isinstance(post(provider, 0.2), Unknown)
         assert isinstance(provider.query("image2video", "1"), QueryFailed)
     assert deadlines.passed == [False] * 4
@@ -233,7 +236,7 @@ def test_a_server_that_says_nothing(
     ],
 )
 def test_what_is_no_http(raw: bytes) -> None:
-    with answering(lambda connection, *_: connection.sendall(raw)) as (provider, seen):
+    with scripted_server(lambda connection, *_: connection.sendall(raw)) as (provider, seen):
         assert isinstance(post(provider), Unknown)
     assert len(seen) == 1
 
@@ -248,7 +251,7 @@ def closed_port() -> int:
 
 
 def test_a_connection_that_is_refused_was_not_sent() -> None:
-    provider = made(f"http://127.0.0.1:{closed_port()}")
+    provider = provider_at(f"http://127.0.0.1:{closed_port()}")
     assert isinstance(post(provider), NotSent)
     assert isinstance(provider.query("image2video", "1"), QueryFailed)
 
@@ -258,11 +261,11 @@ def test_a_name_that_does_not_resolve_was_not_sent(monkeypatch: pytest.MonkeyPat
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", gai)
-    assert post(made("https://provider.example")) == NotSent("gaierror")
+    assert post(provider_at("https://provider.example")) == NotSent("gaierror")
 
 
 def test_a_certificate_that_nobody_vouches_for_was_not_sent(tmp_path: Path) -> None:
-    with answering(says_nothing, Authority(tmp_path).server_context("127.0.0.1")) as (provider, seen):
+    with scripted_server(says_nothing, Authority(tmp_path).server_context("127.0.0.1")) as (provider, seen):
         outcome = post(provider)
     assert isinstance(outcome, NotSent)
     assert "SSLCertVerificationError" in outcome.reason
@@ -276,23 +279,23 @@ def refuses(connection: socket.socket, *_: Any) -> None:
 def test_a_certificate_of_another_name_was_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor after calls that went well: all connections share one context."""
     authority = trusted(tmp_path, monkeypatch)
-    with answering(refuses, authority.server_context("127.0.0.1")) as (provider, _):
+    with scripted_server(refuses, authority.server_context("127.0.0.1")) as (provider, _):
         assert [type(post(provider)) for _ in range(2)] == [Refused, Refused]
-    with answering(refuses, authority.server_context("evil.example.com")) as (provider, seen):
+    with scripted_server(refuses, authority.server_context("evil.example.com")) as (provider, seen):
         outcome = post(provider)
     assert isinstance(outcome, NotSent) and "SSLCertVerificationError" in outcome.reason
     assert seen == []
 
 
 def test_a_handshake_that_drips_was_not_sent(deadlines: Deadlines) -> None:
-    slow = Lasting(lambda: deadlines.let_pass(-1))
+    slow = SlowServer(lambda: deadlines.let_pass(-1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
             with listener.accept()[0] as connection:
-                slow.send(connection, bytewise(b"\x16\x03\x03\x3f\xff", bytes(500)))
+                slow.send(connection, byte_by_byte(b"\x16\x03\x03\x3f\xff", bytes(500)))
 
         threading.Thread(target=answer, daemon=True).start()
-        assert isinstance(post(made(f"https://127.0.0.1:{listener.getsockname()[1]}")), NotSent)
+        assert isinstance(post(provider_at(f"https://127.0.0.1:{listener.getsockname()[1]}")), NotSent)
         assert slow.was_left()
     assert deadlines.passed == [False, True]

@@ -1,7 +1,7 @@
-"""Which connection a call takes. A kept-alive one may have died without a sign: a GET may try it, a paid POST may not.
+"""Test the connection of each call: a GET may reuse a kept-alive one, which may be dead; a paid POST may not.
 
-That a connection dies so while a Lambda is frozen, or behind a NAT gateway, is a document's; what the next write on it
-meets is a guess: a reset, as here.
+That a connection dies without a sign while a Lambda is frozen, or behind a NAT gateway, is from a document. The effect
+of the next write on it is a guess: a reset, as here.
 """
 
 import json
@@ -16,7 +16,7 @@ import pytest
 from kling_relay.provider.client import Provider
 from kling_relay.provider.outcomes import Accepted, Found
 
-from tests.support.provider_calls import made, post
+from tests.support.provider_calls import post, provider_at
 
 pytestmark = pytest.mark.enable_socket
 
@@ -67,7 +67,7 @@ def server() -> Iterator[KeepAlive]:
 
 @pytest.fixture
 def provider(server: KeepAlive) -> Provider:
-    return made(f"http://127.0.0.1:{server._listener.getsockname()[1]}")
+    return provider_at(f"http://127.0.0.1:{server._listener.getsockname()[1]}")
 
 
 def ask(provider: Provider) -> bool:

@@ -1,4 +1,4 @@
-"""What models can do, row by row of the official capability map; what passes all the same; the operator's overlay."""
+"""Test the models' features, row by row of the official capability map; unknown values; the operator's overlay."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Every call of the provider is counted by its outcome, whatever the call was for."""
+"""Test that every call of the provider is counted by its outcome, for every purpose of the call."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from kling_relay.services import Services
 from kling_relay.settings import Settings, SettingsError
 
 from local.simulator import Simulator
-from tests.support.printed_metrics import printed
+from tests.support.printed_metrics import published_metrics
 from tests.support.provider_calls import KEY, Keys, post
 
 pytestmark = pytest.mark.enable_socket
@@ -77,5 +77,5 @@ def test_the_relay_publishes_them(sim: Simulator, capsys: pytest.CaptureFixture[
     services.provider.query("image2video", "not-known")
     sim.faults.set(query_5xx=500)
     services.provider.query("image2video", "not-known")
-    assert printed(capsys) == {"ProviderCalls/ok": [1], "ProviderCalls/failed": [1]}
+    assert published_metrics(capsys) == {"ProviderCalls/ok": [1], "ProviderCalls/failed": [1]}
     assert REASONS[Metric.PROVIDER_CALLS][0] == "outcome"

@@ -1,4 +1,4 @@
-"""What a task may cost at most, and the amounts that providers write."""
+"""Test the maximum cost of a task, and the amounts in provider answers."""
 
 import json
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Every profile as data, the body in its dialect, and each one's whole way against the simulator that speaks it."""
+"""Test every profile as data, the body in its dialect, and a whole run of each against the simulator in its dialect."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Every answer that was captured in public, and any JSON at all."""
+"""Test the parsing of every answer that was captured in public, and of any JSON."""
 
 import json
 from pathlib import Path

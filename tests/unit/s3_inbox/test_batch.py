@@ -1,4 +1,4 @@
-"""Lists of requests: one task a line, counts that are right however often a line is told, and bounded work."""
+"""Test lists of requests: one task per line, correct counts for repeated reports, and bounded work."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The sequences of tests/fixtures/inbox.json, step by step: what is put below inbox/, and what the results tell.
+"""Test the sequences of tests/fixtures/inbox.json, step by step: the files below inbox/, and the results.
 
 The file is self-made; each case has its `why`, and `certain`: false marks a proposal.
 """

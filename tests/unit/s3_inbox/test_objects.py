@@ -1,4 +1,4 @@
-"""Dropped images and manifests: one task a version, settings from four places, and a result for everything."""
+"""Test dropped images and manifests: one task per version, settings from four places, and a result for each file."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def test_an_image_becomes_a_task_and_its_result_tells_how_it_ends(world: World, 
     assert told["source"] == {"bucket": "inputs", "key": "inbox/cat.jpg", "version": version}
     assert (told["task_id"], told["task_status"], told["videos"]) == (task.id, "submitted", [])
     world.until_closed(task.id)
-    world.tell()
+    world.run_notifier()
     told = result(world, "inbox/cat.jpg")
     assert told["task_status"] == "succeed" and told["task_status_msg"] == ""
     assert told["videos"] == [

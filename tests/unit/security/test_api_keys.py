@@ -1,4 +1,4 @@
-"""What a key may do and for how long, and what its operator can see and end."""
+"""Test the scopes and the expiry of a key, and the operator's list and revocation."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who may call: our keys, Kling's signed tokens, and everything that only looks like one of them."""
+"""Test authentication: our keys, Kling's signed tokens, and similar but invalid values."""
 
 import base64
 import hmac

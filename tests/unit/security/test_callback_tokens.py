@@ -1,4 +1,4 @@
-"""Callback tokens: one task, one key; rotation; and that nothing else passes."""
+"""Test callback tokens: one task, one key; rotation; and that no other token passes."""
 
 import re
 

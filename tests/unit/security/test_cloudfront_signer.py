@@ -1,4 +1,4 @@
-"""Addresses of videos: signed as CloudFront checks them, told by an implementation that is not ours."""
+"""Test signed addresses of videos with an independent implementation of CloudFront's check."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The stack's own secret is rotated at any moment of a task's life: no callback and no API key fails for it."""
+"""Test a rotation of the stack's own secret at any moment of a task's life: no callback and no API key fails."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Standard Webhooks signatures: the provider's official example, an independent implementation, and nothing else."""
+"""Test Standard Webhooks signatures: the provider's official example, an independent implementation, invalid ones."""
 
 import base64
 import time

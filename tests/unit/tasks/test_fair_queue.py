@@ -1,4 +1,4 @@
-"""Waiting tasks by tenant: the ranking's candidates, whatever the backlog, and what it costs to find them."""
+"""Test waiting tasks by tenant: the candidates of the ranking for any backlog, and the cost of finding them."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ from kling_relay.tasks import fair_queue
 from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import START, World
-from tests.support.table_fixtures import fresh
+from tests.support.table_fixtures import new_task
 
 IN_MEMORY = True
 
@@ -18,7 +18,7 @@ def waiting(world: World, tenant: str, *births: int) -> list[str]:
     """Tasks of `tenant` that wait, created at START + each of `births` (ms); their ids."""
     ids = []
     for birth in births:
-        task = fresh(tenant, created_at=START + birth)
+        task = new_task(tenant, created_at=START + birth)
         world.dynamodb.put_item(
             TableName=world.table.rows.name, Item={**new_item(task), "queue": value("waiting"), "due_at": value(START)}
         )

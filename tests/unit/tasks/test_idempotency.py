@@ -1,4 +1,4 @@
-"""A new task and its pointers: one transaction, whose answer may be lost, or which meets others at the same rows."""
+"""Test a new task and its pointers: one transaction, with a lost answer or concurrent writes of the same rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,15 @@ from kling_relay.tasks.task import Phase, Task
 from kling_relay.tasks.task_row import new_item
 
 from tests.support.stack_in_memory import START, World, client_error
-from tests.support.table_fixtures import Failing, fresh, recorded
+from tests.support.table_fixtures import FailingClient, new_task, record_task
 
 DAY = 86_400
 
 
-def test_the_lost_answer_to_our_own_record_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+def test_the_lost_answer_to_our_own_record_is_success(table: TaskTable, drop_response: Callable[[str], None]) -> None:
     for idempotency_key in (None, "key-1"):
-        task = fresh(external_task_id=None)
-        lose_answers("TransactWriteItems")
+        task = new_task(external_task_id=None)
+        drop_response("TransactWriteItems")
         assert idempotency.record(table, task, body_hash="h", idempotency_key=idempotency_key) == task
 
 
@@ -32,8 +32,8 @@ def test_two_transactions_at_once_are_repeated(world: World, monkeypatch: pytest
     busy = [client_error("TransactionCanceledException", CancellationReasons=reasons) for _ in range(3)]
     pauses: list[float] = []
     monkeypatch.setattr(dynamodb.time, "sleep", pauses.append)
-    table = TaskTable(Failing(world.cloud.dynamodb, "transact_write_items", busy), world.table.rows.name)
-    task = fresh(external_task_id="double-click")
+    table = TaskTable(FailingClient(world.cloud.dynamodb, "transact_write_items", busy), world.table.rows.name)
+    task = new_task(external_task_id="double-click")
     assert idempotency.record(table, task, body_hash="h") == task
     assert len(pauses) == 3
 
@@ -55,7 +55,7 @@ def test_a_record_that_never_gets_through_is_too_many_requests(world: World, mon
 
     busy = Busy()
     with pytest.raises(KlingError) as refused:
-        idempotency.record(TaskTable(busy, "t"), fresh(), body_hash="h")
+        idempotency.record(TaskTable(busy, "t"), new_task(), body_hash="h")
     assert (refused.value.http, refused.value.code, refused.value.retry_after) == (429, 1302, 1)
     assert busy.calls == 8 and len(set(pauses)) == 7, "jitter: those that met once do not meet again"
     assert sum(pauses) < 4, "a client waits for this"
@@ -63,7 +63,7 @@ def test_a_record_that_never_gets_through_is_too_many_requests(world: World, mon
 
 def test_a_new_row_lies_in_every_index(table: TaskTable) -> None:
     told = notification.new((), "submitted", START, webhook=False)
-    task = recorded(table, notices=(told,), created_at=999)
+    task = record_task(table, notices=(told,), created_at=999)
     row = {name: plain(stored) for name, stored in (table.rows.get(f"task#{task.id}") or {}).items()}
     assert (row["queue"], row["due_at"], row["standing"]) == ("open", START + 1, "open")
     assert (row["owner"], row["birth"]) == ("acme#image2video", f"0000000000999#{task.id}")
@@ -75,29 +75,30 @@ def test_a_new_row_lies_in_every_index(table: TaskTable) -> None:
 def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> None:
     external = None if pointer == "idempotency" else "order-1"
     key = None if pointer == "external" else "key-1"
-    first = idempotency.record(table, fresh(external_task_id=external), body_hash="h", idempotency_key=key)
+    first = idempotency.record(table, new_task(external_task_id=external), body_hash="h", idempotency_key=key)
     assert (
-        idempotency.record(table, fresh(external_task_id=external), body_hash="h", idempotency_key=key).id == first.id
+        idempotency.record(table, new_task(external_task_id=external), body_hash="h", idempotency_key=key).id
+        == first.id
     )
     named = "Idempotency-Key" if external is None else "external_task_id"
     with pytest.raises(KlingError, match=f"{named}: must be unique, .* another request body"):
-        idempotency.record(table, fresh(external_task_id=external), body_hash="other", idempotency_key=key)
+        idempotency.record(table, new_task(external_task_id=external), body_hash="other", idempotency_key=key)
     other = idempotency.record(
-        table, fresh("umbrella", external_task_id=external), body_hash="other", idempotency_key=key
+        table, new_task("umbrella", external_task_id=external), body_hash="other", idempotency_key=key
     )
     assert other.id != first.id and other.tenant == "umbrella"
 
 
 def test_a_name_that_is_free_does_not_hide_one_that_is_taken(table: TaskTable) -> None:
-    first = idempotency.record(table, fresh(), body_hash="h", idempotency_key="key-1")
+    first = idempotency.record(table, new_task(), body_hash="h", idempotency_key="key-1")
     assert idempotency.earlier(table, "acme", "order-1", "key-1", "h") == first
     with pytest.raises(KlingError, match="Idempotency-Key: must be unique"):
-        idempotency.record(table, fresh(external_task_id="order-1"), body_hash="other", idempotency_key="key-1")
+        idempotency.record(table, new_task(external_task_id="order-1"), body_hash="other", idempotency_key="key-1")
 
 
 def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
-    recorded(table, external_task_id="order-1")
-    refused = fresh(external_task_id="order-1")
+    record_task(table, external_task_id="order-1")
+    refused = new_task(external_task_id="order-1")
     with pytest.raises(KlingError):
         idempotency.record(table, refused, body_hash="other", idempotency_key="key-9")
     assert table.get(refused.id) is None
@@ -105,15 +106,15 @@ def test_a_refused_repetition_leaves_nothing(table: TaskTable) -> None:
 
 
 def test_a_value_of_a_removed_task_stays_taken(table: TaskTable) -> None:
-    task = recorded(table, external_task_id="order-1")
+    task = record_task(table, external_task_id="order-1")
     table.rows.client.delete_item(TableName=table.rows.name, Key={"pk": {"S": f"task#{task.id}"}})
     with pytest.raises(KlingError, match=r"external_task_id: .* removed task") as refused:
-        recorded(table, external_task_id="order-1")
+        record_task(table, external_task_id="order-1")
     assert refused.value.code == 1201
 
 
 def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> None:
-    task = idempotency.record(table, fresh(external_task_id="o"), body_hash="h", idempotency_key="k")
+    task = idempotency.record(table, new_task(external_task_id="o"), body_hash="h", idempotency_key="k")
     submitted = table.adopt(
         table.move(task, Phase.SUBMITTING, updated_at=START), Phase.SUBMITTED, "kling", "up", updated_at=START
     )
@@ -128,8 +129,8 @@ def test_pointers_are_removed_but_not_before_their_task(table: TaskTable) -> Non
 def test_a_pointer_that_is_removed_meanwhile_is_in_nobodys_way(world: World) -> None:
     """DynamoDB ends rows when it likes: also between the write that met one and the look at it."""
     met = [client_error("TransactionCanceledException", CancellationReasons=[{"Code": "ConditionalCheckFailed"}])]
-    table = TaskTable(Failing(world.cloud.dynamodb, "transact_write_items", met), world.table.rows.name)
-    task = fresh(external_task_id="order-1")
+    table = TaskTable(FailingClient(world.cloud.dynamodb, "transact_write_items", met), world.table.rows.name)
+    task = new_task(external_task_id="order-1")
     assert idempotency.record(table, task, body_hash="h") == task == table.find("acme", "order-1")
 
 
@@ -162,7 +163,7 @@ TIMED_OUT = ReadTimeoutError(endpoint_url="https://dynamodb.example")
 
 def test_the_same_transaction_is_repeated_until_it_is_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = Silent(world, monkeypatch, TIMED_OUT, client_error("InternalServerError"), None)
-    task, began = fresh(), world.clock.now
+    task, began = new_task(), world.clock.now
     assert recorded_with(world, task) == world.task(task.id)
     assert len(silent.tokens) == 3 and len(set(silent.tokens)) == 1 and silent.tokens[0].endswith("-0")
     assert world.clock.now - began == 500, "a quarter of a second before each"
@@ -170,7 +171,7 @@ def test_the_same_transaction_is_repeated_until_it_is_answered(world: World, mon
 
 
 def test_a_row_that_is_there_is_the_answer_and_is_counted_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = fresh()
+    task = new_task()
     item = new_item(task)
     world.dynamodb.put_item(TableName=world.table.rows.name, Item=item)
     silent = Silent(world, monkeypatch, TIMED_OUT)
@@ -180,7 +181,7 @@ def test_a_row_that_is_there_is_the_answer_and_is_counted_once(world: World, mon
 
 def test_a_conflict_after_our_own_write_is_answered_with_the_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamodb.time, "sleep", lambda seconds: None)
-    task = fresh()
+    task = new_task()
     world.dynamodb.put_item(TableName=world.table.rows.name, Item=new_item(task))
     reasons = [{"Code": "TransactionConflict"}]
     Silent(world, monkeypatch, client_error("TransactionCanceledException", CancellationReasons=reasons))
@@ -197,13 +198,13 @@ def test_a_conflict_after_our_own_write_is_answered_with_the_row(world: World, m
 def test_a_request_that_is_at_fault_is_not_repeated(world: World, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     silent = Silent(world, monkeypatch, client_error(code))
     with pytest.raises(ClientError, match=code):
-        recorded_with(world, fresh())
+        recorded_with(world, new_task())
     assert len(silent.tokens) == 1
 
 
 def test_after_twenty_seconds_the_client_gets_the_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     silent, began = Silent(world, monkeypatch, TIMED_OUT), world.clock.now
-    task = fresh()
+    task = new_task()
     with pytest.raises(KlingError) as unknown:
         recorded_with(world, task)
     assert (unknown.value.http, unknown.value.code, unknown.value.retry_after) == (500, 5000, None)

@@ -1,4 +1,4 @@
-"""What a move means, as a pure function: over any two rows, and over whole lives along the table of moves."""
+"""Test the metrics of a move, as a pure function: for any two rows, and for whole lives along the table of moves."""
 
 import json
 from collections import Counter

@@ -1,7 +1,7 @@
-"""A transaction that DynamoDB cancels for several reasons at once: a failed condition among them proves nothing.
+"""Test a transaction that DynamoDB cancels for several reasons at once: a failed condition in it proves nothing.
 
-The other transaction may change the row, so the condition may hold in a moment. One reason for each part is a
-document's (TransactWriteItems); that a condition and a conflict come in one answer is a guess.
+The other transaction may change the row, so the condition may hold a moment later. One reason for each part is from a
+document (TransactWriteItems). That a condition and a conflict come in one answer is a guess.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.stack_in_memory import START, World, client_error
-from tests.support.table_fixtures import Failing, fresh, recorded
+from tests.support.table_fixtures import FailingClient, new_task, record_task
 
 IN_MEMORY = True
 FAILED = "ConditionalCheckFailed"
@@ -33,7 +33,7 @@ def settle(table: TaskTable, task: Task) -> Task:
 
 
 def record(table: TaskTable, task: Task) -> Task:
-    return idempotency.record(table, fresh(external_task_id="order-1"), body_hash="h")
+    return idempotency.record(table, new_task(external_task_id="order-1"), body_hash="h")
 
 
 Write = Callable[[TaskTable, Task], Task]
@@ -42,14 +42,14 @@ Write = Callable[[TaskTable, Task], Task]
 @pytest.fixture
 def task(world: World, monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setattr(dynamodb.time, "sleep", lambda _: None)
-    return recorded(world.table, phase=Phase.SUBMITTING, reserved=1500, spend_month="2026-09")
+    return record_task(world.table, phase=Phase.SUBMITTING, reserved=1500, spend_month="2026-09")
 
 
 def cancelled(world: World, times: int, *reasons: str) -> tuple[TaskTable, list[ClientError]]:
     """The table as DynamoDB answers `times` transactions, and the answers that are left."""
     given = [{"Code": code} for code in reasons]
     answers = [client_error("TransactionCanceledException", CancellationReasons=given) for _ in range(times)]
-    return TaskTable(Failing(world.dynamodb, "transact_write_items", answers), world.table.rows.name), answers
+    return TaskTable(FailingClient(world.dynamodb, "transact_write_items", answers), world.table.rows.name), answers
 
 
 @pytest.mark.parametrize("write", [adopt, settle, record])

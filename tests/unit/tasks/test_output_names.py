@@ -1,7 +1,7 @@
-"""The name of a copy follows its video: lists come in any order, with and without ids, and no video is lost or doubled.
+"""Test that a copy's name follows its video: for lists in any order, with and without ids, none is lost or doubled.
 
 Document: Kling gives each video an `id`. Captures: relays answer with a bare URL, and hosts sign URLs in the query.
-Guess: lists change their order, ids repeat, or come and go between two answers.
+Guess: lists change their order, ids repeat, or appear and disappear between two answers.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""A refusal does not use up the client's external id or Idempotency-Key: the corrected body is a task of its own."""
+"""Test that a refusal does not use up the client's external id or Idempotency-Key: the corrected body is a new task."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Phase, Task
 
 from tests.support.stack_in_memory import BODY, START, Cloud, World, client_error
-from tests.support.table_fixtures import before_a_write, fresh
+from tests.support.table_fixtures import before_a_write, new_task
 
 IN_MEMORY = True
 WAYS = ["external", "header", "both"]
@@ -146,13 +146,13 @@ def test_a_refusal_is_the_tenants_own(world: World) -> None:
 
 def failed(table: TaskTable, **fields: Any) -> Task:
     task = idempotency.record(
-        table, fresh(external_task_id="order-1", **fields), body_hash="h", idempotency_key="key-1"
+        table, new_task(external_task_id="order-1", **fields), body_hash="h", idempotency_key="key-1"
     )
     return table.move(task, Phase.FAILED, reason="no", refusal_code=1201, updated_at=START)
 
 
 def corrected(table: TaskTable, body_hash: str, key: str | None = "key-1") -> Task:
-    return idempotency.record(table, fresh(external_task_id="order-1"), body_hash=body_hash, idempotency_key=key)
+    return idempotency.record(table, new_task(external_task_id="order-1"), body_hash=body_hash, idempotency_key=key)
 
 
 def test_two_corrected_bodies_at_once_one_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def _without_pk(world: World, task: Task) -> dict[str, Any]:
 def test_only_one_of_two_values_belongs_to_a_failed_task(world: World) -> None:
     """The external id could be taken, the key not: nothing is written at all."""
     first = failed(world.table)
-    idempotency.record(world.table, fresh(), body_hash="h-9", idempotency_key="key-9")
+    idempotency.record(world.table, new_task(), body_hash="h-9", idempotency_key="key-9")
     before = len(world.tasks())
     with pytest.raises(KlingError, match="Idempotency-Key"):
         corrected(world.table, "h-corrected", "key-9")
@@ -240,13 +240,13 @@ def test_the_lost_answer_to_our_own_replacement_is_success(world: World, monkeyp
 
 def test_trouble_while_recording_is_not_taken_for_a_repetition(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where an earlier task of the same values could be answered: nothing is known of this write."""
-    first = idempotency.record(world.table, fresh(external_task_id="order-1"), body_hash="h")
+    first = idempotency.record(world.table, new_task(external_task_id="order-1"), body_hash="h")
 
     def broken(items: Any, token: str) -> None:
         raise client_error("InternalServerError")
 
     monkeypatch.setattr(world.table.rows, "transact", broken)
-    second = fresh(external_task_id="order-1")
+    second = new_task(external_task_id="order-1")
     with pytest.raises(KlingError) as unknown:
         idempotency.record(world.table, second, body_hash="h", clock=world.clock)
     assert (unknown.value.http, unknown.value.code, unknown.value.retry_after) == (500, 5000, None)

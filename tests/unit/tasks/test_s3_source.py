@@ -1,4 +1,4 @@
-"""Names: what an object is, where its result goes, and that no key is too odd for a round trip."""
+"""Test names: the type of an object, the key of its result, and the round trip of any key."""
 
 import random
 import string

@@ -1,4 +1,4 @@
-"""Permits: never more than there are, none lost for long."""
+"""Test permits: never more than the limit, and none lost for long."""
 
 import random
 

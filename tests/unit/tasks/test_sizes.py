@@ -1,4 +1,4 @@
-"""What a task weighs: its row stays far below DynamoDB's 400 KB, its workflow's input below Step Functions' 256 KB."""
+"""Test a task's sizes: its row stays far below DynamoDB's 400 KB, its workflow's input below Step Functions' 256 KB."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Caps: what fits, what is refused and how, whose they are, and what a stack without one never does."""
+"""Test caps: accepted and refused estimates, the cap of each tenant, and a stack without a cap."""
 
 import itertools
 import json
@@ -16,9 +16,9 @@ from kling_relay.tasks import idempotency
 from kling_relay.tasks.spend_cap import Budget, Spending
 from kling_relay.tasks.task import Phase, Task
 
-from tests.support.spend_equation import balanced
+from tests.support.spend_equation import verified_spend
 from tests.support.stack_in_memory import BODY, START, Cloud, World, client_error
-from tests.support.table_fixtures import before_a_write, fresh
+from tests.support.table_fixtures import before_a_write, new_task
 from tests.unit.api.test_create import b64, png
 
 TABLE_IN_MEMORY = True
@@ -64,17 +64,17 @@ def test_at_the_cap_it_is_refused_and_nothing_is_left_behind(capped: World) -> N
     assert len(capped.provider.posts) == posts
     assert capped.dynamodb.scan(TableName=capped.table.rows.name)["Items"] == before
     assert capped.cloud.s3.list_objects_v2(Bucket="inputs").get("KeyCount") == objects
-    assert balanced(capped) == {("acme", MONTH): 4500}
+    assert verified_spend(capped) == {("acme", MONTH): 4500}
 
 
 def test_to_the_last_thousandth(cloud: Cloud) -> None:
     world = World(cloud, monthly_cap_units=3)
     fill(world, 2)
-    assert balanced(world) == {("acme", MONTH): 3000}
+    assert verified_spend(world) == {("acme", MONTH): 3000}
     assert world.post()[0] == 429
     dear = World(cloud, monthly_cap_units=1)
     assert dear.post()[1]["code"] == 1102, "the first of a month, when there is no row yet"
-    assert balanced(dear) == {} and dear.tasks() == []
+    assert verified_spend(dear) == {} and dear.tasks() == []
 
 
 def test_a_repeated_request_is_answered_at_the_cap_too(capped: World) -> None:
@@ -99,7 +99,7 @@ def test_months_and_tenants_are_apart(capped: World) -> None:
     capped.clock.tick(HALF_MONTH)
     assert capped.post()[0] == 200
     months = {("acme", MONTH): 4500, ("umbrella", MONTH): 1500, ("acme", "2026-10"): 1500}
-    assert balanced(capped) == months
+    assert verified_spend(capped) == months
 
 
 def test_the_price_is_that_of_the_defaults_where_nothing_is_said(cloud: Cloud) -> None:
@@ -119,10 +119,10 @@ def test_without_a_cap_nothing_more_is_written(world: World) -> None:
 
 def test_the_transaction_alone_refuses_what_never_fits(world: World) -> None:
     """More than the whole cap, in a month without a row: nobody has looked before."""
-    task = fresh(reserved=1500, spend_month=MONTH)
+    task = new_task(reserved=1500, spend_month=MONTH)
     with pytest.raises(KlingError, match="1 units are allowed in 2026-09") as refused:
         idempotency.record(world.table, task, body_hash="h", budget=Budget(MONTH, 1000, 0))
-    assert refused.value.code == 1102 and world.tasks() == [] and balanced(world) == {}
+    assert refused.value.code == 1102 and world.tasks() == [] and verified_spend(world) == {}
 
 
 # -- whose cap
@@ -175,17 +175,17 @@ def test_every_order_of_three_handlers_at_the_cap(cloud: Cloud) -> None:
     for order in orders:
         world = World(cloud)
         spending = Spending(world.table.rows, 2999)
-        first = fresh(reserved=1500, spend_month=MONTH)
+        first = new_task(reserved=1500, spend_month=MONTH)
         assert list(handler(world.table, spending, first)) == ["read", "recorded"]
         handlers = [
-            handler(world.table, spending, fresh(reserved=1499, spend_month=MONTH)),
-            handler(world.table, spending, fresh(reserved=1499, spend_month=MONTH)),
-            handler(world.table, spending, fresh(reserved=1500, spend_month=MONTH)),
+            handler(world.table, spending, new_task(reserved=1499, spend_month=MONTH)),
+            handler(world.table, spending, new_task(reserved=1499, spend_month=MONTH)),
+            handler(world.table, spending, new_task(reserved=1500, spend_month=MONTH)),
         ]
         said = [(who, next(handlers[who])) for who in order]
         results = [what for _, what in said if what != "read"]
         assert sorted(results) == ["recorded", "refused", "refused"], order
-        assert (2, "refused") in said and balanced(world) == {("acme", MONTH): 2999}
+        assert (2, "refused") in said and verified_spend(world) == {("acme", MONTH): 2999}
     assert len(orders) == 90
 
 
@@ -204,12 +204,12 @@ def test_a_failed_tasks_place_is_taken_under_a_cap(cloud: Cloud, at_the_cap: boo
     world = World(cloud, monthly_cap_units=2)
     world.provider.submit_faults = ["refused"]
     assert world.post({**BODY, "external_task_id": "order-1"})[0] == 400
-    assert balanced(world) == {("acme", MONTH): 0}
+    assert verified_spend(world) == {("acme", MONTH): 0}
     if at_the_cap:
         fill(world, 1)
     status, answer = world.post({**BODY, "external_task_id": "order-1", "prompt": "corrected"})
     assert (status, answer["code"]) == ((429, 1102) if at_the_cap else (200, 0))
-    assert balanced(world) == {("acme", MONTH): 1500}
+    assert verified_spend(world) == {("acme", MONTH): 1500}
 
 
 def test_the_cap_is_reached_while_a_failed_tasks_place_is_taken(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_the_cap_is_reached_while_a_failed_tasks_place_is_taken(cloud: Cloud, mo
     before_a_write(world.table, monkeypatch, lambda: fill(world, 1))
     status, answer = world.post({**BODY, "external_task_id": "order-1", "prompt": "corrected"})
     assert (status, answer["code"]) == (429, 1102)
-    assert balanced(world) == {("acme", MONTH): 1500}
+    assert verified_spend(world) == {("acme", MONTH): 1500}
 
 
 def test_a_busy_month_is_too_many_requests(capped: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,58 +263,58 @@ def test_two_who_learn_the_price_settle_once(capped: World) -> None:
     expired = world.table.move(world.task(task.id), Phase.EXPIRED, updated_at=START)
     with pytest.raises(ConflictError):  # its phase would allow it: rendered follows expired
         world.table.move(task, Phase.RENDERED, units="1.2", outputs=[], updated_at=START)
-    assert balanced(world) == {("acme", MONTH): 1200}
+    assert verified_spend(world) == {("acme", MONTH): 1200}
     again = world.table.move(expired, Phase.RENDERED, units="1.4", outputs=[], updated_at=START)
-    assert again.settled == 1400 and balanced(world) == {("acme", MONTH): 1400}, "the provider's last word"
+    assert again.settled == 1400 and verified_spend(world) == {("acme", MONTH): 1400}, "the provider's last word"
 
 
 def test_an_estimate_that_was_right_touches_no_month(capped: World) -> None:
     (task,) = fill(capped, 1)
     before = capped.effects.names.count("transact_write_items")
     settled = capped.table.move(task, Phase.RENDERED, units="1.5", outputs=[], updated_at=START)
-    assert settled.settled == 1500 and balanced(capped) == {("acme", MONTH): 1500}
+    assert settled.settled == 1500 and verified_spend(capped) == {("acme", MONTH): 1500}
     assert capped.effects.names.count("transact_write_items") == before
 
 
 @pytest.mark.parametrize("units", [None, "", "many", "-3", "1e99"])
 def test_a_price_that_nobody_can_read_leaves_the_reservation(capped: World, units: str | None) -> None:
     assert rendered(capped, units).settled is None
-    assert balanced(capped) == {("acme", MONTH): 1500}
+    assert verified_spend(capped) == {("acme", MONTH): 1500}
 
 
 @pytest.mark.parametrize("units", ["1.2", "0"])
 def test_the_lost_answer_to_a_settlement_is_success(
     capped_in_moto: World,
     units: str,
-    lose_answers: Callable[[str], None],
+    drop_response: Callable[[str], None],
 ) -> None:
     (task,) = fill(capped_in_moto, 1)
-    lose_answers("TransactWriteItems")  # moto carries a repeated transaction out again: the conditions have to hold
+    drop_response("TransactWriteItems")  # moto carries a repeated transaction out again: the conditions have to hold
     settled = capped_in_moto.table.move(task, Phase.RENDERED, units=units, outputs=[], updated_at=START)
     assert settled == capped_in_moto.task(task.id) and settled.phase is Phase.RENDERED
-    assert balanced(capped_in_moto) == {("acme", MONTH): int(float(units) * 1000)}
+    assert verified_spend(capped_in_moto) == {("acme", MONTH): int(float(units) * 1000)}
 
 
 def test_the_lost_answer_to_a_reservation_is_success(
     capped_in_moto: World,
-    lose_answers: Callable[[str], None],
+    drop_response: Callable[[str], None],
 ) -> None:
     capped_in_moto.key()
     for key in (None, "key-1"):
-        lose_answers("TransactWriteItems")
+        drop_response("TransactWriteItems")
         assert capped_in_moto.post(**({} if key is None else {"Idempotency-Key": key}))[0] == 200
-    assert len(capped_in_moto.tasks()) == 2 and balanced(capped_in_moto) == {("acme", MONTH): 3000}
+    assert len(capped_in_moto.tasks()) == 2 and verified_spend(capped_in_moto) == {("acme", MONTH): 3000}
 
 
 def test_the_lost_answer_to_the_reservation_that_fills_the_cap(
     cloud: Cloud,
-    lose_answers: Callable[[str], None],
+    drop_response: Callable[[str], None],
 ) -> None:
     """Repeated, it does not fit any more; but it is on record."""
     world = World(Cloud(), monthly_cap_units=2)
     world.key()
-    lose_answers("TransactWriteItems")
-    assert world.post()[0] == 200 and balanced(world) == {("acme", MONTH): 1500}
+    drop_response("TransactWriteItems")
+    assert world.post()[0] == 200 and verified_spend(world) == {("acme", MONTH): 1500}
 
 
 def test_a_month_that_stays_busy_leaves_the_move_to_the_next_try(
@@ -332,7 +332,7 @@ def test_a_month_that_stays_busy_leaves_the_move_to_the_next_try(
     monkeypatch.undo()
     assert capped.task(task.id) == task
     assert capped.until_closed(task.id).settled == 1500
-    assert balanced(capped) == {("acme", MONTH): 1500}
+    assert verified_spend(capped) == {("acme", MONTH): 1500}
 
 
 def test_the_month_outlives_its_tasks(capped: World) -> None:
@@ -375,6 +375,6 @@ def test_no_units_beside_a_charge_in_cash_leave_the_reservation(
     done = capped.until_closed(task.id)
     assert (done.phase, done.settled) == (Phase.SUCCEEDED, settled)
     assert done.cash == (None if settled == 0 else "0.21")
-    assert balanced(capped) == {("acme", MONTH): 1500 if settled is None else settled}
+    assert verified_spend(capped) == {("acme", MONTH): 1500 if settled is None else settled}
     spent = 1.5 if settled is None else settled / 1000
     assert capped.measured["UnitsSpent"] == spent, "the day's spending alarm counts the estimate, too"

@@ -1,4 +1,4 @@
-"""The money equation over whole lives: every way to end, and ends in any order. Deaths: tests/reliability."""
+"""Test the spend equation over whole lives: every way to end, and ends in any order. Deaths: tests/reliability."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -14,9 +14,9 @@ from kling_relay.lifecycle import poll
 from kling_relay.tasks import idempotency
 from kling_relay.tasks.task import MOVES, Phase, Task
 
-from tests.support.spend_equation import balanced
+from tests.support.spend_equation import verified_spend
 from tests.support.stack_in_memory import BODY, CLOSED, START, Cloud, Crash, World, client_error
-from tests.support.table_fixtures import fresh
+from tests.support.table_fixtures import new_task
 
 TABLE_IN_MEMORY = True
 MONTH = ("acme", "2026-09")
@@ -70,11 +70,11 @@ def live(world: World) -> None:
         with suppress(Crash):
             if world.post(BODY, **{"Idempotency-Key": "key-1"})[0] < 500:
                 break
-        balanced(world)
+        verified_spend(world)
     for seconds, step in [*[(180, 60)] * 5, *[(12 * 3600, 3 * 3600)] * 2]:
         with suppress(Crash, BotoCoreError):  # a sweep fails as a whole, and comes again
             world.run(seconds, step=step)
-        balanced(world)
+        verified_spend(world)
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -82,7 +82,7 @@ def test_every_end(cloud: Cloud, name: str) -> None:
     world = world_of(cloud, name)
     live(world)
     (task,) = world.tasks()
-    assert task.phase in CLOSED and balanced(world) == {MONTH: ENDS[name][2]} == {MONTH: task.committed}
+    assert task.phase in CLOSED and verified_spend(world) == {MONTH: ENDS[name][2]} == {MONTH: task.committed}
     paid = [sold for sold in world.provider.sold if sold.end == "succeed"]
     assert task.committed or not paid, "what was paid for is never released"
 
@@ -91,11 +91,11 @@ def test_a_cancelled_task_gives_everything_back(cloud: Cloud) -> None:
     world = World(cloud, **SHORT)
     world.provider.submit_faults = ["no_room"]
     task = world.create()
-    assert balanced(world) == {MONTH: 1500}
+    assert verified_spend(world) == {MONTH: 1500}
     path = f"/v1/videos/image2video/{task.id}"
     for _ in range(2):
         assert world.http("DELETE", path, authorization=world.key())[0] == 200
-    assert balanced(world) == {MONTH: 0} and world.task(task.id).settled == 0
+    assert verified_spend(world) == {MONTH: 0} and world.task(task.id).settled == 0
 
 
 def test_a_deleted_expired_task_keeps_what_may_have_been_paid(cloud: Cloud) -> None:
@@ -104,9 +104,9 @@ def test_a_deleted_expired_task_keeps_what_may_have_been_paid(cloud: Cloud) -> N
     task = world.until_closed(world.create().id)
     assert task.phase is Phase.EXPIRED
     assert delete.remove(world.services, task).phase is Phase.FAILED
-    assert balanced(world) == {MONTH: 1500}
+    assert verified_spend(world) == {MONTH: 1500}
     done = world.until_closed(world.create().id)
-    assert balanced(world) == {MONTH: 1500 + done.committed}
+    assert verified_spend(world) == {MONTH: 1500 + done.committed}
 
 
 def test_a_price_that_comes_with_a_second_look(cloud: Cloud) -> None:
@@ -119,7 +119,7 @@ def test_a_price_that_comes_with_a_second_look(cloud: Cloud) -> None:
     assert (world.task(task.id).phase, world.task(task.id).settled) == (Phase.RENDERED, None)
     del world.provider._snapshot  # the ledger's own: 1.5 units
     world.provider.seconds = 1.0
-    assert world.until_closed(task.id).settled == 1500 == balanced(world)[MONTH]
+    assert world.until_closed(task.id).settled == 1500 == verified_spend(world)[MONTH]
 
 
 def test_a_render_that_is_dearer_than_its_estimate_is_reported(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_the_equation_would_notice_money_that_is_moved_alone(cloud: Cloud, monke
         world.table.move(task, Phase.RENDERED, units="1", outputs=[], updated_at=START)
     monkeypatch.setattr(world.table.rows, "transact", real)
     with pytest.raises(AssertionError, match="money equation"):
-        balanced(world)
+        verified_spend(world)
 
 
 Act = tuple[int, Phase | None, str | None, bool]
@@ -171,9 +171,9 @@ def test_ends_in_any_order_with_old_knowledge(cloud: Cloud) -> None:
         budget = world.services.spending
         budget.set_cap("acme", 100_000)
         for _ in range(3):
-            task = fresh(reserved=1500, spend_month="2026-09")
+            task = new_task(reserved=1500, spend_month="2026-09")
             known.append([idempotency.record(world.table, task, body_hash="h", budget=budget.budget("acme", START))])
-        assert balanced(world) == {MONTH: 4500}
+        assert verified_spend(world) == {MONTH: 4500}
         for which, to, units, newest in acts:
             task = known[which][-1] if newest else known[which][0]
             changes: dict[str, Any] = {} if units is None else {"units": units}
@@ -183,7 +183,7 @@ def test_ends_in_any_order_with_old_knowledge(cloud: Cloud) -> None:
                 known[which].append(
                     world.table.move(task, to, also=() if to is None else MOVES[to], updated_at=START, **changes)
                 )
-            balanced(world)
+            verified_spend(world)
 
     play()
 
@@ -195,7 +195,7 @@ def test_every_move_that_the_table_knows_can_settle(cloud: Cloud) -> None:
         for at in sorted(froms):
             fields = {"reserved": 1500, "spend_month": "2026-09", "phase": at, "unsure_since": 1}
             task = idempotency.record(
-                world.table, fresh(**fields), body_hash="h", budget=world.services.spending.budget("acme", START)
+                world.table, new_task(**fields), body_hash="h", budget=world.services.spending.budget("acme", START)
             )
             assert world.table.move(task, to, units="0.7", updated_at=START).settled == 700
-    balanced(world)
+    verified_spend(world)

@@ -1,4 +1,4 @@
-"""Every condition of the table's writes, and what becomes of a write whose answer is lost on its way back."""
+"""Test every condition of the table's writes, and the result of a write whose answer is lost."""
 
 import re
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import CLOSED, ENDED, MOVES, Phase, Task
 
 from tests.support.stack_in_memory import START, Cloud, World, client_error
-from tests.support.table_fixtures import Failing, fresh, recorded
+from tests.support.table_fixtures import FailingClient, new_task, record_task
 
 
 def in_phase(table: TaskTable, phase: Phase) -> Task:
-    return recorded(table, phase=phase)
+    return record_task(table, phase=phase)
 
 
 @pytest.mark.parametrize("to", Phase)
@@ -37,7 +37,7 @@ def test_only_allowed_moves_are_written(table: TaskTable, at: Phase, to: Phase) 
 
 
 def test_a_claimer_of_an_earlier_attempt_writes_nothing(table: TaskTable) -> None:
-    claimed = table.move(recorded(table), Phase.SUBMITTING, attempt=1, updated_at=START)
+    claimed = table.move(record_task(table), Phase.SUBMITTING, attempt=1, updated_at=START)
     back = table.move(claimed, Phase.ACCEPTED, updated_at=START)
     second = table.move(back, Phase.SUBMITTING, attempt=2, updated_at=START)
     for late in (
@@ -52,7 +52,7 @@ def test_a_claimer_of_an_earlier_attempt_writes_nothing(table: TaskTable) -> Non
 
 
 def test_a_move_that_tells_something_counts_its_notice(table: TaskTable) -> None:
-    task, counted = recorded(table), []
+    task, counted = record_task(table), []
     for to in (Phase.SUBMITTING, Phase.SUBMITTED, Phase.PROCESSING, None, Phase.RENDERED, Phase.SUCCEEDED):
         moved = table.move(task, to, updated_at=START)
         counted.append((len(moved.notices) - len(task.notices), moved.notice_seq - task.notice_seq))
@@ -71,7 +71,7 @@ def test_a_stale_reader_does_not_tell_over_what_was_told_meanwhile(table: TaskTa
 
 
 def test_the_indexes_know_where_a_task_stands(table: TaskTable) -> None:
-    task, ended = recorded(table), f"{START + 5:013}"
+    task, ended = record_task(table), f"{START + 5:013}"
     for to, changes, expected in (
         (Phase.SUBMITTING, {}, ("open", "open", None, None)),
         (Phase.UNCONFIRMED, {}, ("open", "open", None, None)),
@@ -95,12 +95,12 @@ def test_attributes_are_named_by_placeholders(table: TaskTable, monkeypatch: pyt
     """DynamoDB refuses a bare word that is one of its own, such as `end`."""
     update, texts = table.rows.update, list[str]()
     monkeypatch.setattr(table.rows, "update", lambda one: (texts.append(one["UpdateExpression"]), update(one))[1])
-    table.move(recorded(table, phase=Phase.EXPIRED), Phase.RENDERED, updated_at=START)
+    table.move(record_task(table, phase=Phase.EXPIRED), Phase.RENDERED, updated_at=START)
     assert re.findall(r"(?<![#:\w])[A-Za-z]\w*", texts[0]) == ["SET", "REMOVE", "ADD"]
 
 
 def test_nobody_comes_back_to_a_task_that_is_not_due_any_more(table: TaskTable) -> None:
-    watched = recorded(table, phase=Phase.EXPIRED, lease_until=1, waits_for="a late video")
+    watched = record_task(table, phase=Phase.EXPIRED, lease_until=1, waits_for="a late video")
     over = table.move(watched, None, due_at=None, updated_at=START)
     kept_until = START // 1000 + 400 * 86_400
     assert over == replace(watched, due_at=None, lease_until=None, waits_for="", expires_at=kept_until)
@@ -108,42 +108,44 @@ def test_nobody_comes_back_to_a_task_that_is_not_due_any_more(table: TaskTable) 
 
 
 def test_a_copy_that_is_hurried_need_not_wait_and_wakes_who_sleeps(table: TaskTable) -> None:
-    task = recorded(table, phase=Phase.RENDERED, retry_at=START + 9, wake_seq=3)
+    task = record_task(table, phase=Phase.RENDERED, retry_at=START + 9, wake_seq=3)
     assert table.retry_copy_now(task) == table.get(task.id) == replace(task, retry_at=None, wake_seq=4)
     with pytest.raises(ConflictError):
-        table.retry_copy_now(recorded(table, phase=Phase.EXPIRED))
+        table.retry_copy_now(record_task(table, phase=Phase.EXPIRED))
 
 
 def test_two_claimers_one_claim(table: TaskTable) -> None:
-    task = recorded(table)
+    task = record_task(table)
     table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
     with pytest.raises(ConflictError):
         table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START)
 
 
-def test_the_lost_answer_to_our_own_move_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
-    task = recorded(table)
-    lose_answers("UpdateItem")
+def test_the_lost_answer_to_our_own_move_is_success(table: TaskTable, drop_response: Callable[[str], None]) -> None:
+    task = record_task(table)
+    drop_response("UpdateItem")
     claimed = table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START + 1)
     assert claimed == table.get(task.id) and claimed.phase is Phase.SUBMITTING
 
 
-def test_the_lost_answer_to_our_own_take_over_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
-    task = recorded(table)
-    lose_answers("UpdateItem")
+def test_the_lost_answer_to_our_own_take_over_is_success(
+    table: TaskTable, drop_response: Callable[[str], None]
+) -> None:
+    task = record_task(table)
+    drop_response("UpdateItem")
     assert table.take_over(task, f"{task.id}-r1", START + 9).execution == f"{task.id}-r1"
 
 
-def test_the_lost_answer_to_our_own_adoption_is_success(table: TaskTable, lose_answers: Callable[[str], None]) -> None:
+def test_the_lost_answer_to_our_own_adoption_is_success(table: TaskTable, drop_response: Callable[[str], None]) -> None:
     task = in_phase(table, Phase.SUBMITTING)
-    lose_answers("TransactWriteItems")
+    drop_response("TransactWriteItems")
     adopted = table.adopt(task, Phase.SUBMITTED, "kling", "up-1", updated_at=START)
     assert adopted.upstream_id == "up-1" and table.owner("kling", "up-1") == task.id
 
 
-def test_the_lost_answer_to_a_new_key_is_success(world: World, lose_answers: Callable[[str], None]) -> None:
+def test_the_lost_answer_to_a_new_key_is_success(world: World, drop_response: Callable[[str], None]) -> None:
     keys, key = world.services.keys, KeyRow("k", "acme", "hash", "k1", START)
-    lose_answers("TransactWriteItems")
+    drop_response("TransactWriteItems")
     keys.put(key)
     assert keys.get("k") == key and keys.of("acme") == [key]
     with pytest.raises(Exception, match="ConditionalCheckFailed"):
@@ -154,8 +156,8 @@ def test_the_lost_answer_to_a_new_key_is_success(world: World, lose_answers: Cal
 def test_a_write_beside_a_transaction_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamodb.time, "sleep", lambda _: None)
     busy = [client_error("TransactionConflictException") for _ in range(3)]
-    table = TaskTable(Failing(world.cloud.dynamodb, "update_item", busy), world.table.rows.name)
-    task = idempotency.record(table, fresh(), body_hash="h")
+    table = TaskTable(FailingClient(world.cloud.dynamodb, "update_item", busy), world.table.rows.name)
+    task = idempotency.record(table, new_task(), body_hash="h")
     assert table.move(task, Phase.SUBMITTING, attempt=1, updated_at=START).phase is Phase.SUBMITTING
     assert not busy
 
@@ -219,7 +221,7 @@ def test_an_upstream_task_has_one_owner(table: TaskTable) -> None:
 
 
 def test_callbacks_pass_once_in_a_gap_and_the_rest_brings_due_at_forward(table: TaskTable) -> None:
-    task = recorded(table, due_at=START + 60_000)
+    task = record_task(table, due_at=START + 60_000)
     assert table.claim_callback_slot(task, START, 5000)
     assert not table.claim_callback_slot(task, START + 4999, 5000)
     after = table.get(task.id)
@@ -230,7 +232,7 @@ def test_callbacks_pass_once_in_a_gap_and_the_rest_brings_due_at_forward(table: 
 
 
 def test_a_callback_right_after_another_costs_no_write(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = recorded(table)
+    task = record_task(table)
     for at in (START, START + 5000):
         assert table.claim_callback_slot(task, at, 5000)
         task = table.get(task.id) or task
@@ -239,17 +241,17 @@ def test_a_callback_right_after_another_costs_no_write(table: TaskTable, monkeyp
 
 
 def test_a_callback_revives_no_ended_and_makes_no_new_row(table: TaskTable) -> None:
-    task = table.move(recorded(table), Phase.FAILED, updated_at=START)
+    task = table.move(record_task(table), Phase.FAILED, updated_at=START)
     table.claim_callback_slot(task, START, 5000)
     assert not table.claim_callback_slot(task, START, 5000)
     ended = table.get(task.id)
     assert ended is not None and ended.due_at is None
-    assert not table.claim_callback_slot(fresh(), START, 5000)
+    assert not table.claim_callback_slot(new_task(), START, 5000)
     assert len(table.rows.client.scan(TableName=table.rows.name)["Items"]) == 1
 
 
 def test_take_over_needs_an_open_row_and_the_execution_that_was_read(table: TaskTable) -> None:
-    task = recorded(table)
+    task = record_task(table)
     taken = table.take_over(task, f"{task.id}-r1", START + 9)
     assert (taken.execution, taken.due_at) == (f"{task.id}-r1", START + 9)
     with pytest.raises(ConflictError):
@@ -261,7 +263,7 @@ def test_take_over_needs_an_open_row_and_the_execution_that_was_read(table: Task
 
 @pytest.mark.parametrize("at", sorted(CLOSED))
 def test_a_deleted_task_has_ended_and_is_watched_no_more(table: TaskTable, at: Phase) -> None:
-    task = recorded(table, phase=at)
+    task = record_task(table, phase=at)
     for since in (replace(task, attempt=1), replace(task, phase=Phase.RENDERED)):
         with pytest.raises(ConflictError):
             table.mark_deleted(since, START + 7)
@@ -274,14 +276,14 @@ def test_a_deleted_task_has_ended_and_is_watched_no_more(table: TaskTable, at: P
 
 
 def test_a_deleted_task_may_stay_due_for_what_is_left_of_it(table: TaskTable) -> None:
-    deleted = table.mark_deleted(recorded(table, phase=Phase.EXPIRED), START + 7, START + 8)
+    deleted = table.mark_deleted(record_task(table, phase=Phase.EXPIRED), START + 7, START + 8)
     assert (deleted.phase, deleted.due_at) == (Phase.FAILED, START + 8) and table.get(deleted.id) == deleted
     assert (table.queue.due(START + 7, 10), table.queue.due(START + 8, 10)) == ([], [deleted.id])
 
 
 def test_a_scrubbed_row_keeps_its_frame(table: TaskTable) -> None:
     said = {"outputs": [{"id": "1"}], "callback_url": "https://client.example", "waits_for": "its copy"}
-    task = recorded(table, phase=Phase.SUCCEEDED, reason="why", videos=[{"id": "1"}], task_token="token", **said)
+    task = record_task(table, phase=Phase.SUCCEEDED, reason="why", videos=[{"id": "1"}], task_token="token", **said)
     with pytest.raises(ConflictError):
         table.scrub(task)
     deleted = table.mark_deleted(task, START + 7)
@@ -294,17 +296,17 @@ def test_what_points_to_a_task_is_kept_for_its_longest_life_and_its_retention(ta
 
 
 def test_odd_texts_can_be_stored(table: TaskTable) -> None:
-    task = table.move(recorded(table), Phase.FAILED, reason="broken \ud800 text", updated_at=START)
+    task = table.move(record_task(table), Phase.FAILED, reason="broken \ud800 text", updated_at=START)
     assert task.reason == "broken ? text"
 
 
 def test_other_errors_of_aws_pass_through(cloud: Cloud) -> None:
     table = TaskTable(cloud.dynamodb, "no-such-table")
     for call in (
-        lambda: idempotency.record(table, fresh(), body_hash="h"),
-        lambda: table.move(fresh(), None, updated_at=START),
-        lambda: table.adopt(fresh(phase=Phase.SUBMITTING), Phase.SUBMITTED, "kling", "u", updated_at=START),
-        lambda: table.claim_callback_slot(fresh(), START, 1),
+        lambda: idempotency.record(table, new_task(), body_hash="h"),
+        lambda: table.move(new_task(), None, updated_at=START),
+        lambda: table.adopt(new_task(phase=Phase.SUBMITTING), Phase.SUBMITTED, "kling", "u", updated_at=START),
+        lambda: table.claim_callback_slot(new_task(), START, 1),
         lambda: Keys(table.rows).put(KeyRow("k", "acme", "hash", "k1", START)),
     ):
         with pytest.raises(Exception, match="ResourceNotFound"):

@@ -1,4 +1,4 @@
-"""What is read from the table: a task as it was written, a tenant's own, pages and queues."""
+"""Test the reads of the table: a task as written, a tenant's own tasks, pages and queues."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,12 +9,12 @@ from kling_relay.tasks.table import TaskTable
 from kling_relay.tasks.task import Failure, Phase
 
 from tests.support.stack_in_memory import START
-from tests.support.table_fixtures import fresh, recorded
+from tests.support.table_fixtures import new_task, record_task
 
 
 def test_a_row_is_read_as_it_was_written(table: TaskTable) -> None:
     lists = {"outputs": [{"id": "1"}], "videos": [{"id": "2"}]}
-    given = fresh(phase=Phase.FAILED, failure=Failure.CONTENT, source={"key": "inbox/a.json"}, **lists)
+    given = new_task(phase=Phase.FAILED, failure=Failure.CONTENT, source={"key": "inbox/a.json"}, **lists)
     idempotency.record(table, given, body_hash="h")
     read = table.get(given.id)
     assert read is not None and replace(read, notices=()) == given
@@ -22,32 +22,32 @@ def test_a_row_is_read_as_it_was_written(table: TaskTable) -> None:
 
 
 def test_find_is_the_tenants_own_only(table: TaskTable) -> None:
-    ours = recorded(table, external_task_id="order-1")
+    ours = record_task(table, external_task_id="order-1")
     assert table.find("acme", ours.id) == table.find("acme", "order-1") == ours
     assert table.find("umbrella", ours.id) is None and table.find("umbrella", "order-1") is None
     assert table.find("acme", "x" * 5000) is None
-    theirs = recorded(table, tenant="umbrella", external_task_id=ours.id)
+    theirs = record_task(table, tenant="umbrella", external_task_id=ours.id)
     assert table.find("umbrella", ours.id) == theirs
 
 
 def test_a_pointer_that_leads_to_somebody_elses_task_finds_nothing(table: TaskTable) -> None:
     """None does: but all isolation hangs on this place."""
-    theirs = recorded(table, tenant="umbrella")
+    theirs = record_task(table, tenant="umbrella")
     assert table.rows.update_if("external#acme#x", "SET #task_id = :id", "attribute_not_exists(#pk)", id=theirs.id)
     assert table.find("acme", "x") is None
 
 
 def test_a_reference_is_as_long_as_the_schema_allows(table: TaskTable) -> None:
     longest = "x" * 256
-    ours = recorded(table, external_task_id=longest)
-    recorded(table, external_task_id=longest + "x")
+    ours = record_task(table, external_task_id=longest)
+    record_task(table, external_task_id=longest + "x")
     assert table.find("acme", longest) == ours and table.find("acme", longest + "x") is None
 
 
 def test_a_page_counts_what_it_skips_and_reads_what_it_shows(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """The index answers in parts of its own size: here one key each."""
-    tasks = [recorded(table, created_at=START + age) for age in range(6)]
-    recorded(table, created_at=START, tenant="umbrella")
+    tasks = [record_task(table, created_at=START + age) for age in range(6)]
+    record_task(table, created_at=START, tenant="umbrella")
     client, asked = table.rows.client, list[dict[str, Any]]()
     query = client.query
 
@@ -64,7 +64,7 @@ def test_a_page_counts_what_it_skips_and_reads_what_it_shows(table: TaskTable, m
 
 
 def test_tasks_are_read_in_the_order_of_their_ids(table: TaskTable) -> None:
-    first, second = recorded(table), recorded(table)
+    first, second = record_task(table), record_task(table)
     assert table.read([second.id, "gone", first.id]) == [second, first]
 
 

@@ -1,4 +1,4 @@
-"""What a task's row says of it, by itself: no table, no clock."""
+"""Test the values derived from a task's row alone, without table and clock."""
 
 from typing import Any
 

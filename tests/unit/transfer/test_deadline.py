@@ -1,4 +1,4 @@
-"""A deadline shuts down what it guards when its time is over, and touches nothing after `close`."""
+"""Test that a deadline closes its connection when its time is over, and changes nothing after `close`."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The bytes of an answer that are not its body count too: a server cannot pour what http.client would take for ever."""
+"""Test that the bytes of an answer outside its body count too: http.client would read them forever."""
 
 import io
 import socket

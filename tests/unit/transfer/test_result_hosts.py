@@ -1,4 +1,4 @@
-"""Where a provider's videos may lie: a list by profile, told or enforced, at every hop but the provider's own host."""
+"""Test the hosts of a provider's videos: a list by profile, warned or enforced, at every hop but its own host."""
 
 from dataclasses import replace
 from typing import Any

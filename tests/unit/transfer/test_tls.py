@@ -1,6 +1,6 @@
-"""What each TLS client of ours accepts: the same certificates, on every Python.
+"""Test that every TLS client of ours accepts the same certificates, on every Python.
 
-Beliefs: RFC 5280 wants an authority key identifier (document). Public servers without one exist (guess); Python 3.13's
+Beliefs: RFC 5280 wants an authority key identifier (document). Public servers without one exist (guess). Python 3.13's
 `ssl.create_default_context` refuses them (run).
 """
 

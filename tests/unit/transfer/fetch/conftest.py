@@ -1,4 +1,4 @@
-"""One certificate authority a module, one internet a test."""
+"""Provide one certificate authority per module, and one internet per test."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

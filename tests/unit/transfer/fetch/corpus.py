@@ -1,4 +1,4 @@
-"""Addresses that nothing may connect to, and their neighbours."""
+"""List addresses that must not be connected to, and their allowed neighbours."""
 
 
 def words(text: str) -> list[str]:

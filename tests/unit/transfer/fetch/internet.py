@@ -1,4 +1,4 @@
-"""An internet for tests of fetch: real sockets on loopback behind public names.
+"""Play an internet for tests of fetch: real sockets on loopback behind public names.
 
 Only the resolver, the last step of dialling and the CA are replaced, so that public names and port 443 lead here while
 every rule of the real code runs.

@@ -1,4 +1,4 @@
-"""What may be connected to: hostile addresses connect nowhere, certificates are checked."""
+"""Test the allowed connections: hostile addresses get no connection, and certificates are checked."""
 
 import socket
 import ssl

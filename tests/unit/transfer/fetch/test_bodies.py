@@ -1,4 +1,4 @@
-"""Hostile bodies and answers end as errors of few words, which say nothing of what was sent."""
+"""Test hostile bodies and answers: they end as short errors without data from the request."""
 
 import http.client
 import logging

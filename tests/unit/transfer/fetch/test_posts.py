@@ -1,5 +1,4 @@
-"""What goes out to an address of a client's: checked as every fetch is, sent once, and nothing read but the answer's
-head."""
+"""Test POSTs to an address of a client: checked like every fetch, sent once, and only the answer's head is read."""
 
 import socket
 from typing import Any
@@ -11,7 +10,7 @@ from kling_relay.transfer.fetch_error import FetchError
 from kling_relay.transfer.pinned_connection import FRAME_BYTES
 
 from tests.support.loopback_servers import Handler, respond
-from tests.support.timed_servers import Lasting
+from tests.support.timed_servers import SlowServer
 from tests.unit.transfer.fetch.internet import World, silence, to
 
 pytestmark = pytest.mark.enable_socket
@@ -79,7 +78,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(world: World) -> None:
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 def test_no_body_is_read(encoding: str, world: World) -> None:
-    poured = Lasting(lambda: None)
+    poured = SlowServer(lambda: None)
 
     def pieces(path: str) -> list[bytes]:
         return [b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\n\r\n" % encoding.encode(), *[b"x" * 100_000] * 300]

@@ -1,4 +1,4 @@
-"""Redirects, and the operator's own origin."""
+"""Test redirects, and the operator's own origin."""
 
 import socket
 from typing import Any

@@ -1,4 +1,4 @@
-"""The first bytes of a file: of servers that know ranges, and of those that do not."""
+"""Test the first bytes of a file, from servers with and without support for ranges."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Slow servers are left when the deadline passes, and leave no thread and no socket."""
+"""Test slow servers: fetch hangs up at the deadline, and leaves no thread and no socket."""
 
 import itertools
 import socket
@@ -11,7 +11,7 @@ from kling_relay.transfer import deadline, fetch, pinned_connection
 from kling_relay.transfer.fetch import open_url
 
 from tests.support.loopback_servers import respond
-from tests.support.timed_servers import Deadlines, Lasting, bytewise
+from tests.support.timed_servers import Deadlines, SlowServer, byte_by_byte
 from tests.unit.transfer.fetch.internet import PUBLIC, World, refusal, silence
 
 pytestmark = pytest.mark.enable_socket
@@ -21,15 +21,15 @@ LENGTH = b"Content-Length: 5000\r\n"
 
 
 def headers(path: str) -> list[bytes]:
-    return bytewise(b"HTTP/1.1 200 OK\r\n", b"X-Slow: 1\r\n" * 50)
+    return byte_by_byte(b"HTTP/1.1 200 OK\r\n", b"X-Slow: 1\r\n" * 50)
 
 
 def body(path: str) -> list[bytes]:
-    return bytewise(b"HTTP/1.1 200 OK\r\n%b\r\n" % (LENGTH if path == "/length" else b""), b"x" * 500)
+    return byte_by_byte(b"HTTP/1.1 200 OK\r\n%b\r\n" % (LENGTH if path == "/length" else b""), b"x" * 500)
 
 
 def chunks(path: str) -> list[bytes]:
-    return bytewise(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 90)
+    return byte_by_byte(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 90)
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def deadlines(monkeypatch: pytest.MonkeyPatch) -> Deadlines:
 
 
 @pytest.fixture
-def slow(deadlines: Deadlines) -> Lasting:
-    return Lasting(lambda: deadlines.let_pass(0))
+def slow(deadlines: Deadlines) -> SlowServer:
+    return SlowServer(lambda: deadlines.let_pass(0))
 
 
 @pytest.mark.parametrize("path", ["/length", "/close"])
 @pytest.mark.parametrize("pieces", [headers, body, chunks])
 def test_a_slow_server_is_left(
-    pieces: Callable[[str], Iterable[bytes]], path: str, world: World, deadlines: Deadlines, slow: Lasting
+    pieces: Callable[[str], Iterable[bytes]], path: str, world: World, deadlines: Deadlines, slow: SlowServer
 ) -> None:
     world.stand(slow.handler(pieces))
     assert refusal("https://cdn.example.com" + path, seconds=SECONDS).reason == "timeout"
@@ -56,20 +56,20 @@ def test_a_slow_server_is_left(
 
 @pytest.mark.parametrize("pieces", [headers, body, chunks])
 def test_a_slow_trusted_server_is_left(
-    pieces: Callable[[str], Iterable[bytes]], world: World, deadlines: Deadlines, slow: Lasting
+    pieces: Callable[[str], Iterable[bytes]], world: World, deadlines: Deadlines, slow: SlowServer
 ) -> None:
     origin = world.plain(slow.handler(pieces))
     assert refusal(origin + "/length", seconds=SECONDS, trusted=origin).reason == "timeout"
     assert slow.was_left() and deadlines.asked == [SECONDS]
 
 
-def test_a_slow_handshake_is_left(world: World, slow: Lasting) -> None:
+def test_a_slow_handshake_is_left(world: World, slow: SlowServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         world.raw(PUBLIC, listener.getsockname()[1])
 
         def talk() -> None:
             with listener.accept()[0] as connection:
-                slow.send(connection, bytewise(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", bytes(500)))
+                slow.send(connection, byte_by_byte(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", bytes(500)))
 
         threading.Thread(target=talk, daemon=True).start()
         assert refusal("https://cdn.example.com/", seconds=SECONDS).reason == "timeout"

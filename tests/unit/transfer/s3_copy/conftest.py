@@ -1,4 +1,4 @@
-"""The source of a video, and the buckets that it goes to."""
+"""Provide the source of a video, and the target buckets."""
 
 from collections.abc import Iterator
 from typing import Any

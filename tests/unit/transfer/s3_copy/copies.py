@@ -1,7 +1,7 @@
-"""Copies of a video in tests of archive.
+"""Copy videos in tests of archive.
 
-The source is a scripted server on loopback (as the operator's trusted origin); the bucket is moto's S3 in this process,
-or a sink behind real HTTP that counts half a PUT as nothing, as S3 does, and can be told to misbehave.
+The source is a scripted server on loopback (as the operator's trusted origin). The bucket is moto's S3 in this process,
+or a sink behind real HTTP. Like S3, the sink stores nothing of a partial PUT. It can be told to misbehave.
 """
 
 import hashlib

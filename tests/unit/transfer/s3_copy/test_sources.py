@@ -1,4 +1,4 @@
-"""Sources that fail, and the limits of a copy: bytes, time, disk, memory."""
+"""Test failing sources, and the limits of a copy: bytes, time, disk, memory."""
 
 import resource
 import socket
@@ -11,7 +11,7 @@ from kling_relay.transfer import s3_copy as archive_module
 from kling_relay.transfer.s3_copy import ArchiveError, archive
 
 from tests.support.loopback_servers import S3Sink, box, respond
-from tests.support.timed_servers import Deadlines, Lasting, bytewise
+from tests.support.timed_servers import Deadlines, SlowServer, byte_by_byte
 from tests.unit.transfer.s3_copy.copies import STORED, VIDEO, Source, copy, failure
 
 pytestmark = pytest.mark.enable_socket
@@ -51,9 +51,9 @@ def test_a_source_that_drips_is_left(
 ) -> None:
     deadlines = Deadlines()
     monkeypatch.setattr(fetch, "Deadline", deadlines)
-    slow = Lasting(lambda: deadlines.let_pass(0))
+    slow = SlowServer(lambda: deadlines.let_pass(0))
     head = b"HTTP/1.1 200 OK\r\n%b\r\n" % (b"Content-Length: %d\r\n" % len(VIDEO) if length else b"")
-    source.extra["drip"] = slow.handler(lambda path: bytewise(head + VIDEO[:2000], VIDEO[2000:2500]))
+    source.extra["drip"] = slow.handler(lambda path: byte_by_byte(head + VIDEO[:2000], VIDEO[2000:2500]))
     assert failure(s3, origin, "/drip", deadline_seconds=300) == "source_unreachable"
     assert slow.was_left() and deadlines.asked == [300]
     assert sink.visible() == {}

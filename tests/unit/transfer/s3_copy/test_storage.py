@@ -1,4 +1,4 @@
-"""What S3 answers, and what is believed of it."""
+"""Test the answers of S3, and the conclusions from them."""
 
 import hashlib
 import socket

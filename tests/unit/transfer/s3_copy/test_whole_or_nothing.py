@@ -1,4 +1,4 @@
-"""Whole videos are stored; of others no byte becomes visible."""
+"""Test that whole videos are stored, and that no byte of others becomes visible."""
 
 from typing import Any
 
