@@ -69,7 +69,7 @@ def test_tasks_are_read_in_the_order_of_their_ids(table: TaskTable) -> None:
 
 
 def test_queues(table: TaskTable) -> None:
-    late, later = record_task(table, due_at=START + 2), recorded(table, due_at=START + 1)
+    late, later = record_task(table, due_at=START + 2), record_task(table, due_at=START + 1)
     record_task(table, due_at=START + 1000)
     assert table.queue.due(START + 2, 10) == [later.id, late.id]
     assert table.queue.due(START + 2, 1) == [later.id]
