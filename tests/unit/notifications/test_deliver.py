@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from kling_relay.notifications import webhook_retry
+from kling_relay.notifications.webhook_retry import SLOTS
 from kling_relay.operations import actions
 from kling_relay.tasks import notification
-from kling_relay.tasks.notification import SLOTS, Notice
+from kling_relay.tasks.notification import Notice
 from kling_relay.tasks.task import Phase, Task
 from kling_relay.transfer import fetch
 from kling_relay.transfer.fetch import Receipt
@@ -180,7 +182,7 @@ def test_whatever_is_no_success_comes_again(world: World, receiver: Receiver, an
     task = world.create({**BODY, "callback_url": HOOK})
     world.run_notifier()
     (notice,) = world.task(task.id).notices
-    asked = min(answer[1], notification.MAX_RETRY_AFTER) if isinstance(answer, tuple) else 0
+    asked = min(answer[1], webhook_retry.MAX_RETRY_AFTER) if isinstance(answer, tuple) else 0
     assert (notice.webhook, notice.tries) == ("due", 1)
     assert notice.next_at - world.clock.now >= max(4, asked) * 1000
     assert notice.answer == str(answer[0] if isinstance(answer, tuple) else answer)
@@ -284,7 +286,7 @@ def test_a_webhook_that_cannot_be_noted_gives_its_permit_back(
 def test_who_is_put_off_waits_longer_each_time_and_never_too_long() -> None:
     one = Notice(1, "succeed", 0, webhook="due", tries=2, answer="500")
     for age, low, high in ((0, 15, 18), (60, 15, 18), (3600, 900, 1080), (5 * DAY, 3600, 4320)):
-        later = notification.put_off(one, age * 1000)
+        later = webhook_retry.postpone(one, age * 1000)
         assert low <= later.next_at / 1000 - age <= high
         assert replace(later, next_at=0) == one
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from kling_relay import client_view
 from kling_relay.dynamodb import ConflictError
+from kling_relay.notifications import webhook_retry
 from kling_relay.observability import Metric, logger
 from kling_relay.security import standard_webhooks
 from kling_relay.services import Services
@@ -32,17 +33,17 @@ def send(services: Services, task: Task, notice: Notice) -> None:
     permit = services.permits.take(f"webhooks#{task.tenant}", WEBHOOKS_AT_ONCE, now, now + _PERMIT_MS)
     if permit is None:  # The sweeper retries it. Waiting here would block a function that others need.
         logger.info("webhook_put_off", extra={"task_id": task.id, "task_status": notice.status})
-        save(services, task, notice, notification.put_off(notice, now))
+        save(services, task, notice, webhook_retry.postpone(notice, now))
         return
     try:
-        begun = notification.tried(notice, now)
+        begun = webhook_retry.count_attempt(notice, now)
         task = services.outbox.note(task, begun)  # the loser of this race does not send
         body = notification.webhook_body(client_view.task_object(services, task), notice)
         status, retry_after, answer = _post(services, task, notice, body)
     finally:
         services.permits.release(permit)
     now = services.clock.now_ms()
-    ended = notification.answered(begun, answer, status=status, retry_after=retry_after, now=now)
+    ended = webhook_retry.after_attempt(begun, answer, status=status, retry_after=retry_after, now=now)
     logger.info(
         "webhook_sent",
         extra={

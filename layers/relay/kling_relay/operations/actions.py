@@ -7,11 +7,10 @@ from typing import Any
 
 from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle import step_functions
-from kling_relay.notifications import deliver
+from kling_relay.notifications import deliver, webhook_retry
 from kling_relay.security import auth, callback_tokens
 from kling_relay.security.api_keys import SCOPES, KeyRow
 from kling_relay.services import Services
-from kling_relay.tasks import notification
 from kling_relay.tasks.spend_cap import MAX_UNITS, month_of
 from kling_relay.tasks.task import Phase, copy_can_be_repeated
 
@@ -68,7 +67,7 @@ def replay_notice(services: Services, event: dict[str, Any]) -> dict[str, Any]:
         try:
             for notice in task.notices:
                 if notice.webhook != "none" and wanted in (None, notice.number):
-                    task = services.outbox.note(task, notification.again(notice, now))
+                    task = services.outbox.note(task, webhook_retry.restarted(notice, now))
                     sent += 1
         except ConflictError:
             continue

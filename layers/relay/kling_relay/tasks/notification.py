@@ -1,24 +1,17 @@
-"""Define notices: the content and the schedule of a task's notifications. Pure, except for random jitter.
+"""Define notices: the content of a task's notifications, and the time of the next delivery. Pure.
 
 A move that changes the client's `task_status` appends a notice to the task's row, in the same write: the row is the
 outbox. A notice becomes an event on the stack's bus, and a webhook if the client gave a `callback_url`. Webhooks have
-the body of Kling's own callbacks (legacy API: flat, without an envelope), so that existing receivers accept them. They
-are retried as Standard Webhooks recommends: ten attempts within about three days.
+the body of Kling's own callbacks (legacy API: flat, without an envelope), so that existing receivers accept them.
+notifications/webhook_retry.py has the schedule of the attempts.
 """
 
 import json
-import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 PREFIX = "notice_"  # of the row's attributes: notice_1, notice_2, ...
-# seconds before each attempt: 75.6 h at least
-SLOTS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
-_JITTER = 0.2
-SHORTEST_PUT_OFF = 15  # seconds until the next attempt of a webhook that could not be tried now
-LONGEST_PUT_OFF = 3_600
-MAX_RETRY_AFTER = 86_400  # seconds that a receiver may postpone the next attempt
 SCHEMA = 1  # of the event's detail
 
 # The client's task_status -> the event's detail-type.
@@ -82,48 +75,6 @@ def next_at(notices: tuple[Notice, ...]) -> int | None:
     """Return the time of the next delivery of a task's notices (ms); None if all are delivered."""
     times = [one.at if one.event else one.next_at for one in notices if one.open]
     return min(times, default=None)
-
-
-def tried(notice: Notice, now: int) -> Notice:
-    """Count an attempt before it is made, so that an attempt that never returns counts and uses its slot."""
-    tries = notice.tries + 1
-    slot = SLOTS[tries] if tries < len(SLOTS) else 0
-    # Later, never sooner: a receiver that is back after three days still gets the last one.
-    pause = slot * (1 + random.uniform(0, _JITTER))  # nosec B311 # noqa: S311  (jitter, no secret)
-    return replace(notice, tries=tries, next_at=now + int(pause * 1000))
-
-
-def put_off(notice: Notice, now: int) -> Notice:
-    """Postpone a webhook that cannot be tried now, which counts as no attempt.
-
-    An older notice waits longer, so that thousands of one tenant do not return every minute.
-    """
-    pause = min(max(SHORTEST_PUT_OFF, (now - notice.at) / 4000), LONGEST_PUT_OFF)
-    pause *= 1 + random.uniform(0, _JITTER)  # nosec B311 # noqa: S311  (jitter, no secret)
-    return replace(notice, next_at=now + int(pause * 1000))
-
-
-def answered(notice: Notice, answer: str, *, status: int | None, retry_after: int | None, now: int) -> Notice:
-    """Return a notice after an attempt. `status`: the receiver's HTTP status, None without an answer.
-
-    `retry_after` (s): the receiver's Retry-After. Standard Webhooks: 2xx is success, 410 stops, all else is retried.
-    """
-    notice = replace(notice, answer=answer)
-    if status is not None and 200 <= status < 300:
-        return replace(notice, webhook="delivered")
-    if status == 410:
-        return replace(notice, webhook="gone")
-    if notice.tries >= len(SLOTS):
-        return replace(notice, webhook="given_up")
-    if retry_after is not None:
-        earliest = now + min(retry_after, MAX_RETRY_AFTER) * 1000
-        return replace(notice, next_at=max(notice.next_at, earliest))
-    return notice
-
-
-def again(notice: Notice, now: int) -> Notice:
-    """Return a notice that an operator sends again, with all its attempts."""
-    return replace(notice, webhook="due", tries=0, next_at=now, answer="")
 
 
 def shown(all_notices: tuple[Notice, ...]) -> list[dict[str, Any]]:
