@@ -10,7 +10,7 @@ from kling_relay.errors import KlingError, envelope
 from kling_relay.observability import logger
 from kling_relay.services import get_services
 
-_PLACEHOLDER = "https://your-api.example"  # the API's address in the description
+_PLACEHOLDER = "https://your-api.example"  # stands for the API's address in the description
 site = StaticSite(Path(__file__).parent, "page", "viewer")
 
 

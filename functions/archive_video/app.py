@@ -1,4 +1,4 @@
-"""Workflow step: copy the provider's videos into our bucket, then report the result to advance()."""
+"""Copy the provider's videos into the video bucket and pass the result to advance()."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An operator's actions. Called through IAM only; no address on the internet leads here."""
+"""Run one operator action. Callable through IAM only: no public address leads here."""
 
 from typing import Any
 

@@ -160,9 +160,9 @@ def create(
     logger.append_keys(task_id=task.id)
     if asked.notes:
         logger.warning("request_noted", extra={"notes": asked.notes})
-    if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
+    if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # no step was made yet
         task = _submit(services, task, AdvanceInput("client", must_end_by=must_end_by, images=asked.images))
-    if task.refusal is not None:  # now, or when the same request came before
+    if task.refusal is not None:  # now, or at an earlier identical request
         raise task.refusal
     return task
 

@@ -15,7 +15,7 @@ _HEADERS = {
 
 
 class StaticSite:
-    """The files of `folder` and of its folders `folders`, by name. No other name is served."""
+    """The files of `folder` and of its folders `folders`, by name. Any other name gets a 404."""
 
     def __init__(self, folder: Path, *folders: str) -> None:
         self._paths = (folder, *(folder / name for name in folders))
@@ -27,11 +27,11 @@ class StaticSite:
 
     @cached_property
     def version(self) -> str:
-        """A hash of all files: an address with it may be cached for ever."""
+        """A hash of all files: a URL with it may be cached forever."""
         return hashlib.sha256("".join(text for _, text in sorted(self.files.items())).encode()).hexdigest()[:12]
 
     def response(self, status: int, suffix: str, body: str, *, for_ever: bool = False) -> dict[str, Any]:
-        """API Gateway's response with `body`, whose type follows from `suffix`."""
+        """Build API Gateway's response with `body`, whose type follows from `suffix`."""
         kind = _TYPES.get(suffix, "text/plain")
         cached = "public, max-age=31536000, immutable" if for_ever else "no-cache"
         headers = {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8", "Cache-Control": cached}

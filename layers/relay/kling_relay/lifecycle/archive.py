@@ -130,14 +130,14 @@ def _next_copy(services: Services, task: Task, copies: int) -> int:
 def start_copy_attempt(
     services: Services, task_id: str, execution: str, left_ms: int
 ) -> Task | Literal["advance", "done"]:
-    """Write that a copy begins, so that one that never reports back is tried again, each time later.
+    """Record the start of a copy, so that an attempt that never returns is retried, later each time.
 
-    Return the task to copy, or the workflow's next word if there is nothing to copy. `execution`: the calling workflow.
-    `left_ms`: the time that this Lambda has left.
+    Return the task to copy, or the workflow's next state if there is nothing to copy. `execution`: the calling
+    workflow. `left_ms`: the remaining time of this Lambda call.
     """
     task = services.table.get(task_id)
     if task is None or task.execution != execution:
-        return "advance"  # replaced
+        return "advance"  # a newer execution replaced it
     if late_copies.awaits_late_copies(services, task):
         late_copies.remove_late_copies(services, task)
         return "done"
@@ -149,5 +149,5 @@ def start_copy_attempt(
         return services.table.move(
             task, None, copies=copies, retry_at=_next_copy(services, task, copies), due_at=due_at
         )
-    except ConflictError:  # another copier has ended it: an error would ring FunctionErrorsAlarm
+    except ConflictError:  # another copier has ended it: an error would set off FunctionErrorsAlarm
         return "advance"

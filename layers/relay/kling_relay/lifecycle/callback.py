@@ -136,15 +136,15 @@ def _may_ask(services: Services, task: Task) -> bool:
 
 
 def _decide(services: Services, task: Task | None, claim: ProviderTask | None) -> Decision:
-    """Decide whether a callback is worth a query."""
+    """Decide whether a callback triggers a query."""
     if task is None or task.phase in ENDED:
         return Decision.LATE
     if task.phase is Phase.RENDERED:
         return Decision.DUPLICATE
     if task.phase is Phase.ACCEPTED:
-        return Decision.NOTHING  # nothing that the provider could tell us now
+        return Decision.NOTHING  # the provider has nothing to report now
     if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > services.clock.now_ms():
-        return Decision.NOTHING  # the sender is still at it, and its workflow will ask
+        return Decision.NOTHING  # the sender is still running, and its workflow will query
     progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in AT_THE_PROVIDER
     if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
         return Decision.DUPLICATE

@@ -87,10 +87,10 @@ def on_unconfirmed(services: Services, task: Task, inputs: AdvanceInput) -> Task
 
 
 def _denied(services: Services, task: Task, now: int) -> Task | Step | None:
-    """Return what two denials allow, or None.
+    """Return the task or step that two denials allow, or None.
 
-    The refusal of a second POST needs them to count as much as a third POST does: the provider may have refused it
-    because it has the first one.
+    A refused second POST needs the same evidence as a third POST: the provider may have refused it because it has the
+    first one.
     """
     policy = services.settings.on_unconfirmed
     unique = services.provider_of(task).profile.unique_reference
@@ -99,7 +99,7 @@ def _denied(services: Services, task: Task, now: int) -> Task | Step | None:
         failure = Failure.of(task.reason, otherwise=Failure.REFUSED)
         return services.table.move(task, Phase.FAILED, failure=failure, updated_at=now)
     if counts:
-        # The POST itself is left to the next step: who asks may be a callback, with little time.
+        # The next step sends the POST: the caller may be a callback with little time.
         task = services.table.move(task, Phase.ACCEPTED, retry_at=None, denials=0, updated_at=now)
         return wait(services, task, 1)
     if policy == "fail":
@@ -149,8 +149,10 @@ def find_at_provider(services: Services, task: Task, inputs: AdvanceInput) -> An
 
 
 def _may_be_ours(services: Services, task: Task, provider_task: ProviderTask, hint: str) -> bool:
-    """Whether the task that a callback named is ours: it carries our reference; or, with a provider that hides
-    references, it is known to be made after our claim."""
+    """Return whether the task that a callback named is ours.
+
+    It must carry our reference. With a provider that hides references, it must have been made after our claim.
+    """
     hidden = services.provider_of(task).profile.hides_reference and provider_task.created_at is not None
     provable = provider_task.is_about(hint) and (provider_task.reference is not None or hidden)
     return provable and _is_ours(services, task, provider_task)

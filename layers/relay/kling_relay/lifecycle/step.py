@@ -40,12 +40,13 @@ Trigger = Literal["client", "poll", "callback", "archive"]
 
 @dataclass(frozen=True, slots=True)
 class AdvanceInput:
-    """Who calls advance(), and the facts that the row does not hold.
+    """The caller of advance(), and the facts that the row does not hold.
 
-    `trigger`: "client" is the POST of this moment, "poll" a workflow whose wait is over, "callback" the provider's
-    webhook, "archive" the report of a copy. Only the first two may send the paid POST. `must_end_by`: when this Lambda
-    is killed (ms). `images`: bytes of inline images by name. `hint`: the provider's task id as a callback's body names
-    it, never believed by itself. `copied`: our videos, proved whole. `copy_failed`: one word of s3_copy.py.
+    `trigger`: "client" is the POST of this moment, "poll" a workflow after its wait, "callback" the provider's webhook,
+    "archive" the report of a copy. Only the first two may send the paid POST. `must_end_by`: when this Lambda is killed
+    (ms). `images`: bytes of inline images by name. `hint`: the provider's task id from a callback's body, never trusted
+    by itself. `copied`: our videos, proved complete. `copy_failed`: the reason of a failed copy, one word of
+    s3_copy.py.
     """
 
     trigger: Trigger
@@ -57,7 +58,7 @@ class AdvanceInput:
 
     @property
     def may_send(self) -> bool:
-        """Whether the caller may send the paid POST. A callback and a copy have too little time to see its answer."""
+        """Whether the caller may send the paid POST. A callback and a copy have too little time for its answer."""
         return self.trigger in ("client", "poll")
 
 

@@ -80,7 +80,7 @@ def _claim_and_send(
     claimed = _claim(services, task, account, must_end_by)
     if isinstance(found, Found):
         return adopt(services, claimed, found.provider_task)
-    if not _has_time(services, must_end_by):  # the claim took its time; it is certain that nothing was sent
+    if not _has_time(services, must_end_by):  # the claim took too long; it is certain that nothing was sent
         return sender.again(claimed, 1, "its turn")
     return sender.send(claimed, body)
 
@@ -88,10 +88,11 @@ def _claim_and_send(
 def _held_back(
     services: Services, task: Task, inputs: AdvanceInput, admission: Admission, now: int
 ) -> Task | Step | None:
-    """What becomes of a task that may not be sent now; None if it may."""
+    """Return the result for a task that may not be sent now; None if it may."""
     others_wait = inputs.trigger == "client" and admission.crowded and services.table.queue.waiting(1)
     closed = admission.closed(now) or ("its turn, behind others" if others_wait else "")
-    refusable = inputs.trigger == "client" and task.unsure_since is None  # a second handler's POST may be in doubt now
+    # the POST of a second handler may be in doubt now
+    refusable = inputs.trigger == "client" and task.unsure_since is None
     if closed and refusable and admission.pause is None and admission.cause == "address" and admission.not_before > now:
         return _refuse_address(services, task, admission.reason)
     return wait_in_turn(services, task, closed) if closed else None
@@ -111,7 +112,7 @@ def _has_time(services: Services, must_end_by: int) -> bool:
 
 
 def _ask_once_more(services: Services, task: Task, inputs: AdvanceInput) -> Answer:
-    """Look the task up right before its POST is repeated: the denials that allow it may be old by now.
+    """Look the task up right before its POST is repeated, because the denials that allow it may be old.
 
     A task without a POST in doubt counts as denied.
     """
@@ -212,7 +213,7 @@ class _Sender:
             why = f"the provider cannot be reached ({outcome.reason})"
             return self.again(task, polling.backoff(task.attempt, first=2, maximum=300), why)
         if isinstance(outcome, Throttled) and outcome.too_fast and task.retry_at is None and inputs.trigger != "client":
-            # Its place is still there: asked for a little later, and once, it need not wait for another turn.
+            # Its slot may still be free: one early retry saves it another turn in the queue.
             return self.again(task, polling.backoff(1, first=4, maximum=4), awaited("room", in_short(outcome.reason)))
         if isinstance(outcome, Throttled | AccountBlocked | Misconfigured):
             return self.close_gate(task, outcome)

@@ -15,9 +15,9 @@ from kling_relay.tasks.task import CLOSED, ENDED, MOVES, TASK_STATUS, Phase, Tas
 from kling_relay.tasks.task_queue import TaskQueue
 from kling_relay.tasks.task_row import _DAY_SECONDS, changed, owner_key, stored, task_of, upstream_pk
 
-_LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: what points to it outlives it
-_MAX_HINTS = 4  # of one task: a forger with a stolen address fills no row
-_LONGEST_REFERENCE = 256  # characters, as the request's schema has it
+_LONGEST_LIFE_DAYS = 31  # from the record of a task to the end of its watch: its pointers live longer
+_MAX_HINTS = 4  # of one task: a forger with a stolen URL fills no row
+_LONGEST_REFERENCE = 256  # characters, the limit in the request's schema
 
 
 class TaskTable:

@@ -9,34 +9,35 @@ from typing import Any
 
 from kling_relay.dynamodb import Rows, plain, value
 
-_LATE_PAGE = 100  # as many rows as one BatchGetItem reads
+_LATE_PAGE = 100  # the number of rows that one BatchGetItem reads
 _FOR_EVER = 10**15  # ms: later than any `due_at`
 
 
 class TaskQueue:
-    """A read of the index is a moment old. Whoever acts on an id reads the row again."""
+    """The queues of open and waiting tasks. The index lags for a moment, so every caller reads the row again."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def due(self, now: int, limit: int) -> list[str]:
-        """Ids of open tasks whose `due_at` has passed, most overdue first. From the index: a moment old, never wrong
-        for long, because whoever acts on an id reads the row again."""
+        """Return ids of open tasks whose `due_at` has passed, most overdue first."""
         return [task_id for task_id, _ in _ids_and_tenants(self._queue("open", until=now, Limit=limit))]
 
     def waiting(self, limit: int, since: int = 0) -> list[tuple[str, str]]:
-        """(id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest first."""
+        """Return (id, tenant) of the tasks that wait for room upstream and were created since `since` (ms), oldest
+        first.
+        """
         return _ids_and_tenants(self._queue("waiting", since, Limit=limit))
 
     def waiting_at_random(self, limit: int, since: int) -> list[tuple[str, str]]:
-        """As `waiting`, from a moment on that is drawn between the oldest task and the newest."""
+        """Return tasks as `waiting`, from a random time between the oldest task and the newest."""
         ends = [self._queue("waiting", since, Limit=1, ScanIndexForward=forward)["Items"] for forward in (True, False)]
         births = [plain(item["due_at"]) for items in ends for item in items]
         moment = random.randint(min(births), max(births)) if births else 0  # nosec B311 # noqa: S311  (a lot, no secret)
         return self.waiting(limit, moment) if births else []
 
     def late(self, until: int) -> Iterator[list[str]]:
-        """Ids of the tasks that wait and were created before `until` (ms), oldest first, page after page."""
+        """Yield ids of the waiting tasks that were created before `until` (ms), oldest first, page after page."""
         more: dict[str, Any] = {"Limit": _LATE_PAGE}
         while True:
             answer = self._queue("waiting", until=until, **more)
