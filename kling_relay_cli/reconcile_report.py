@@ -37,7 +37,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for what, (meaning, remedy) in MEANINGS.items():
         if count := report["counts"].get(what):
             yield f"\n{what} ({count}): {meaning}\n-> {remedy}"
-            yield from _table([one for one in report["findings"] if one["what"] == what])
+            yield from _table([one for one in report["findings"] if one["type"] == what])
     if report["left_off"]:
         yield f"\n{report['left_off']} more were found than a report can name: ask for fewer days"
     checked = {"rows": 0, "listed": 0, "not_ours": 0, "without_reference": 0, "asked": 0, **report["checked"]}

@@ -52,5 +52,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if action is None:
         raise ValueError(f"action: one of {', '.join(ACTIONS)}; sent: {event.get('action')!r}")
     logger.append_keys(task_id=event.get("task_id"))
-    logger.info("operator_action", extra={"action": event["action"]})
+    logger.info("operator_action_invoked", extra={"action": event["action"]})
     return action(get_services(), event)

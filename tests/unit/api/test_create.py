@@ -89,7 +89,7 @@ def test_what_has_no_effect_is_left_out_and_logged(world: World, caplog: pytest.
     task = world.create(body, **{"Idempotency-Key": "k"})
     (sent,) = world.provider.posts
     assert not {"cfg_scale", "aspect_ratio"} & ({*sent} | {*task.request})
-    (record,) = [record for record in caplog.records if record.message == "request_noted"]
+    (record,) = [record for record in caplog.records if record.message == "request_annotated"]
     assert [note.split(" ")[0] for note in record.notes] == ["aspect_ratio", "cfg_scale"]
     assert world.create(body, **{"Idempotency-Key": "k"}).id == task.id
     world.create({**BODY, "model_name": "kling-v9"})

@@ -113,7 +113,7 @@ def test_what_it_waits_for_without_the_providers_words(
     admission = world.row(f"gate#{world.services.account}")
     assert admission["reason"]["S"] == "HTTP 429, code 1102" and admission["cause"]["S"] == "account"
     assert "canary-words" not in str(world.tasks()) and "sk-canary" not in caplog.text
-    assert "provider_account_trouble" in caplog.text
+    assert "provider_account_blocked" in caplog.text
 
 
 def test_a_task_that_waited_in_vain_says_so(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

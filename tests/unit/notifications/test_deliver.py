@@ -307,7 +307,7 @@ def test_what_nobody_was_invoked_for_is_found_by_the_sweeper(world: World, recei
     task = world.create({**BODY, "callback_url": HOOK})
     world.handed_over.clear()  # the asynchronous invocation is lost
     world.clock.tick(60)
-    assert world.sweep()["telling"] == 1
+    assert world.sweep()["notifications"] == 1
     world.tell()
     assert receiver.told() == [(f"evt_{task.id}_1", "submitted")]
 

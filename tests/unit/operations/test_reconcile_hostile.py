@@ -91,7 +91,7 @@ def test_entries_that_are_no_tasks(garden: Garden, odd: Any) -> None:
     with before(garden, lists, lambda reference: asked.append(reference) or NOT_FOUND):
         made = report(garden)
     assert made["trouble"] == [f"list of {KIND}, page 1: 2 entries cannot be read"]
-    assert {one["what"]: one["upstream_id"] for one in made["findings"]} == {"no_row": "new", "denied": "up-1"}
+    assert {one["type"]: one["upstream_id"] for one in made["findings"]} == {"no_row": "new", "denied": "up-1"}
     assert asked == ["up-1", "up-1"], "twice, as without a list"
 
 
@@ -108,7 +108,7 @@ def test_the_list_hides_references(garden: Garden) -> None:
     with before(garden, lists, lambda reference: found if reference == doubted.id else NOT_FOUND):
         made = report(garden)
     assert made["unchecked"] == {"without_reference": 1}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("not_adopted", doubted.id)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [("not_adopted", doubted.id)]
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\u001b[31mred", "x" * 5000, "a/../b?c#d", "\ud800half", "ключ", 'a"b'])
@@ -144,7 +144,7 @@ def test_without_a_usable_key_our_side_is_still_told(garden: Garden, key: str) -
         garden.world.services.provider._key = lambda refresh: key
         made = report(garden)
     assert script.pages == [] and made["unchecked"] == {"not_asked": 2}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("unconfirmed", parked.id)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [("unconfirmed", parked.id)]
     (trouble,) = made["trouble"]
     assert "make provider-key" in trouble and (not key or key not in trouble)
 
@@ -206,4 +206,4 @@ def test_rows_that_are_none_stop_nobody(garden: Garden) -> None:
     with before(garden, lists):
         made = report(garden)
     assert made["unchecked"] == {"unreadable_rows": 4}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [(FindingType.UNCONFIRMED, parked.id)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [(FindingType.UNCONFIRMED, parked.id)]

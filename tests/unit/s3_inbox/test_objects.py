@@ -409,5 +409,5 @@ def test_no_key_is_logged(world: World, queue: Queue) -> None:
         queue.run()
     finally:
         logger.registered_handler.setStream(before)  # type: ignore[attr-defined]
-    assert "upload_rejected" in said.getvalue() and "upload_not_handled" in said.getvalue()
+    assert "upload_rejected" in said.getvalue() and "upload_processing_failed" in said.getvalue()
     assert "canary" not in said.getvalue()

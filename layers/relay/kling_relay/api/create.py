@@ -155,7 +155,7 @@ def create(
     task = intake.record(services, tenant, asked, idempotency_key, source)
     logger.append_keys(task_id=task.id)
     if asked.notes:
-        logger.warning("request_noted", extra={"notes": asked.notes})
+        logger.warning("request_annotated", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # nothing has happened to it yet
         task = _submit(services, task, AdvanceInput(must_end_by=must_end_by, fresh=True, images=asked.images))
     if task.refusal is not None:  # now, or when the same request came before
@@ -171,6 +171,6 @@ def _submit(services: Services, task: Task, inputs: AdvanceInput) -> Task:
         if step.next != "done":
             step_functions.start(services, step)
     except Exception as exc:
-        logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
+        logger.exception("submit_failed_will_retry", extra={"error": type(exc).__name__})
         return task
     return step.task

@@ -44,10 +44,10 @@ def receive(services: Services, task_id: str, token: str, read_request: RequestR
         if task_id != PROBE:
             on_callback(services, task_id, _claim(body))
     except HintNotStoredError:
-        logger.exception("callback_not_kept")
+        logger.exception("callback_write_failed")
         return 503
     except Exception as exc:  # the poll finds out as well: an error would only make the provider repeat itself
-        logger.exception("callback_not_used", extra={"error": type(exc).__name__})
+        logger.exception("callback_failed", extra={"error": type(exc).__name__})
     return 200
 
 
@@ -89,10 +89,10 @@ def on_callback(services: Services, task_id: str, claim: ProviderTask | None) ->
     task = services.table.get(task_id)
     if task is not None and claim is not None:
         _keep_claim(services, task, claim)
-    use = _use(services, task, claim)
-    logger.info("callback_received", extra={"task_id": task_id, "use": use})
-    services.measure({Metric.CALLBACKS_RECEIVED: 1, **({use: 1} if isinstance(use, Metric) else {})})
-    if use != "ask":
+    decision = _decide(services, task, claim)
+    logger.info("callback_received", extra={"task_id": task_id, "decision": decision})
+    services.measure({Metric.CALLBACKS_RECEIVED: 1, **({decision: 1} if isinstance(decision, Metric) else {})})
+    if decision != "query":
         return
     step = advance(services, task_id, AdvanceInput(hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
@@ -125,19 +125,19 @@ def _may_ask(services: Services, task: Task) -> bool:
     return services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=False)
 
 
-def _use(services: Services, task: Task | None, claim: ProviderTask | None) -> Literal["ask", "nothing"] | Metric:
+def _decide(services: Services, task: Task | None, claim: ProviderTask | None) -> Literal["query", "ignore"] | Metric:
     """Whether a callback is worth a question, or as what it is counted."""
     if task is None or task.phase in ENDED:
         return Metric.CALLBACKS_LATE
     if task.phase is Phase.RENDERED:
         return Metric.CALLBACKS_DUPLICATE
     if task.phase is Phase.ACCEPTED:
-        return "nothing"  # nothing that the provider could tell us now
+        return "ignore"  # nothing that the provider could tell us now
     if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > services.clock.now_ms():
-        return "nothing"  # the sender is still at it, and its workflow will ask
+        return "ignore"  # the sender is still at it, and its workflow will ask
     progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in AT_THE_PROVIDER
     if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
         return Metric.CALLBACKS_DUPLICATE
     gap_ms = services.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
     asks = services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=not progress)
-    return "ask" if asks else Metric.CALLBACKS_DUPLICATE
+    return "query" if asks else Metric.CALLBACKS_DUPLICATE

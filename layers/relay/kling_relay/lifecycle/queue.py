@@ -35,7 +35,7 @@ def on_slot_freed(services: Services) -> None:
         services.admissions.open(services.account, admission, crowded=True)
         start_waiting(services, 1)
     except Exception as exc:
-        logger.warning("room_not_given", extra={"error": type(exc).__name__})
+        logger.warning("queue_start_failed", extra={"error": type(exc).__name__})
 
 
 def on_slot_found(services: Services, tenant: str, admission: Admission) -> None:
@@ -51,7 +51,7 @@ def on_slot_found(services: Services, tenant: str, admission: Admission) -> None
         if admission.not_before:
             start_waiting(services, 2)
     except Exception as exc:
-        logger.warning("room_not_given", extra={"error": type(exc).__name__})
+        logger.warning("queue_start_failed", extra={"error": type(exc).__name__})
 
 
 def start_waiting(services: Services, room: int) -> int:
@@ -84,7 +84,7 @@ def _candidates(services: Services, admission: Admission) -> list[tuple[str, str
     except ClientError as exc:
         if exc.response["Error"]["Code"] not in _NO_INDEX:
             raise
-        logger.warning("turns_by_age_alone", extra={"error": exc.response["Error"]["Code"]})
+        logger.warning("fair_order_skipped", extra={"error": exc.response["Error"]["Code"]})
     if admission.account_trouble:
         found += services.table.waiting_by_lot(_TRIES, since)
     return list(dict.fromkeys(found))
@@ -111,5 +111,5 @@ def restart(services: Services, task_id: str) -> bool:
         logger.info("workflow_replaced", extra={"task_id": task_id, "phase": task.phase})
         return step_functions.replace(services, task)
     except Exception as exc:
-        logger.exception("not_restarted", extra={"task_id": task_id, "error": type(exc).__name__})
+        logger.exception("restart_failed", extra={"task_id": task_id, "error": type(exc).__name__})
         return False

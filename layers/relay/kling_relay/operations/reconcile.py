@@ -64,9 +64,9 @@ def reconcile(services: Services, days: int = MAX_DAYS) -> dict[str, Any]:
     run.ask()
     report = run.report()
     for one in report["findings"][:_MAX_LOGGED]:
-        logger.warning("reconcile_finding", extra=one)
+        logger.warning("discrepancy_found", extra=one)
     summary = {name: told for name, told in report.items() if name != "findings"}
-    (logger.info if report["sound"] else logger.warning)("reconciled", extra=summary)
+    (logger.info if report["sound"] else logger.warning)("reconcile_completed", extra=summary)
     services.measure(
         {Metric.RECONCILE_FINDINGS: report["left_off"] + sum(not one["open"] for one in report["findings"])}
     )
@@ -286,7 +286,7 @@ def _falls(births: list[int | None]) -> bool:
 
 
 def _order(one: Finding) -> tuple[int, int]:
-    return list(FindingType).index(one.what), one.created_at or 0
+    return list(FindingType).index(one.type), one.created_at or 0
 
 
 def _plainly(reason: str) -> str:

@@ -53,7 +53,7 @@ def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[
             return
         send(services, [_message(source, *place) for place in rest[at : at + _MESSAGES_AT_ONCE]])
     services.batch_counts.handed_out(source.tag, now)
-    logger.info("lines_handed_out", extra={"lines": len(places)})
+    logger.info("lines_queued", extra={"lines": len(places)})
     result_file.summarise(services, source)
 
 

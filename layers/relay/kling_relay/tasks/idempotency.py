@@ -63,7 +63,7 @@ def record(
         if isinstance(failure, ClientError) and failure.response.get("Error", {}).get("Code") in _DEFINITE:
             raise failure
         if clock.now_ms() >= until:
-            logger.error("record_in_doubt", extra={"task_id": task.id, "error": type(failure).__name__})
+            logger.error("task_write_unconfirmed", extra={"task_id": task.id, "error": type(failure).__name__})
             advice = f"GET .../{task.kind}/{task.id} before you send it again"
             raise KlingError(5000, f"task {task.id} may be recorded, and be sent: {advice}") from failure
         clock.sleep(_PAUSE_SECONDS)
