@@ -44,7 +44,7 @@ class Client:
         while task["task_status"] not in ("succeed", "failed"):
             if time.monotonic() > ends_at:
                 where = f"{self.videos}/{kind}/{task['task_id']}"
-                raise ClientError(f"not finished after {GIVE_UP_SECONDS:.0f} s; it goes on: GET {where}")
+                raise ClientError(f"not finished after {GIVE_UP_SECONDS:.0f} s; the task continues: GET {where}")
             time.sleep(every)
             try:
                 task, missed = self.query(kind, task["task_id"]), 0
@@ -70,7 +70,7 @@ class Client:
         except requests.RequestException as exc:
             raise ClientError(f"the video cannot be downloaded: {type(exc).__name__}") from exc
         if announced is not None and int(announced) != path.stat().st_size:
-            raise ClientError(f"the video is {path.stat().st_size} bytes long, {announced} were announced")
+            raise ClientError(f"the video must have {announced} bytes (got {path.stat().st_size}); download it again")
         return path
 
     def _data(self, call: Callable[[], requests.Response]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Client:
             response = call()
             answer = response.json()
         except requests.JSONDecodeError:
-            raise ClientError(f"HTTP {response.status_code}, and no JSON") from None
+            raise ClientError(f"HTTP {response.status_code} without JSON") from None
         except requests.RequestException as exc:
             raise ClientError(f"{self.videos} cannot be reached: {type(exc).__name__}") from exc
         if response.status_code != 200:
@@ -93,7 +93,7 @@ def seconds_of_video(path: Path) -> float:
         with av.open(str(path)) as container:
             frames, rate = sum(1 for _ in container.decode(video=0)), container.streams.video[0].average_rate
     except (av.FFmpegError, IndexError) as exc:
-        raise ClientError(f"{path} is no video that plays: {exc}") from exc
+        raise ClientError(f"{path} is not a playable video: {exc}") from exc
     if not frames or not rate:
-        raise ClientError(f"{path} has no pictures in it")
+        raise ClientError(f"{path} has no frames")
     return float(frames / rate)

@@ -72,7 +72,7 @@ def delivery_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     text = secret_text(url=url, slot=slot, key_pair_id=key_pair_id, private_key=private)
     _wait_for_proof(stack, json.loads(text))
     stack.client("secretsmanager").put_secret_value(SecretId=stack.outputs["DeliveryKeySecret"], SecretString=text)
-    print("the distribution shows a test object at a signed address, and refuses it without the signature")
+    print("the distribution returns a test object for a signed URL, and refuses it without a signature")
     print(f"key {slot} ({key_pair_id}) signs now, in every function within five minutes")
     print(f"videos come from {url}\nnext: make doctor STAGE={stack.stage}")
     return 0
@@ -92,15 +92,15 @@ def mismatch(stack: DeployedStack) -> str:
     try:
         held = _held(stack)
         if not held:
-            return "the stack has a distribution and no key that signs"
+            return "the stack has a distribution and no signing key"
         if _slots(stack)[held["slot"]].split() != public_half(held["private_key"]).split():
-            return f"the stack's DeliveryKey{held['slot']} is not the public half of the key that signs"
+            return f"the stack's DeliveryKey{held['slot']} is not the public half of the signing key"
         if held["key_pair_id"] != stack.resource(f"DeliveryPublicKey{held['slot']}"):
-            return f"key {held['slot']} has another id at CloudFront than the addresses name"
+            return f"key {held['slot']} has another id at CloudFront than in the URLs"
         if held["url"] != stack.delivery_url:
-            return f"addresses lead to {held['url']}, the distribution is at {stack.delivery_url}"
+            return f"URLs start with {held['url']}, the distribution is at {stack.delivery_url}"
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "the secret of the key that signs cannot be read"
+        return "the secret of the signing key cannot be read"
     return ""
 
 
@@ -108,7 +108,7 @@ def _slots(stack: DeployedStack) -> dict[str, str]:
     """Slot -> public half, empty where there is none."""
     names = {slot: f"DeliveryKey{slot}" for slot in SLOTS}
     if not set(names.values()) <= set(stack.parameters):
-        raise OperatorError("the stack is of a version without delivery keys", stack.deploy)
+        raise OperatorError("the stack has a version without delivery keys", stack.deploy)
     return {slot: stack.parameters[name] for slot, name in names.items()}
 
 
@@ -131,8 +131,8 @@ def _may_end(stack: DeployedStack, held: dict[str, Any], slot: str, rotate: str)
     if age < _LIFE_SECONDS and rotate != "now":
         until = time.strftime("%Y-%m-%d", time.gmtime(held["made_at"] + _LIFE_SECONDS))
         now = f"make delivery-key STAGE={stack.stage} ROTATE=now"
-        remedy = f"rotate after that day; if key {slot} is known to others: {now}"
-        raise OperatorError(f"addresses that key {slot} signed live until {until}, and would end now", remedy)
+        remedy = f"rotate after that day; if key {slot} has leaked: {now}"
+        raise OperatorError(f"URLs signed with key {slot} are valid until {until}, and would stop working now", remedy)
 
 
 def _update(stack: DeployedStack, slot: str, public: str) -> None:
@@ -156,7 +156,7 @@ def _wait(stack: DeployedStack, waiter: Any, **what: str) -> None:
     try:
         waiter.wait(**what, WaiterConfig={"Delay": _POLL_SECONDS, "MaxAttempts": _PATIENCE})
     except WaiterError as exc:
-        remedy = f"read the events of {stack.name}, then repeat it: what signs has not changed"
+        remedy = f"read the events of {stack.name}, then repeat it; the signing key has not changed"
         raise OperatorError(f"AWS did not finish: {exc}", remedy) from exc
 
 
@@ -173,7 +173,7 @@ def _wait_for_proof(stack: DeployedStack, held: dict[str, Any]) -> None:
     with probing(stack) as probe:
         for tries, flaw in enumerate(iter(lambda: probe.flaw(held), None), 1):
             if tries == _PATIENCE:
-                raise OperatorError(str(flaw), f"{flaw.remedy}; what signs has not changed")
+                raise OperatorError(str(flaw), f"{flaw.remedy}; the signing key has not changed")
             if tries == 1:
                 print(f"not yet: {flaw} ...", flush=True)
             time.sleep(_POLL_SECONDS)

@@ -38,16 +38,16 @@ class Probe:
         try:
             signed, unsigned = _get(_signed(address, held)), _get(address)
         except requests.RequestException as exc:
-            remedy = "is this machine online? The name of a new distribution takes minutes to spread: repeat it later"
+            remedy = "check the network connection; a new DNS name takes minutes to spread, so repeat it later"
             return OperatorError(f"{held['url']} cannot be reached ({type(exc).__name__})", remedy)
         if signed.status_code != 200:
             return self._refused(signed, held)
         if signed.content != self.content:
-            other = f"{held['url']} shows something else than the object that was asked for"
-            return OperatorError(other, "is there a proxy between this machine and CloudFront? Try another network")
+            other = f"{held['url']} returned other content than the test object"
+            return OperatorError(other, "check for a proxy between this machine and CloudFront, or try another network")
         if unsigned.status_code != 403:
-            remedy = "give its behaviour the TrustedKeyGroups of template.yaml again: until then no video is private"
-            return OperatorError(f"{held['url']} answers {unsigned.status_code} without a signature", remedy)
+            remedy = "restore the TrustedKeyGroups of template.yaml in its behaviour; until then no video is private"
+            return OperatorError(f"{held['url']} returns {unsigned.status_code} without a signature", remedy)
         return None
 
     def _refused(self, answer: requests.Response, held: dict[str, Any]) -> OperatorError:
@@ -55,13 +55,13 @@ class Probe:
         what = f"HTTP {answer.status_code} {code}".strip()
         again = f"make delivery-key STAGE={self.stack.stage} ROTATE=1"
         if code == "InvalidKey":
-            remedy = f"it may take minutes more: repeat it later; if it stays so: {again}"
-            return OperatorError(f"CloudFront does not know the key that signs ({held['key_pair_id']})", remedy)
+            remedy = f"repeat it in some minutes; if the error stays: {again}"
+            return OperatorError(f"CloudFront has no public key for the signing key ({held['key_pair_id']})", remedy)
         if "<HostId>" in answer.text:  # S3 was reached, so the signature is good
             remedy = "compare the bucket's policy and the distribution's origin access with template.yaml"
-            return OperatorError(f"CloudFront takes the signature, and S3 refuses CloudFront: {what}", remedy)
-        remedy = f"compare the distribution with template.yaml, then repeat it; another key: {again}"
-        return OperatorError(f"CloudFront refuses an address that is signed with {held['key_pair_id']}: {what}", remedy)
+            return OperatorError(f"CloudFront accepts the signature, and S3 refuses CloudFront: {what}", remedy)
+        remedy = f"compare the distribution with template.yaml, then repeat it; for another key: {again}"
+        return OperatorError(f"CloudFront refuses a URL signed with {held['key_pair_id']}: {what}", remedy)
 
 
 @contextmanager

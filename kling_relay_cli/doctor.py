@@ -13,7 +13,7 @@ from kling_relay_cli.stack import DeployedStack, OperatorError, explained
 
 _TIMEOUT = 15
 _BODY = b"{}"
-NOBODY = {"code": 1202, "message": "no such method or path", "request_id": ""}
+NOBODY = {"code": 1202, "message": "method or path not found", "request_id": ""}
 """The callback function's answer to whoever has no token, always the same. The gateway's own has a request id."""
 
 
@@ -92,7 +92,9 @@ def _accounts(stack: DeployedStack) -> str:
 def _delivery_key(stack: DeployedStack) -> None:
     if not stack.delivery_url:
         remedy = f"make delivery-key STAGE={stack.stage}"
-        raise Hint("there is none: addresses live for 12 hours at most, and take no Authorization header", remedy)
+        raise Hint(
+            "no delivery key: video URLs expire after 12 hours at most, and refuse an Authorization header", remedy
+        )
     delivery_key.check(stack)
 
 
@@ -100,7 +102,7 @@ def _base_url(stack: DeployedStack) -> None:
     """Callbacks go where this parameter points to."""
     if stack.base_url != stack.api_address:
         remedy = f"aws ssm put-parameter --overwrite --name /{stack.name}/base-url --value {stack.api_address}"
-        raise Problem(f"it says {stack.base_url}, the API is at {stack.api_address}", remedy)
+        raise Problem(f"the parameter is {stack.base_url}, the API is at {stack.api_address}", remedy)
 
 
 def _post(url: str, **headers: str) -> requests.Response:
@@ -108,7 +110,7 @@ def _post(url: str, **headers: str) -> requests.Response:
     try:
         return requests.post(url, data=_BODY, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
     except requests.RequestException as exc:
-        remedy = "is the domain's DNS record there, and its certificate valid? Is this machine online?"
+        remedy = "check the domain's DNS record and certificate, and the network connection"
         raise Problem(f"{url} cannot be reached ({type(exc).__name__})", remedy) from None
 
 
@@ -130,7 +132,7 @@ def _api_answers(stack: DeployedStack) -> None:
 def _callback_address(stack: DeployedStack) -> None:
     response = _post(f"{stack.base_url}/hooks/kling/x/k1.x")
     if response.status_code != 404 or _json(response) != NOBODY:
-        remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
+        remedy = "read the log of KlingCallbackFunction; until then polling delivers videos, later"
         raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
 
 
@@ -140,13 +142,13 @@ def _callbacks_arrive(stack: DeployedStack) -> str:
     given = {p["ParameterKey"]: p.get("ParameterValue", "") for p in stack.described.get("Parameters", [])}
     if given.get("RequireWebhookSignature") == "on" and not secrets:
         remedy = f"make webhook-secret STAGE={stack.stage}, or deploy with RequireWebhookSignature=off"
-        raise Problem("signatures are required, and no webhook secret is stored: all callbacks are refused", remedy)
+        raise Problem("signatures are required, and no webhook secret is stored, so all callbacks are refused", remedy)
     now = int(time.time())
     headers = provider_secret.signed(secrets[0], f"doctor-{now}", now, _BODY) if secrets else {}
     address = f"{stack.base_url}{stack.operate('probe_path')['path']}"
     response = _post(address, **headers)
     if response.status_code != 200:
-        remedy = "callbacks would be lost, and videos come later by polling: read the log of KlingCallbackFunction"
+        remedy = "read the log of KlingCallbackFunction; until then polling delivers videos, later"
         raise Problem(f"HTTP {response.status_code}, {response.text[:200]}", remedy)
     return f"for the test callback in Kling's console: {address}"
 
@@ -159,7 +161,7 @@ def _subscription(stack: DeployedStack) -> None:
     found = {told: _subscribed(stack, topic) for topic, told in _TOPICS.items() if topic in stack.outputs}
     if none := [told for told, arns in found.items() if not arns]:
         remedy = f"deploy with your address: {stack.deploy} PARAMETERS=OperatorEmail=you@example.com"
-        raise Problem(f"nobody gets {' or '.join(none)}", remedy)
+        raise Problem(f"no subscription for {' or '.join(none)}", remedy)
     if pending := [told for told, arns in found.items() if not any(arn.startswith("arn:") for arn in arns)]:
         remedy = "click on the link in each mail from AWS Notifications"
         raise Problem(f"the subscription to {' and '.join(pending)} is not confirmed", remedy)
@@ -176,13 +178,13 @@ def _state_machine(stack: DeployedStack) -> None:
     if machine["status"] != "ACTIVE":
         raise Problem(f"it is {machine['status']}", stack.deploy)
     if "AwaitCallback" not in json.loads(machine["definition"])["States"]:
-        raise Problem("its definition is not this project's", stack.deploy)
+        raise Problem("its definition is not the one of template.yaml", stack.deploy)
 
 
 def _sweeper(stack: DeployedStack) -> None:
     rule = stack.client("events").describe_rule(Name=stack.resource("SweepTasksFunctionEveryMinute"))
     if rule["State"] != "ENABLED":
-        remedy = f"aws events enable-rule --name {rule['Name']}: without it, tasks that are stuck stay stuck"
+        remedy = f"aws events enable-rule --name {rule['Name']} (without it, overdue tasks are not restarted)"
         raise Problem(f"the rule is {rule['State']}", remedy)
 
 
@@ -190,19 +192,19 @@ def _sending(stack: DeployedStack) -> None:
     held = stack.operate("status")
     if held["paused"]:
         because = f": {held['reason']}" if held["reason"] else ""
-        raise Problem(f"new tasks wait, the operator has paused sending{because}", f"make resume STAGE={stack.stage}")
+        raise Problem(f"sending is paused, so new tasks wait{because}", f"make resume STAGE={stack.stage}")
 
 
 _CHECKS: dict[str, Callable[[DeployedStack], str | None]] = {
     "the provider's key is stored": _provider_key,
     "open tasks have their account's key": _accounts,
-    "addresses of videos are signed by a delivery key": _delivery_key,
+    "a delivery key signs video URLs": _delivery_key,
     "the base URL is the API's address": _base_url,
     "the API answers in Kling's envelope": _api_answers,
     "the callback address answers": _callback_address,
     "a callback arrives": _callbacks_arrive,
-    "somebody is told about alarms": _subscription,
+    "alarm subscriptions are confirmed": _subscription,
     "the state machine is active": _state_machine,
-    "the sweeper comes every minute": _sweeper,
+    "the sweeper runs every minute": _sweeper,
     "sending is not paused": _sending,
 }

@@ -20,7 +20,7 @@ def as_base64(path: Path) -> str:
     try:
         data = path.expanduser().read_bytes()
     except FileNotFoundError:
-        raise PictureError(f"IMAGE: there is no file {path}") from None
+        raise PictureError(f"IMAGE: file not found ({path})") from None
     except OSError as exc:
         raise PictureError(f"IMAGE: {path} cannot be read: {exc.strerror}") from None
     if len(data) > _MAX_BYTES or not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
@@ -34,7 +34,7 @@ def _decoded(data: bytes, path: Path) -> av.VideoFrame:
         with av.open(io.BytesIO(data), mode="r") as container:
             return next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, IndexError) as exc:
-        raise PictureError(f"IMAGE: {path} is no picture that can be read; try a JPEG or PNG file") from exc
+        raise PictureError(f"IMAGE: {path} is not a readable image; use a JPEG or PNG file") from exc
 
 
 def _upright(frame: av.VideoFrame) -> av.VideoFrame:

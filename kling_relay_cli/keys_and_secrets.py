@@ -13,7 +13,7 @@ def provider_key(stack: DeployedStack, options: argparse.Namespace) -> int:
     stored = stack.provider_secret()  # asked first: nobody types a key for a stack that is not there
     key = _typed("The provider's API key: ")
     if not key or len(key.split()) != 1 or not key.isprintable():
-        what = "the key has blanks in it" if key else "no key was given"
+        what = "the key must not contain spaces" if key else "no key was entered"
         raise OperatorError(what, f"paste the key alone: make provider-key STAGE={stack.stage}")
     stack.store_provider_secret(provider_secret.with_key(stored, stack.account, key))
     print(f"stored in {stack.outputs['ProviderKeySecret']}, for the account {stack.account}")
@@ -27,10 +27,8 @@ def webhook_secret(stack: DeployedStack, options: argparse.Namespace) -> int:
     given = _typed("The provider's webhook secret (while it is rotated both; none to remove it): ").split()
     wrong = [one for one in given if not provider_secret.is_webhook_secret(one)]
     if not given or (wrong and given != ["none"]):
-        what = "that is no webhook secret" if given else "no webhook secret was given"
-        raise OperatorError(
-            what, f"paste it as the provider shows it, whsec_...: make webhook-secret STAGE={stack.stage}"
-        )
+        what = "the webhook secret must have the form whsec_..." if given else "no webhook secret was entered"
+        raise OperatorError(what, f"paste it from the provider's console: make webhook-secret STAGE={stack.stage}")
     stack.store_provider_secret(provider_secret.with_webhook_secrets(stored, stack.account, " ".join(given)))
     print("Callbacks that carry a signature are checked within five minutes from now.")
     print(f"next: make doctor STAGE={stack.stage}")
@@ -74,8 +72,8 @@ def revoke(stack: DeployedStack, options: argparse.Namespace) -> int:
     given: str = options.key
     key_id = given.split("_")[1] if given.startswith("kr_") else given  # a whole key: its secret stays here
     if not stack.operate("revoke_key", key_id=key_id)["revoked"]:
-        raise OperatorError(f"there is no key {key_id!r}", f"make keys STAGE={stack.stage} TENANT=... lists their ids")
-    print(f"key {key_id} is revoked: from now on it is refused")
+        raise OperatorError(f"key {key_id!r} not found", f"list the ids: make keys STAGE={stack.stage} TENANT=...")
+    print(f"key {key_id} is revoked")
     return 0
 
 

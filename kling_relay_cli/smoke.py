@@ -26,7 +26,7 @@ def smoke(stack: DeployedStack, options: argparse.Namespace) -> int:
     image = image_file.as_base64(Path(options.image))
     if not stack.has_provider_key():
         raise OperatorError(
-            "no provider key is stored: the task would wait for one", f"make provider-key STAGE={stack.stage}"
+            "no provider key is stored, so the task would wait", f"make provider-key STAGE={stack.stage}"
         )
     if not _agreed(options):
         print("nothing was sent")
@@ -49,14 +49,14 @@ def smoke(stack: DeployedStack, options: argparse.Namespace) -> int:
 def _agreed(options: argparse.Namespace) -> bool:
     """Whether the money may be spent. Without a terminal and without --yes it may not."""
     price = PRICES.get((options.model, options.mode))
-    cost = "what your provider's price list says"
+    cost = "see your provider's price list"
     if price is not None:
-        cost = f"about ${price * float(options.duration):.2f} by Kling's list; a relay may charge otherwise"
+        cost = f"about ${price * float(options.duration):.2f} by Kling's list; a relay may charge another price"
     print(f"This sends one real task: {options.model}, {options.mode}, {options.duration} s. Cost: {cost}.")
     if options.yes:
         return True
     if not sys.stdin.isatty():
-        raise OperatorError("nobody is there to agree", "run it on a terminal, or add --yes")
+        raise OperatorError("standard input is not a terminal", "pass --yes to accept the cost")
     return input("Send it? [y/N] ").strip().lower() in ("y", "yes")
 
 

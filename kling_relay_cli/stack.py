@@ -133,7 +133,7 @@ class DeployedStack:
         said: dict[str, Any] = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
             refused = said.get("errorType") == "ValueError"
-            remedy = "correct that and try again" if refused else "read the log of OperateTasksFunction"
+            remedy = "correct the value and retry" if refused else "read the log of OperateTasksFunction"
             raise OperatorError(str(said.get("errorMessage", said)), remedy)
         return said
 
@@ -141,17 +141,17 @@ class DeployedStack:
 def explained(trouble: ClientError | BotoCoreError, stack: DeployedStack) -> OperatorError:
     """What an error of AWS means for the operator."""
     if isinstance(trouble, NoRegionError):
-        return OperatorError("no AWS region is chosen", "set AWS_DEFAULT_REGION, or a region in your AWS profile")
+        return OperatorError("no AWS region is set", "set AWS_DEFAULT_REGION, or a region in your AWS profile")
     if isinstance(trouble, _NO_CREDENTIALS):
         return OperatorError(f"no AWS credentials: {trouble}", _SIGN_IN)
     if not isinstance(trouble, ClientError):
-        return OperatorError(f"AWS cannot be reached: {trouble}", "is this machine online, and the region right?")
+        return OperatorError(f"AWS cannot be reached: {trouble}", "check the network connection and the region")
     code, message = trouble.response["Error"]["Code"], trouble.response["Error"].get("Message", "")
     if code == "ValidationError" and "does not exist" in message:
-        where = f"there is no stack {stack.name} in {stack.client('cloudformation').meta.region_name}"
+        where = f"stack {stack.name} not found in {stack.client('cloudformation').meta.region_name}"
         return OperatorError(where, f"{stack.deploy}, or choose another STAGE, region or profile")
     if code in _EXPIRED:
-        return OperatorError(f"AWS does not take your credentials: {message}", _SIGN_IN)
+        return OperatorError(f"AWS rejected your credentials: {message}", _SIGN_IN)
     if code in _DENIED:
-        return OperatorError(f"your AWS user may not do this: {message}", "ask for the right, or use another profile")
-    return OperatorError(f"AWS refused {trouble.operation_name}: {code}: {message}", "try again; read the runbook")
+        return OperatorError(f"AWS denied access: {message}", "ask for the permission, or use another profile")
+    return OperatorError(f"AWS refused {trouble.operation_name}: {code}: {message}", "retry, or read the runbook")

@@ -22,8 +22,8 @@ def retry_archive(stack: DeployedStack, options: argparse.Namespace) -> int:
     if stack.operate("retry_archive", task_id=options.task)["begun"]:
         print(f"the video of task {options.task} is copied again now")
     else:
-        print(f"a copy of task {options.task} is under way just now")
-    print("next: GET the task, or look at it in the dashboard")
+        print(f"a copy of task {options.task} is already running")
+    print("next: GET the task, or open it in the dashboard")
     return 0
 
 
@@ -42,7 +42,7 @@ def export(stack: DeployedStack, options: argparse.Namespace) -> int:
     try:
         _write(path, answer)
     except OSError as exc:  # requests' own are among them
-        remedy = f"choose another OUT, or try again: make export STAGE={stack.stage}"
+        remedy = f"choose another OUT, or retry: make export STAGE={stack.stage}"
         raise OperatorError(f"the tasks could not be written to {path}: {type(exc).__name__}", remedy) from exc
     print(f"{answer['rows']} tasks: {path}")
     return 0
@@ -74,22 +74,24 @@ def _units(text: str) -> int | None:
     if text == "default":
         return None
     if not text.isdecimal():
-        raise OperatorError(f"UNITS: a whole number, 0 for no cap, or 'default'; given: {text!r}", "correct it")
+        raise OperatorError(
+            f"UNITS: must be a whole number, 0 for no cap, or 'default' (got {text!r})", "correct the value"
+        )
     return int(text)
 
 
 def pause(stack: DeployedStack, options: argparse.Namespace) -> int:
     held = stack.operate("pause", reason=options.reason)
     because = f" ({held['reason']})" if held["reason"] else ""
-    print(f"paused since {_time(held['since'])}{because}: nothing new is sent to the provider")
-    print("What was sent goes on; new tasks are accepted and wait, up to their deadline.")
+    print(f"paused since {_time(held['since'])}{because}: no new task is sent to the provider")
+    print("Running tasks continue. New tasks are accepted and wait, up to their deadline.")
     print(f"next: make resume STAGE={stack.stage}")
     return 0
 
 
 def resume(stack: DeployedStack, options: argparse.Namespace) -> int:
     resumed = stack.operate("resume")["resumed"]
-    print("sending goes on: the sweeper starts what waits, every minute some" if resumed else "sending was not paused")
+    print("sending resumed: the sweeper starts waiting tasks every minute" if resumed else "sending was not paused")
     return 0
 
 
@@ -102,7 +104,11 @@ def doctor_(stack: DeployedStack, options: argparse.Namespace) -> int:
         if finding.note:
             print(f"         {finding.note}")
     problems = sum(bool(finding.problem) for finding in findings)
-    print(f"\n{problems} of {len(findings)} checks found a problem" if problems else f"\nall {len(findings)} are well")
+    print(
+        f"\n{problems} of {len(findings)} checks found a problem"
+        if problems
+        else f"\nall {len(findings)} checks passed"
+    )
     return 1 if problems else 0
 
 

@@ -19,7 +19,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     for record in event["Records"]:
         try:
             if context.get_remaining_time_in_millis() < _TOO_LATE_MS:
-                raise TimeoutError("no time is left for this message")
+                raise TimeoutError("not enough time left for this message")
             objects.receive(services, json.loads(record["body"]), context.get_remaining_time_in_millis)
         except Exception as exc:  # its text may name an object: where it comes from says enough
             frames = traceback.format_tb(exc.__traceback__)[-3:]

@@ -22,7 +22,7 @@ from local.stack.stack import Options, Stack
 from tests.workflow.driver import BODY
 
 STAGE = "keyless"
-CHECK = "addresses of videos are signed by a delivery key"
+CHECK = "a delivery key signs video URLs"
 DAY = 86_400
 
 
@@ -127,11 +127,11 @@ def test_a_first_key_that_the_distribution_refuses_changes_no_address(
         assert operator.run() == 1
     said = capsys.readouterr()
     assert "not yet: CloudFront refuses" in said.out and "signs now" not in said.out
-    assert "HTTP 403 AccessDenied\n-> " in said.err and "what signs has not changed" in said.err
+    assert "HTTP 403 AccessDenied\n-> " in said.err and "the signing key has not changed" in said.err
     with pytest.raises(operator.deployed.client("secretsmanager").exceptions.ResourceNotFoundException):
         operator.secret()
     assert "X-Amz-Signature=" in operator.address(task["task_id"])
-    assert "no key that signs" in operator.doctor().problem and probes(operator) == []
+    assert "no signing key" in operator.doctor().problem and probes(operator) == []
     operator.deployed.forget()
     delivery_key._update(operator.deployed, "A", "")  # as if nothing had been tried, for the next test
 
@@ -169,7 +169,7 @@ def test_a_life_of_keys(operator: Operator, capsys: pytest.CaptureFixture[str]) 
     operator.keep({**second_held, "made_at": time.time() - DAY})
     assert operator.run("1") == 1
     said = capsys.readouterr().err
-    assert "addresses that key A signed live until" in said and "ROTATE=now" in said
+    assert "URLs signed with key A are valid until" in said and "ROTATE=now" in said
     assert operator.secret()["slot"] == "B" and status(first) == 200
 
     assert operator.run("now") == 0  # A is known to others
@@ -264,7 +264,7 @@ def test_a_distribution_that_asks_for_no_signature_is_a_problem(operator: Operat
     [
         ({"private_key": delivery_key.new_pair()[0]}, "is not the public half"),
         ({"key_pair_id": "KOTHER"}, "has another id"),
-        ({"url": "https://d1.cloudfront.net"}, "addresses lead to https://d1.cloudfront.net"),
+        ({"url": "https://d1.cloudfront.net"}, "URLs start with https://d1.cloudfront.net"),
         ({"slot": "C"}, "cannot be read"),
         ({"private_key": "canary"}, "cannot be read"),
         ("canary", "cannot be read"),

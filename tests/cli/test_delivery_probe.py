@@ -99,11 +99,11 @@ def test_the_object_itself_with_a_signature_and_a_refusal_without_one(cloudfront
     [
         (DENIED, MISSING, "refuses an address that is signed with K1: HTTP 403 AccessDenied", "template.yaml"),
         (MISSING, MISSING, "refuses an address that is signed", "template.yaml"),  # it drops the query
-        ((403, error("InvalidKey")), MISSING, "does not know the key that signs (K1)", "repeat it later"),
+        ((403, error("InvalidKey")), MISSING, "has no public key for the signing key (K1)", "repeat it"),
         (S3_DENIED, MISSING, "S3 refuses CloudFront: HTTP 403 AccessDenied", "the bucket's policy"),
         ((400, b""), MISSING, "HTTP 400", "ROTATE=1"),  # the stray Authorization header
         ((302, b""), MISSING, "HTTP 302", "template.yaml"),
-        ((200, b"<html>sign in to this network</html>"), MISSING, "shows something else", "proxy"),
+        ((200, b"<html>sign in to this network</html>"), MISSING, "returned other content", "proxy"),
         ((206, b""), MISSING, "HTTP 206", "template.yaml"),
         (None, None, "answers 200 without a signature", "TrustedKeyGroups"),
         (None, (302, b""), "answers 302 without a signature", "TrustedKeyGroups"),
@@ -121,7 +121,7 @@ def test_everything_else_is_a_flaw_and_says_what_to_do(
 
 def test_a_distribution_out_of_reach(cloudfront: CloudFront) -> None:
     found = flaw(cloudfront, "http://127.0.0.1:9")
-    assert str(found) == "http://127.0.0.1:9 cannot be reached (ConnectionError)" and "repeat it later" in found.remedy
+    assert str(found) == "http://127.0.0.1:9 cannot be reached (ConnectionError)" and "repeat it" in found.remedy
 
 
 def test_the_object_goes_whatever_happens(cloudfront: CloudFront) -> None:

@@ -85,5 +85,5 @@ def test_a_photo_that_is_written_anew_stays_upright(tmp_path: Path, monkeypatch:
 def test_no_picture(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
-    with pytest.raises(image_file.PictureError, match="no picture that can be read"):
+    with pytest.raises(image_file.PictureError, match="not a readable image"):
         image_file.as_base64(path)

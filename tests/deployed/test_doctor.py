@@ -18,14 +18,14 @@ CHECKS = [
     "the stack is deployed",
     "the provider's key is stored",
     "open tasks have their account's key",
-    "addresses of videos are signed by a delivery key",
+    "a delivery key signs video URLs",
     "the base URL is the API's address",
     "the API answers in Kling's envelope",
     "the callback address answers",
     "a callback arrives",
-    "somebody is told about alarms",
+    "alarm subscriptions are confirmed",
     "the state machine is active",
-    "the sweeper comes every minute",
+    "the sweeper runs every minute",
     "sending is not paused",
 ]
 
@@ -35,8 +35,8 @@ class TestDoctor:
         assert run("doctor") == 1
         lines = capsys.readouterr().out.splitlines()
         assert [line[9:] for line in lines if line.startswith(("ok ", "problem "))] == CHECKS
-        assert [line[9:] for line in lines if line.startswith("problem ")] == ["somebody is told about alarms"]
-        assert any("nobody gets pages or tickets" in line for line in lines)
+        assert [line[9:] for line in lines if line.startswith("problem ")] == ["alarm subscriptions are confirmed"]
+        assert any("no subscription for pages or tickets" in line for line in lines)
         assert any("-> " in line and "OperatorEmail=" in line for line in lines)
         assert lines[-1] == f"1 of {len(CHECKS)} checks found a problem"
 
@@ -49,12 +49,12 @@ class TestDoctor:
         subscribed = {"Protocol": "sqs", "Endpoint": arn["QueueArn"], "ReturnSubscriptionArn": True}
         made = []
         try:
-            for topic, missing in (("OperatorTopic", "nobody gets tickets"), ("TicketTopic", None)):
+            for topic, missing in (("OperatorTopic", "no subscription for tickets"), ("TicketTopic", None)):
                 answer = stack.client("sns").subscribe(TopicArn=stack.outputs[topic], **subscribed)
                 made.append(answer["SubscriptionArn"])
-                assert missing is None or problems()["somebody is told about alarms"].problem == missing
+                assert missing is None or problems()["alarm subscriptions are confirmed"].problem == missing
             assert run("doctor") == 0
-            assert capsys.readouterr().out.endswith(f"all {len(CHECKS)} are well\n")
+            assert capsys.readouterr().out.endswith(f"all {len(CHECKS)} checks passed\n")
             monkeypatch.setattr(DeployedStack, "delivery_url", "")  # a hint is no problem
             assert run("doctor") == 0
             said = capsys.readouterr().out
@@ -71,7 +71,7 @@ class TestDoctor:
         monkeypatch.setattr(
             DeployedStack, "client", lambda self, name, *more: topic if name == "sns" else real(self, name, *more)
         )
-        told = problems()["somebody is told about alarms"].problem
+        told = problems()["alarm subscriptions are confirmed"].problem
         assert told == "the subscription to pages and tickets is not confirmed"
 
     def test_no_provider_key(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ class TestDoctor:
     def test_another_address_in_the_parameter(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(DeployedStack, "api_address", "https://moved.example.com")
         found = problems()
-        assert set(found) == {"the base URL is the API's address", "somebody is told about alarms"}
+        assert set(found) == {"the base URL is the API's address", "alarm subscriptions are confirmed"}
         assert "--value https://moved.example.com" in found["the base URL is the API's address"].remedy
 
     def test_nothing_there_at_the_address(self, aws: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ class TestDoctor:
         rule = stack.resource("SweepTasksFunctionEveryMinute")
         stack.client("events").disable_rule(Name=rule)
         try:
-            assert "DISABLED" in problems()["the sweeper comes every minute"].problem
+            assert "DISABLED" in problems()["the sweeper runs every minute"].problem
         finally:
             stack.client("events").enable_rule(Name=rule)
 

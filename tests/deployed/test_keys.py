@@ -65,7 +65,7 @@ class TestWebhookSecret:
         assert run("webhook-secret") == 0
         assert json.loads(entry()) == {"key": key, "webhook_secret": SIGNING}
         assert SIGNING not in capsys.readouterr().out
-        assert set(problems()) == {"somebody is told about alarms"}
+        assert set(problems()) == {"alarm subscriptions are confirmed"}
         typed(monkeypatch, "sk-another")
         assert run("provider-key") == 0
         assert json.loads(entry()) == {"key": "sk-another", "webhook_secret": SIGNING}
@@ -133,7 +133,7 @@ class TestKey:
     def test_a_key_that_is_not_there(self, aws: Stack, capsys: pytest.CaptureFixture[str], key: str) -> None:
         assert run("revoke", "--key", key) == 1
         said = capsys.readouterr().err
-        assert "there is no key" in said and f"make keys STAGE={STAGE}" in said
+        assert "not found" in said and f"make keys STAGE={STAGE}" in said
 
     @pytest.mark.parametrize(
         ("wrong", "problem"),
@@ -166,7 +166,7 @@ class TestTrouble:
         typed(monkeypatch, "sk-any\n")
         assert commands.main([command, "--stage", "missing"]) == 1
         said = "".join(capsys.readouterr())
-        assert "there is no stack kling-relay-missing in us-east-1" in said
+        assert "stack kling-relay-missing not found in us-east-1" in said
         assert "-> make deploy STAGE=missing" in said
 
     @pytest.mark.parametrize("command", sorted(commands.COMMANDS))

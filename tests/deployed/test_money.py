@@ -47,7 +47,7 @@ def test_a_pause_holds_tasks_back_and_the_doctor_knows(aws: Stack, capsys: Out) 
     assert run("pause", "--reason", "the bill is too high") == 0
     assert run("pause", "--reason", "another") == 0
     first, *_ = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"paused since 20[-\d]+ [:\d]+ UTC \(the bill is too high\): nothing new is sent .*", first)
+    assert re.fullmatch(r"paused since 20[-\d]+ [:\d]+ UTC \(the bill is too high\): no new task is sent .*", first)
     try:
         assert "the bill is too high" in problems()["sending is not paused"].problem
         api = client(aws, "patient")
@@ -55,7 +55,7 @@ def test_a_pause_holds_tasks_back_and_the_doctor_knows(aws: Stack, capsys: Out) 
         assert task["task_status"] == "submitted"
     finally:
         assert run("resume") == 0
-    assert "sending goes on" in capsys.readouterr().out
+    assert "sending resumed" in capsys.readouterr().out
     assert "sending is not paused" not in problems()
     sweeper = DeployedStack(STAGE).resource("SweepTasksFunction")
 

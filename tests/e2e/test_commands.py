@@ -142,7 +142,7 @@ def test_a_picture_that_the_api_refuses(tmp_path: Path) -> None:
         ({"WAIT_SCALE": "2"}, "WAIT_SCALE"),
         ({"WAIT_SCALE": "fast"}, "WAIT_SCALE"),
         ({"RENDER_SECONDS": "-1"}, "RENDER_SECONDS"),
-        ({"IMAGE": "/nowhere/cat.jpg"}, "there is no file /nowhere/cat.jpg"),
+        ({"IMAGE": "/nowhere/cat.jpg"}, "file not found (/nowhere/cat.jpg)"),
         ({"IMAGE": "/"}, "directory"),
         ({"IMAGE": "Makefile"}, "no picture"),
     ],

@@ -122,7 +122,11 @@ OFFICIAL = {"refuses_retired": True}
     ("kind", "body", "words"),
     [
         ("image2video", {**BODY, "model_name": "kling-v1"}, "model_name: kling-v1 was discontinued by Kling"),
-        ("multi-image2video", {"prompt": "p", "image_list": [{"image": b64(png())}]}, "model_name: none was sent"),
+        (
+            "multi-image2video",
+            {"prompt": "p", "image_list": [{"image": b64(png())}]},
+            "model_name: is required, because kling-v1-6",
+        ),
     ],
 )
 def test_a_retired_model_is_neither_recorded_nor_sent_to_the_official_host(

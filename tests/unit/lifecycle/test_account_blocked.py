@@ -273,7 +273,7 @@ def test_a_key_of_no_use_is_read_again_after_the_pause(world: World, monkeypatch
     secrets = Secrets("two words", "sk-new")
     with_real_key_handling(world, monkeypatch, secrets, 1002)
     task = world.create()
-    assert task.phase is Phase.ACCEPTED and "fits into no header" in task.waits_for and secrets.sent == []
+    assert task.phase is Phase.ACCEPTED and "not allowed in an HTTP header" in task.waits_for and secrets.sent == []
     secrets.stored = "sk-new"
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED
 

@@ -80,7 +80,7 @@ def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> No
         idempotency.record(table, fresh(external_task_id=external), body_hash="h", idempotency_key=key).id == first.id
     )
     named = "Idempotency-Key" if external is None else "external_task_id"
-    with pytest.raises(KlingError, match=f"{named}: must be unique, .* another request body"):
+    with pytest.raises(KlingError, match=f"{named}: must be unique .* another request body"):
         idempotency.record(table, fresh(external_task_id=external), body_hash="other", idempotency_key=key)
     other = idempotency.record(
         table, fresh("umbrella", external_task_id=external), body_hash="other", idempotency_key=key
@@ -208,6 +208,7 @@ def test_after_twenty_seconds_the_client_gets_the_id(world: World, monkeypatch: 
         recorded_with(world, task)
     assert (unknown.value.http, unknown.value.code, unknown.value.retry_after) == (500, 5000, None)
     assert unknown.value.message == (
-        f"task {task.id} may be recorded, and be sent: GET .../image2video/{task.id} before you send it again"
+        f"task {task.id} may have been recorded and may be sent; "
+        f"GET .../image2video/{task.id} before you send the request again"
     )
     assert world.clock.now - began == 20_000 and len(silent.tokens) == 81

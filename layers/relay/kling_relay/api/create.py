@@ -95,9 +95,8 @@ def _check_callback(services: Services, url: str | None) -> None:
             ssrf_rules.check_form(parsed)
             ssrf_rules.check_reachable(url)
     except AddressError:
-        shown = url.partition("?")[0][:120]
-        problem = f"https://, a public host and port 443 are expected; sent: {shown!r}"
-        raise bad_parameter("callback_url", problem) from None
+        rule = "must be an https:// URL with a public host and port 443"
+        raise bad_parameter("callback_url", rule, f"a URL of {len(url)} characters") from None
 
 
 def _check_addresses(services: Services, body: dict[str, Any]) -> None:
@@ -115,8 +114,8 @@ def _check_addresses(services: Services, body: dict[str, Any]) -> None:
             try:
                 ssrf_rules.check_reachable(url)
             except AddressError:
-                problem = "a host on the public internet is expected: the provider cannot reach a private one"
-                raise bad_parameter(name, f"{problem}; sent: a URL of {len(url)} characters") from None
+                rule = "must have a public host, since the provider cannot reach a private one"
+                raise bad_parameter(name, rule, f"a URL of {len(url)} characters") from None
 
 
 def _uploaded(services: Services, tenant: str, request: Request) -> dict[str, uploads.Upload]:

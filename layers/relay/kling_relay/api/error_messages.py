@@ -23,7 +23,7 @@ def refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
         if isinstance(expected, inspect.UnionType) and expected.includes_none:
             expected = expected.types[0]
     sent = describe(value, quote=isinstance(expected, inspect.LiteralType))
-    return bad_parameter(path, f"{_wanted(expected)} is expected; sent: {sent}")
+    return bad_parameter(path, f"must be {_wanted(expected)}", sent)
 
 
 def misspelt(message: str, sent: Any) -> str:
@@ -49,7 +49,7 @@ def _wanted(kind: Any) -> str:
     if name == "ListType":
         return f"a list of {kind.min_length or 0} to {kind.max_length} entries"
     if name == "StrType":
-        what = "an http(s) URL" if kind.pattern else "a text"
+        what = "an http(s) URL" if kind.pattern else "a string"
         return f"{what} of at most {kind.max_length} characters" if kind.max_length else what
     if name == "IntType":
         return f"a whole number from {kind.ge} to {kind.le}"
@@ -61,7 +61,7 @@ def _wanted(kind: Any) -> str:
 def describe(value: Any, *, quote: bool = False) -> str:
     """What was sent, in a few characters: a text itself only where it is no prompt, image or address (`quote`)."""
     if isinstance(value, str):
-        return repr(value) if quote and len(value) <= 32 else f"a text of {len(value)} characters"
+        return repr(value) if quote and len(value) <= 32 else f"a string of {len(value)} characters"
     if isinstance(value, (list, dict)):
         kind = "a list" if isinstance(value, list) else "an object"
         return f"{kind} with {len(value)} entries"

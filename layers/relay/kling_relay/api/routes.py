@@ -115,4 +115,4 @@ class ClientApi:
 
     def _trouble(self, error: Exception) -> Response[Any]:
         logger.exception("unhandled_error", extra={"error": type(error).__name__})
-        return self._refuse(KlingError(5001, "the service cannot be reached for the moment: try again", retry_after=5))
+        return self._refuse(KlingError(5001, "temporarily unavailable; retry", retry_after=5))

@@ -44,7 +44,7 @@ def action(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """{"action": "reconcile", "days": 7}: the report on the tasks of the last `days`, 1 to 30, 30 where not said."""
     days = event.get("days", MAX_DAYS)
     if type(days) is not int or not 1 <= days <= MAX_DAYS:
-        raise ValueError(f"days: a whole number from 1 to {MAX_DAYS}, as long as providers remember; sent: {days!r}")
+        raise ValueError(f"days: must be a whole number from 1 to {MAX_DAYS} (got {days!r})")
     return reconcile(services, days)
 
 
