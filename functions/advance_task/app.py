@@ -19,6 +19,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             services, event["task_id"], AdvanceInput("poll", must_end_by=must_end_by), execution=event["execution"]
         )
     except TaskNotFoundError:
-        logger.warning("no_such_task")
+        logger.warning("task_not_found")
         return {"task_id": event["task_id"], "next": "done"}
     return step.as_state()

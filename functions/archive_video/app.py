@@ -22,10 +22,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     try:
         videos = copy_outputs(services, task, seconds=left_ms / 1000 - 10)
         inputs = AdvanceInput("archive", copied=videos)
-        logger.info("copied", extra={"videos": len(videos), "bytes": sum(video["size"] for video in videos)})
+        logger.info("videos_copied", extra={"videos": len(videos), "bytes": sum(video["size"] for video in videos)})
     except ArchiveError as exc:
         inputs = AdvanceInput("archive", copy_failed=exc.reason)
-        logger.warning("copy_failed", extra={"reason": exc.reason, "copies": task.copies})
+        logger.warning("copy_failed", extra={"reason": exc.reason, "copy_attempts": task.copies})
         services.measure({Metric.ARCHIVE_FAILED: 1})
     task = services.table.get(task_id) or task
     if task.deleted_at is not None:

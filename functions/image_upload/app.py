@@ -19,11 +19,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     for record in event["Records"]:
         try:
             if context.get_remaining_time_in_millis() < _MIN_REMAINING_MS:
-                raise TimeoutError("no time is left for this message")
+                raise TimeoutError("not enough time left for this message")
             objects.receive(services, json.loads(record["body"]), context.get_remaining_time_in_millis)
         except Exception as exc:  # its text may contain an object's name: the traceback is enough
-            places = traceback.format_tb(exc.__traceback__)[-3:]
-            logger.error("upload_not_handled", extra={"error": type(exc).__name__, "places": places})
+            frames = traceback.format_tb(exc.__traceback__)[-3:]
+            logger.error("upload_processing_failed", extra={"error": type(exc).__name__, "frames": frames})
             if int(record["attributes"]["ApproximateReceiveCount"]) >= _MAX_TRIES:
                 _give_up(record["body"], type(exc).__name__)
             failed.append({"itemIdentifier": record["messageId"]})
@@ -35,4 +35,4 @@ def _give_up(body: str, error: str) -> None:
     try:
         objects.give_up(get_services(), json.loads(body), error)
     except Exception as exc:
-        logger.error("nothing_told", extra={"error": type(exc).__name__})
+        logger.error("result_write_failed", extra={"error": type(exc).__name__})

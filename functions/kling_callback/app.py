@@ -11,7 +11,7 @@ from kling_relay.tasks.task import is_task_id
 
 _RESPONSES = {  # constant: an answer does not reveal whether a task exists
     200: '{"code":0,"message":"SUCCEED","request_id":""}',
-    404: '{"code":1202,"message":"no such method or path","request_id":""}',
+    404: '{"code":1202,"message":"method or path not found","request_id":""}',
     503: '{"code":5001,"message":"try again","request_id":""}',
 }
 

@@ -12,7 +12,7 @@ from kling_relay.services import get_services
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     action = ACTIONS.get(str(event.get("action")))
     if action is None:
-        raise ValueError(f"action: one of {', '.join(ACTIONS)}; sent: {event.get('action')!r}")
+        raise ValueError(f"action: must be one of {', '.join(ACTIONS)} (got {event.get('action')!r})")
     logger.append_keys(task_id=event.get("task_id"))
-    logger.info("operator_action", extra={"action": event["action"]})
+    logger.info("operator_action_invoked", extra={"action": event["action"]})
     return action(get_services(), event)

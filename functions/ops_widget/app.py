@@ -12,15 +12,15 @@ from kling_relay.operations.widget_parts import WidgetRequest
 from kling_relay.services import get_services
 
 DESCRIPTION = """## kling-relay
-How the stack stands, and buttons for what an operator may do. A button calls OperateTasksFunction with your own rights.
-Whoever may invoke this function sees prompts, images and videos.
+The state of the stack, and buttons for operators. A button calls OperateTasksFunction with your permissions.
+This function shows prompts, images and videos to every caller.
 
 Parameter | Values
 ---|---
-**show** | `open_tasks`: against their deadline; `task`: find one, and its story; `failures`: by kind, with remedies;
- | `videos`: the newest; `account`: the provider, what waits, what was spent; `dead_letters`: what could not be handled
-**limit** | how many are listed, where a view has a list
-**task**, **tenant** | for `task`: its id, or the external id and whose it is
+**show** | `open_tasks`: with their deadlines; `task`: one task and its timeline; `failures`: by kind, with remedies;
+ | `videos`: the newest; `account`: provider, queue and spend; `dead_letters`: messages that failed
+**limit** | number of listed entries, for views with a list
+**task**, **tenant** | for `task`: the task's id, or its external id and tenant
 
 ``` yaml
 show: failures

@@ -12,5 +12,5 @@ from kling_relay.services import get_services
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     services = get_services()
     started = sweep.sweep(services, services.clock.now_ms() + context.get_remaining_time_in_millis())
-    logger.info("swept", extra=started)
+    logger.info("sweep_completed", extra=started)
     return started

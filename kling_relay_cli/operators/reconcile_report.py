@@ -52,7 +52,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for kind, (meaning, remedy) in MEANINGS.items():
         if count := report["counts"].get(kind):
             yield f"\n{kind} ({count}): {meaning}\n-> {remedy}"
-            yield from _table([one for one in report["findings"] if one["what"] == kind])
+            yield from _table([one for one in report["findings"] if one["type"] == kind])
     if report["left_off"]:
         yield f"\n{report['left_off']} more findings exceed the size of a report: run it for fewer days"
     checked = {"rows": 0, "listed": 0, "not_ours": 0, "without_reference": 0, "asked": 0, **report["checked"]}

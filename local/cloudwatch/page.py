@@ -54,7 +54,9 @@ class OperationsPage:
         if name == "board":
             (minutes,) = parse_qs(asked.query, keep_blank_values=True).get("minutes", ["15"])[:1]
             if minutes not in map(str, RANGES):
-                return _json(400, {"error": f"minutes: one of {', '.join(map(str, RANGES))}; sent: {minutes[:20]!r}"})
+                return _json(
+                    400, {"error": f"minutes: must be one of {', '.join(map(str, RANGES))} (got {minutes[:20]!r})"}
+                )
             return _json(200, self.board(int(minutes), int(time.time() * 1000)))
         return _file(name or "operations.html")
 

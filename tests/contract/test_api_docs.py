@@ -120,7 +120,7 @@ def test_other_names_are_not_found(app: Any, file: str) -> None:
     assert answer["statusCode"] == 404
     assert json.loads(answer["body"]) == {
         "code": 1202,
-        "message": "no such method or path",
+        "message": "method or path not found",
         "request_id": "7f1c0f5e-0000-4000-8000-000000000003",
     }
 

@@ -88,7 +88,7 @@ def test_changed_bodies(campaign: Campaign) -> None:
         changed = 0
         for other_kind, other in _others(kind, body, headers, dice):
             status, answer = post(world, handlers()[0], other_kind, other, headers)
-            assert status == 400 and "came before with another request body" in answer["message"], (other, answer)
+            assert status == 400 and "used with another request body" in answer["message"], (other, answer)
             changed += 1
             if changed == 10:
                 break

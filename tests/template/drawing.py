@@ -102,6 +102,7 @@ def _undrawn(template: Template) -> set[str]:
 # ------------------------------------------------------------------------------------------------------------ queries
 _OF_THE_LOG = {"@timestamp", "@message", "message", "level", "function_name", "service"}
 """Keys that every line has."""
+_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 _WORDS = {"fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "and", "or", "not", "in", "like"}
 _WORDS |= {"SOURCE", "ispresent", "count", "sum", "min", "max", "avg", "pct", "bin"}
 
@@ -115,16 +116,23 @@ def logged() -> tuple[set[str], set[str]]:
     ]:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                owner = node.func.value
-                if isinstance(owner, ast.Name) and owner.id == "logger":
-                    keys |= {word.arg or "" for word in node.keywords} if node.func.attr == "append_keys" else set()
+            if isinstance(node, ast.Call) and (method := _logger_method(node)):
+                keys |= {word.arg or "" for word in node.keywords} if method == "append_keys" else set()
+                if method in _LEVELS:
                     messages |= {str(one.value) for one in node.args[:1] if isinstance(one, ast.Constant)}
             if isinstance(node, ast.keyword) and node.arg == "extra":
                 keys |= _keys(node.value)
             if path.parts[-2:] == ("tasks", "metrics.py"):  # what `task_moved` says is put together there
                 keys |= _keys(node)
     return messages, keys
+
+
+def _logger_method(call: ast.Call) -> str | None:
+    """Return the method of the logger that `call` calls, also in `(logger.info if ... else logger.warning)(...)`."""
+    for part in ast.walk(call.func):
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "logger":
+            return part.attr
+    return None
 
 
 def _keys(node: ast.AST) -> set[str]:

@@ -208,8 +208,8 @@ def test_a_query_for_nothing_is_found(template: Template, query: str, old: str, 
 
 def test_the_keys_of_the_log_are_found_in_the_code() -> None:
     messages, keys = logged()
-    assert {"task_moved", "provider_account_trouble", "copied"} <= messages
-    assert {"task_id", "phase", "was", "reason", "object"} <= keys and "FILL" not in keys
+    assert {"task_moved", "provider_account_blocked", "reconcile_completed"} <= messages
+    assert {"task_id", "phase", "previous_phase", "reason", "object"} <= keys and "FILL" not in keys
 
 
 def test_a_reference_is_read_as_fn_sub_reads_it() -> None:

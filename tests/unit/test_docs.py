@@ -340,6 +340,27 @@ def test_metrics_are_those_of_the_catalogue() -> None:
         assert (listed[1], set(listed[2].split(", "))) == (dimension, set(values)) if listed else not values, name
 
 
+def test_log_events_are_those_of_the_code() -> None:
+    messages, _ = logged()
+    rows = cells(section("docs/reference/log-events-and-metrics.md", "### Events"))
+    listed = [code(row[0])[0] for row in rows]
+    assert set(listed) == messages and len(listed) == len(set(listed))
+    assert [name for name in messages if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
+
+
+def test_named_log_events_exist() -> None:
+    """In the table of keys, and in sentences such as "log line `copy_failed`"."""
+    messages, _ = logged()
+    keys = cells(section("docs/reference/log-events-and-metrics.md", "### Keys"))
+    named = {name for row in keys for name in code(row[2]) if "_" in name}  # no phase has one
+    assert len(named) > 20 and named - messages == set()
+    sentences = re.compile(r"[Ll]og lines? `(\w+)`|`(\w+)`(?:, repeatedly)?,? in the logs?\b|\(log line `(\w+)`")
+    for path in PAGES:
+        text = prose(path.read_text()).replace("\n", " ")
+        named = {name for found in sentences.findall(text) for name in found if name}
+        assert named - messages == set(), path
+
+
 def test_events_are_those_of_the_code() -> None:
     rows = cells(section("docs/reference/webhooks.md", "## EventBridge events"))
     assert {code(row[1])[0]: code(row[0])[0] for row in rows} == EVENTS

@@ -20,7 +20,7 @@ from tests.support.stack_in_memory import BODY, ROOT, Cloud, World
 
 TABLE_IN_MEMORY = True
 HOOK = "https://client.example/canary-path?canary-query"
-OF_NO_TASK = {"swept", "room_not_given", "refused"}
+OF_NO_TASK = {"sweep_completed", "queue_start_failed", "request_refused"}
 DOCUMENT = ROOT / "docs" / "reference" / "log-events-and-metrics.md"
 
 
@@ -66,7 +66,9 @@ def test_every_line_of_a_task_carries_its_id(cloud: Cloud, profile: str, log: Lo
     assert not astray and len(told) > 5
     moves = [line for line in told if line["message"] == "task_moved"]
     assert moves[0]["phase"] == "accepted" and moves[-1]["phase"] == ended.phase
-    assert [line["was"] for line in moves[1:]] == [line["phase"] for line in moves[:-1]], "no step is left out"
+    assert [line["previous_phase"] for line in moves[1:]] == [line["phase"] for line in moves[:-1]], (
+        "no step is left out"
+    )
     assert [line["failure"] for line in moves if "failure" in line] == ([ended.failure] if ended.failure else [])
     assert sum(line.get("units", 0) for line in moves) == float(ended.units or 0)
     http("GET", world, task), http("DELETE", world, task)
@@ -131,7 +133,7 @@ def keys_of_moves() -> set[str]:
 
 
 def test_every_key_is_written_down() -> None:
-    section = DOCUMENT.read_text().partition("## Log lines\n")[2].partition("\n## ")[0]
+    section = DOCUMENT.read_text().partition("\n### Keys\n")[2].partition("\n### ")[0]
     table = {
         name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }

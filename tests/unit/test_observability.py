@@ -71,7 +71,7 @@ def test_a_broken_library_breaks_no_handler(world: World, monkeypatch: pytest.Mo
     world.clock.tick(61)
     assert world.callback(task) == 200 and world.task(task.id).phase is Phase.RENDERED
     world.run_notifier()
-    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "notifications": 0}
 
 
 def test_a_sweep_measures_what_is_open(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,17 +29,17 @@ def test_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "inf", "1,5", "0x10", " ", "1e999", "9" * 5000])
 def test_a_bad_number_names_its_variable(name: str, text: str) -> None:
-    with pytest.raises(SettingsError, match=rf"\A{name.upper()}: a (whole )?number, 0 or more, is expected; found: '"):
+    with pytest.raises(SettingsError, match=rf"\A{name.upper()}: must be a (whole )?number, 0 or more \(got '"):
         Settings.read({name.upper(): text})
 
 
 def test_whole_numbers_are_whole() -> None:
-    with pytest.raises(SettingsError, match="SETTLE_SECONDS: a whole number"):
+    with pytest.raises(SettingsError, match="SETTLE_SECONDS: must be a whole number"):
         Settings.read({"SETTLE_SECONDS": "1.5"})
     assert Settings.read({"WAIT_SCALE": "0.05"}).scaled_ms(20) == 1000
 
 
 def test_what_is_needed_and_missing() -> None:
     assert Settings(task_table="t").need("task_table") == "t"
-    with pytest.raises(SettingsError, match=r"VIDEO_BUCKET is not set for this function: see .* template.yaml"):
+    with pytest.raises(SettingsError, match=r"VIDEO_BUCKET is not set for this function; check .* template.yaml"):
         Settings().need("video_bucket")

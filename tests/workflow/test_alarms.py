@@ -214,7 +214,7 @@ def the_provider_has_forgotten_a_task(watch: AlarmWatch) -> None:
 
     def found() -> list[str]:
         report = json.loads(invoke(watch, "OperateTasks", {"action": "reconcile"})["Payload"].read())
-        return [one["what"] for one in report["findings"]]
+        return [one["type"] for one in report["findings"]]
 
     assert until(found) == ["denied"]  # at first the submission counts as under way
 

@@ -74,7 +74,7 @@ def test_a_forged_token_learns_nothing_and_causes_nothing(driver: Driver) -> Non
         f"{missing}/none",
     ]
     answers = {ring(url, {"task_id": before["upstream_id"], "task_status": "succeed"}) for url in forged}
-    assert answers == {(404, '{"code":1202,"message":"no such method or path","request_id":""}')}
+    assert answers == {(404, '{"code":1202,"message":"method or path not found","request_id":""}')}
     assert driver.row(task_id) == before and driver.paid(task_id)["queries"] == queries
     assert call("GET", genuine).status_code == 404
 

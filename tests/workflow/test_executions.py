@@ -18,7 +18,7 @@ def test_a_stopped_execution_is_replaced(driver: Driver) -> None:
     driver.workflows.stop_execution(executionArn=driver.execution_arn(task_id))
     assert driver.sweep()["overdue"] == 0  # not overdue yet: nobody knows that it is dead
     driver.write(f"task#{task_id}", due_at=1)
-    assert driver.sweep() == {"overdue": 1, "waiting": 0, "late": 0, "telling": 0}
+    assert driver.sweep() == {"overdue": 1, "waiting": 0, "late": 0, "notifications": 0}
     assert driver.sweep()["overdue"] == 0
     driver.delivered(task_id)
     assert driver.row(task_id)["execution"] == f"{task_id}-r1"

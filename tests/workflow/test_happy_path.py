@@ -45,7 +45,7 @@ def test_an_image_becomes_a_video(driver: Driver) -> None:
     (key,) = driver.objects("video_bucket", task_id)
     assert re.fullmatch(f"videos/demo/{task_id}/[0-9a-f]{{16}}\\.mp4", key)
     told = "\n".join(driver.logs())  # which conftest.py looks through for secrets, after every test
-    assert all(f'"message":"{what}"' in told for what in ("submitted", "task_moved", "copied"))
+    assert all(f'"message":"{what}"' in told for what in ("submit_attempted", "task_moved", "videos_copied"))
     assert driver.objects("input_bucket", task_id) == [f"inputs/demo/{task_id}/image.jpg"]
 
 

@@ -44,12 +44,12 @@ def test_errors_are_listed(driver: Driver) -> None:
     query = board(driver)["Latest errors"]["properties"]["query"]
     (group,) = re.findall(r"SOURCE '([^']*Advance[^']*)'", query)
     driver.delivered(driver.post()["task_id"])  # a function has written there, so the group is the one of the functions
-    line = {"level": "ERROR", "message": "provider_account_trouble", "task_id": "t-1", "reason": "code 1002"}
+    line = {"level": "ERROR", "message": "provider_account_blocked", "task_id": "t-1", "reason": "code 1002"}
     event = {"timestamp": int(time.time() * 1000), "message": json.dumps(line)}
     (stream, *_) = driver.cloudwatch.describe_log_streams(logGroupName=group)["logStreams"]
     driver.cloudwatch.put_log_events(
         logGroupName=group, logStreamName=stream["logStreamName"], logEvents=[event, {**event, "message": "INFO"}]
     )
     (found,) = [one for one in board(driver)["Latest errors"]["drawn"] if one.get("task_id") == "t-1"]
-    assert found["message"] == "provider_account_trouble" and found["at"] == event["timestamp"]
+    assert found["message"] == "provider_account_blocked" and found["at"] == event["timestamp"]
     driver.cloudwatch.delete_log_stream(logGroupName=group, logStreamName=stream["logStreamName"])

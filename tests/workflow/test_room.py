@@ -36,7 +36,7 @@ def test_the_gate_spares_the_provider(driver: Driver) -> None:
     )  # in rehearsals it opens too soon to see
     ids += [driver.post()["task_id"] for _ in range(3)]
     assert [len(driver.posts(task_id)) for task_id in ids] == [1, 0, 0, 0]  # the others did not even ask
-    assert driver.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
+    assert driver.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "notifications": 0}
     driver.faults(no_room=None)
     driver.open_gate()
     for task_id in ids:

@@ -38,9 +38,9 @@ class ProviderRejectedError(KlingError):
     """The provider's error about a task that is recorded."""
 
 
-def bad_parameter(field: str, problem: str) -> KlingError:
-    """Build the error for an invalid parameter: the field, its rule and the received value (code 1201)."""
-    return KlingError(1201, f"{field}: {problem}")
+def bad_parameter(field: str, rule: str, got: object = None) -> KlingError:
+    """Return error 1201 `field: rule (got value)`. `got` describes the value, without a prompt, an image or a URL."""
+    return KlingError(1201, f"{field}: {rule}" if got is None else f"{field}: {rule} (got {got})")
 
 
 def envelope(request_id: str, *, code: int = 0, message: str = "SUCCEED", data: Any = None) -> dict[str, Any]:

@@ -281,7 +281,7 @@ class Services:
     def _secret(self, setting: str, remedy: str) -> str:
         value = self._stored(self.settings.need(setting))
         if value is None:
-            raise SettingsError(f"the secret behind {setting.upper()} has no value: {remedy}")
+            raise SettingsError(f"the secret of {setting.upper()} has no value; {remedy}")
         return value
 
     def _stored(self, secret_id: str) -> str | None:

@@ -73,7 +73,7 @@ class Settings:
         """Return a required text setting. Raises SettingsError if the template did not set it."""
         value = str(getattr(self, name))
         if not value:
-            raise SettingsError(f"{name.upper()} is not set for this function: see its Environment in template.yaml")
+            raise SettingsError(f"{name.upper()} is not set for this function; check its Environment in template.yaml")
         return value
 
     def scaled_ms(self, seconds: float) -> int:
@@ -87,7 +87,5 @@ def _number(name: str, text: str, *, whole: bool) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise SettingsError(
-            f"{name}: a {'whole ' if whole else ''}number, 0 or more, is expected; found: {text[:64]!r}"
-        )
+        raise SettingsError(f"{name}: must be a {'whole ' if whole else ''}number, 0 or more (got {text[:64]!r})")
     return number

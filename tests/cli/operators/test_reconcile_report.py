@@ -28,7 +28,7 @@ SOUND: dict[str, Any] = {
 
 def finding(what: str, **more: Any) -> dict[str, Any]:
     known = {"kind": KIND, "task_id": "a" * 32, "upstream_id": "1", "ours": "failed", "theirs": "succeed"}
-    return {"what": what, **known, "open": False, "created_at": 1_790_000_000_000, **more}
+    return {"type": what, **known, "open": False, "created_at": 1_790_000_000_000, **more}
 
 
 def printed(**changes: Any) -> str:

@@ -89,7 +89,7 @@ def test_what_has_no_effect_is_left_out_and_logged(world: World, caplog: pytest.
     task = world.create(body, **{"Idempotency-Key": "k"})
     (sent,) = world.provider.posts
     assert not {"cfg_scale", "aspect_ratio"} & ({*sent} | {*task.request})
-    (record,) = [record for record in caplog.records if record.message == "request_noted"]
+    (record,) = [record for record in caplog.records if record.message == "request_annotated"]
     assert [note.split(" ")[0] for note in record.notes] == ["aspect_ratio", "cfg_scale"]
     assert world.create(body, **{"Idempotency-Key": "k"}).id == task.id
     world.create({**BODY, "model_name": "kling-v9"})
@@ -122,7 +122,11 @@ OFFICIAL = {"refuses_retired": True}
     ("kind", "body", "words"),
     [
         ("image2video", {**BODY, "model_name": "kling-v1"}, "model_name: kling-v1 was discontinued by Kling"),
-        ("multi-image2video", {"prompt": "p", "image_list": [{"image": b64(png())}]}, "model_name: none was sent"),
+        (
+            "multi-image2video",
+            {"prompt": "p", "image_list": [{"image": b64(png())}]},
+            "model_name: is required, because kling-v1-6",
+        ),
     ],
 )
 def test_a_retired_model_is_neither_recorded_nor_sent_to_the_official_host(

@@ -79,18 +79,18 @@ def refusal(kind: str = "image2video", **fields: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("small.png", "both sides must have at least 300 px, the image has 299x400"),
-        ("wide.jpg", "the ratio of the sides must lie between 1:2.5 and 2.5:1, the image has 1600x400"),
-        ("image.gif", "the bytes are neither a JPEG nor a PNG image but GIF"),
-        ("page.html", "the bytes are neither a JPEG nor a PNG image"),
-        ("cut.png", "the bytes are neither a JPEG nor a PNG image"),
-        ("cut.jpg", "the JPEG ends before it says how large it is"),
-        ("no-end.png", "the PNG image is cut off: its end is missing"),
-        ("no-end.jpg", "the JPEG image is cut off: its end is missing"),
+        ("small.png", "both sides must have at least 300 px (got 299x400)"),
+        ("wide.jpg", "the ratio of the sides must be between 1:2.5 and 2.5:1 (got 1600x400)"),
+        ("image.gif", "must be a JPEG or PNG image (got GIF)"),
+        ("page.html", "must be a JPEG or PNG image (got another format)"),
+        ("cut.png", "must be a JPEG or PNG image (got another format)"),
+        ("cut.jpg", "must be a complete JPEG image (got one that ends before its size)"),
+        ("no-end.png", "must be a complete PNG image (got one without its end)"),
+        ("no-end.jpg", "must be a complete JPEG image (got one without its end)"),
     ],
 )
 def test_what_is_seen_to_be_wrong_is_refused(name: str, problem: str, plain: str, seen: list[Any]) -> None:
-    sent = f"; sent: a URL of {len(URL) + 1 + len(name + plain)} characters"
+    sent = f"; source: a URL of {len(URL) + 1 + len(name + plain)} characters"
     assert refusal(image=f"{URL}/{name}{plain}") == f"image: {problem}{sent}"
     assert seen == [(f"/{name}{plain}", "bytes=0-65535")]
 
@@ -122,7 +122,7 @@ def test_the_same_url_is_looked_at_once(seen: list[Any]) -> None:
 def test_more_than_ten_megabytes_are_refused_by_their_announcement(world: World) -> None:
     span = f"bytes 0-65535/{images.MAX_BYTES + 1}"
     world.stand(lambda connection, *_: respond(connection, png(padding=70_000)[:65536], status=206, Content_Range=span))
-    assert "at most 10485760 bytes (10 MB) are allowed, the image has 10485761" in refusal(image=f"{URL}/x")
+    assert "at most 10 MB, 10485760 bytes (got 10485761)" in refusal(image=f"{URL}/x")
 
 
 # -- what is not seen passes
@@ -221,11 +221,11 @@ def test_a_look_that_would_come_too_late_asks_nobody(world: World, monkeypatch: 
     [
         (png(400, 400), [png(400, 400)], None),
         (png(400, 400), [jpeg(400, 400)], None),
-        (png(400, 400), [png(800, 800)], "static_mask: must have the size of image, 400x400 px; sent: 800x800 px"),
+        (png(400, 400), [png(800, 800)], "static_mask: must have the size of image, 400x400 px (got 800x800 px)"),
         (png(400, 400), [png(400, 400), png(400, 401)], "dynamic_masks[0].mask: must have the size of image, 400x400 "),
         (f"{URL}/good.png", [png(400, 400)], None),
-        (f"{URL}/good.png", [png(500, 400)], "static_mask: must have the size of image, 400x400 px; sent: 500x400"),
-        (f"{URL}/good.png", [f"{URL}/other.png"], "static_mask: must have the size of image, 400x400 px; sent: 500"),
+        (f"{URL}/good.png", [png(500, 400)], "static_mask: must have the size of image, 400x400 px (got 500x400"),
+        (f"{URL}/good.png", [f"{URL}/other.png"], "static_mask: must have the size of image, 400x400 px (got 500"),
         (f"{URL}/late.jpg", [png(400, 400), png(400, 400)], None),
         (f"{URL}/late.jpg", [png(400, 400), png(500, 400)], "dynamic_masks[0].mask: must have the size of static_mask"),
         (png(400, 400), [f"{URL}/late.jpg"], None),

@@ -152,7 +152,12 @@ def test_everything_else_is_refused_in_the_same_words(world: World) -> None:
     said = {what: refused(world, {**BODY, "image": reference}) for what, reference in references(world).items()}
     assert len(set(said.values())) == 1, said
     (message,) = set(said.values())
-    assert message.startswith("image: ") and "/uploads" in message and "sent: " in message and len(message) < 250
+    assert (
+        message.startswith("image: ")
+        and "/uploads" in message
+        and "(got an s3:// reference" in message
+        and len(message) < 250
+    )
 
 
 @pytest.mark.parametrize("field", ["image_tail", "static_mask"])
@@ -165,12 +170,12 @@ def test_a_refusal_names_its_field(world: World, field: str) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"GIF89a" + bytes(100), "neither a JPEG nor a PNG"),
-        (b"", "is no upload of yours"),
+        (b"GIF89a" + bytes(100), "must be a JPEG or PNG image"),
+        (b"", "is not one of your uploads"),
         (png(299, 640), "300 px"),
         (png(1000, 300), "2.5:1"),
         (png(padding=MAX_BYTES), "10 MB"),
-        (png()[:20], "neither"),
+        (png()[:20], "must be a JPEG or PNG image"),
     ],
 )
 def test_a_bad_image_is_refused_before_money(world: World, data: bytes, words: str) -> None:
@@ -186,7 +191,7 @@ def test_all_are_looked_at_before_one_is_stored(world: World) -> None:
 
 @pytest.mark.parametrize("data", [png(padding=2_000_000)[:-1], jpeg()[:-1]])
 def test_an_upload_that_is_cut_off_is_refused(world: World, data: bytes) -> None:
-    assert "cut off" in refused(world, {**BODY, "image": upload(world, data)})
+    assert "without its end" in refused(world, {**BODY, "image": upload(world, data)})
 
 
 def test_an_image_is_read_to_its_end_and_no_larger_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +210,7 @@ def test_an_upload_that_changes_after_its_check_is_not_taken(world: World, monke
         raise client_error("PreconditionFailed", ResponseMetadata={"HTTPStatusCode": 412})
 
     monkeypatch.setattr(world.services.s3._client, "copy_object", changed)
-    with pytest.raises(KlingError, match="no upload of yours"):
+    with pytest.raises(KlingError, match="not one of your uploads"):
         uploads.keep(world.services, "image", checked, "inputs/acme/t/image")
 
 

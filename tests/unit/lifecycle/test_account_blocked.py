@@ -115,7 +115,7 @@ def test_what_it_waits_for_without_the_providers_words(
     admission = world.row(f"gate#{world.services.account}")
     assert admission["reason"]["S"] == "HTTP 429, code 1102" and admission["cause"]["S"] == "account"
     assert "canary-words" not in str(world.tasks()) and "sk-canary" not in caplog.text
-    assert "provider_account_trouble" in caplog.text
+    assert "provider_account_blocked" in caplog.text
 
 
 def test_a_task_that_waited_in_vain_says_so(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_key_of_no_use_is_read_again_after_the_pause(world: World, monkeypatch
     secrets = Secrets("two words", "sk-new")
     with_real_key_handling(world, monkeypatch, secrets, 1002)
     task = world.create()
-    assert task.phase is Phase.ACCEPTED and "fits into no header" in task.waits_for and secrets.sent == []
+    assert task.phase is Phase.ACCEPTED and "not allowed in an HTTP header" in task.waits_for and secrets.sent == []
     secrets.stored = "sk-new"
     assert world.until_closed(task.id).phase is Phase.SUCCEEDED
 

@@ -291,7 +291,9 @@ def test_a_finished_render_is_missed_when_its_copy_does_not_begin(world: World) 
     assert (rendered.phase, rendered.due_at) == (Phase.RENDERED, world.clock.now + 90_000)
 
 
-@pytest.mark.parametrize(("fault", "line"), [("", ""), ("odd", "odd_answer"), ("no_url", "result_address_missing")])
+@pytest.mark.parametrize(
+    ("fault", "line"), [("", ""), ("odd", "provider_response_unexpected"), ("no_url", "result_url_missing")]
+)
 def test_odd_answers_are_told_to_the_operator(
     world: World, caplog: pytest.LogCaptureFixture, fault: str, line: str
 ) -> None:
@@ -299,7 +301,7 @@ def test_odd_answers_are_told_to_the_operator(
     world.clock.tick(61)
     world.provider.query_faults = [fault]
     world.callback(task)
-    assert {"odd_answer", "result_address_missing"} & set(caplog.messages) == ({line} if line else set())
+    assert {"provider_response_unexpected", "result_url_missing"} & set(caplog.messages) == ({line} if line else set())
     assert world.measured["ResultHostNotListed"] == (fault == "no_url")
     phases = {"": Phase.RENDERED, "odd": Phase.SUBMITTED, "no_url": Phase.PROCESSING}
     assert world.task(task.id).phase is phases[fault]

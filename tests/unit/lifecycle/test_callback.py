@@ -62,15 +62,15 @@ def test_a_lying_body_changes_nothing(world: World, body: Any) -> None:
     assert world.task(task.id).phase is Phase.PROCESSING
 
 
-def uses(caplog: pytest.LogCaptureFixture) -> list[str]:
+def decisions(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What callbacks were good for, as the log has it."""
-    return [getattr(one, "use", "") for one in caplog.records if one.message == "callback_received"]
+    return [getattr(one, "decision", "") for one in caplog.records if one.message == "callback_received"]
 
 
 def test_a_callback_before_the_post_is_good_for_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.provider.submit_faults = ["no_room"]
     world.callback(world.create())
-    assert uses(caplog) == ["nothing"] and world.provider.queries == []
+    assert decisions(caplog) == ["ignore"] and world.provider.queries == []
 
 
 @pytest.mark.parametrize(("early", "asks"), [(1, 0), (0, 1)])
@@ -85,7 +85,7 @@ def test_a_sender_is_left_alone_as_long_as_its_lease_runs(
     assert task.phase is Phase.SUBMITTING and task.lease_until is not None
     world.clock.now = task.lease_until - early
     world.callback(task)
-    assert uses(caplog) == ["ask" if asks else "nothing"]
+    assert decisions(caplog) == ["query" if asks else "ignore"]
     assert len(world.provider.queries) == 2 * asks  # by our reference, then by the id that was found
     assert (world.task(task.id).phase is Phase.SUBMITTING) is not bool(asks)
 

@@ -29,7 +29,7 @@ def test_what_arrives_meanwhile_waits_and_goes_on_by_itself(world: World) -> Non
     listed = world.http("GET", "/v1/videos/image2video", authorization=world.key())[1]["data"]
     assert [one["task_status"] for one in listed] == ["submitted"]
     world.run(3600)
-    assert sent(world) == 0 and world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
+    assert sent(world) == 0 and world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "notifications": 0}
     assert not [one for one in world.states.executions.values() if one.open], "nobody waits in a workflow"
     assert operate(world, "resume") == {"resumed": True, "paused": False}
     world.run(600)

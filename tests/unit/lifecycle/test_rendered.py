@@ -240,7 +240,7 @@ def test_what_costs_its_estimate_or_has_none_is_not_dear(
     world.clock.tick(100)
     rendered = advance(world.services, task.id, AdvanceInput("callback")).task
     assert rendered.phase is Phase.RENDERED and rendered.settled == task.reserved
-    assert "dearer_than_estimated" not in caplog.messages
+    assert "cost_above_estimate" not in caplog.messages
 
 
 def test_a_failure_without_words(world: World) -> None:

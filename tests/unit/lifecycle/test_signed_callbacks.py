@@ -19,7 +19,7 @@ IN_MEMORY = True
 
 SECRET, OTHER = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI=", "whsec_b2xkLW9sZC1vbGQtb2xkLW9sZC1vbGQ="
 NOTICE = '{"task_id":"up-1","task_status":"succeed","task_status_msg":"ü"}'
-NOT_FOUND = (404, '{"code":1202,"message":"no such method or path","request_id":""}')
+NOT_FOUND = (404, '{"code":1202,"message":"method or path not found","request_id":""}')
 DONE = (200, '{"code":0,"message":"SUCCEED","request_id":""}')
 
 

@@ -27,7 +27,7 @@ def waiting_tasks(world: World, *tenants: str) -> list[Task]:
 
 
 def test_nothing_to_do(world: World) -> None:
-    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "notifications": 0}
 
 
 def test_a_killed_workflow_is_replaced(world: World) -> None:
@@ -73,7 +73,7 @@ def test_one_bad_row_stops_nobody(in_moto: World) -> None:
 def test_a_healthy_task_is_left_alone(world: World) -> None:
     task = world.create()
     world.states.run()
-    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 0}
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "notifications": 0}
     assert queue.restart(world.services, task.id) is False, "the index may be behind; the row decides"
     assert queue.restart(world.services, "none") is False
 
@@ -229,7 +229,7 @@ def test_tasks_past_their_deadline_go_even_without_room(cloud: Cloud) -> None:
     assert failed.reason == "not sent within 900 s: room at the provider (HTTP 429, code 1303)"
     assert len(world.provider.posts) == 1 and f"{task.id}-r1" not in world.states.executions
     world.clock.tick(60)
-    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "telling": 1}, "its client is told"
+    assert world.sweep() == {"overdue": 0, "waiting": 0, "late": 0, "notifications": 1}, "its client is told"
 
 
 def late_and_young(cloud: Cloud, late: int, **settings: int) -> tuple[World, list[str], Task]:

@@ -43,10 +43,10 @@ OTHER = {"gif-named.jpg": "GIF", "webp-named.png": "WebP"}
 def test_files_that_people_send(name: str) -> None:
     data = (FILES / name).read_bytes()
     if name in CUT:
-        with pytest.raises(UnfinishedError, match=r"image is cut off: its end is missing"):
+        with pytest.raises(UnfinishedError, match=r"image \(got one without its end\)"):
             check(data)
     elif name in OTHER:
-        with pytest.raises(ImageError, match=f"neither a JPEG nor a PNG image but {OTHER[name]}"):
+        with pytest.raises(ImageError, match=rf"must be a JPEG or PNG image \(got {OTHER[name]}\)"):
             check(data)
     else:
         header = check(data)
@@ -107,12 +107,12 @@ def test_sides_are_found(picture: bytes) -> None:
     ("width", "height", "limit"),
     [
         (300, 300, ""),
-        (299, 300, "at least 300 px, the image has 299x300"),
+        (299, 300, r"at least 300 px \(got 299x300\)"),
         (300, 299, "at least 300 px"),
         (0, 0, "at least 300 px"),
         (750, 300, ""),
         (300, 750, ""),
-        (751, 300, "between 1:2.5 and 2.5:1, the image has 751x300"),
+        (751, 300, r"between 1:2.5 and 2.5:1 \(got 751x300\)"),
         (300, 751, "between 1:2.5"),
         (50_000, 50_000, ""),  # Kling names no upper limit, and nothing here decodes a pixel
     ],
@@ -131,7 +131,7 @@ def test_ten_megabytes_and_no_more() -> None:
     at_most = png(padding=MAX_BYTES - len(png(padding=1)) + 1)
     assert len(at_most) == MAX_BYTES
     assert check(at_most).width == 640
-    with pytest.raises(ImageError, match=r"10485760 bytes \(10 MB\) are allowed, the image has 10485761"):
+    with pytest.raises(ImageError, match=r"at most 10 MB, 10485760 bytes \(got 10485761\)"):
         check(at_most + b"\0")
 
 

@@ -309,7 +309,7 @@ def test_what_nobody_was_invoked_for_is_found_by_the_sweeper(world: World, recei
     task = world.create({**BODY, "callback_url": HOOK})
     world.notifier_calls.clear()  # the asynchronous invocation is lost
     world.clock.tick(60)
-    assert world.sweep()["telling"] == 1
+    assert world.sweep()["notifications"] == 1
     world.run_notifier()
     assert receiver.told() == [(f"evt_{task.id}_1", "submitted")]
 
@@ -359,7 +359,9 @@ def test_a_deleted_task_is_not_told_of_to_its_client(in_moto: World, receiver: R
 def test_an_address_that_no_webhook_may_go_to_is_refused_before_anything_is_paid(world: World, url: str) -> None:
     status, answer = world.post({**BODY, "callback_url": url})
     assert (status, answer["code"]) == (400, 1201)
-    assert answer["message"].startswith("callback_url: https://, a public host and port 443 are expected; sent:")
+    assert answer["message"].startswith(
+        "callback_url: must be an https:// URL with a public host and port 443 (got a URL of"
+    )
     assert not world.provider.sold and not world.tasks()
 
 

@@ -77,13 +77,13 @@ class TestRetryArchive:
         task = new_task(phase=made or Phase.ACCEPTED)
         if made is not None:
             idempotency.record(world.table, task, body_hash="h")
-        with pytest.raises(ValueError, match=r"task_id: (there is no task|[0-9a-f]{32} has no copy that failed)"):
+        with pytest.raises(ValueError, match=r"task_id: (task not found|must have a failed copy \(got [0-9a-f]{32},)"):
             operate(world, "retry_archive", task_id=task.id)
         assert world.states.executions == {}
 
     @pytest.mark.parametrize("wrong", [{}, {"task_id": None}, {"task_id": 5}, {"task_id": ["x"]}])
     def test_bad_input(self, world: World, wrong: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="task_id: there is no task"):
+        with pytest.raises(ValueError, match="task_id: task not found"):
             operate(world, "retry_archive", **wrong)
 
 
@@ -159,7 +159,7 @@ class TestExport:
         ],
     )
     def test_bad_input(self, world: World, wrong: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="sent:"):
+        with pytest.raises(ValueError, match=r"\(got "):
             operate(world, "export", **wrong)
 
     def test_no_cell_of_a_hostile_client_begins_a_formula(self, world: World) -> None:

@@ -51,7 +51,7 @@ def reported(builder: RowBuilder, **asked: Any) -> dict[str, Any]:
 
 
 def named(report: dict[str, Any]) -> set[tuple[str, str, str]]:
-    return {(one["what"], one["task_id"], one["upstream_id"]) for one in report["findings"]}
+    return {(one["type"], one["task_id"], one["upstream_id"]) for one in report["findings"]}
 
 
 @pytest.mark.parametrize(("seed", "order"), [(1, "newest first"), (2, "oldest first"), (3, "shuffled")])
@@ -227,9 +227,9 @@ def test_what_is_logged(listed: RowBuilder, caplog: pytest.LogCaptureFixture, mo
     monkeypatch.setattr(reconcile, "_MAX_LOGGED", 10)
     report = reported(listed)
     lines = [line.__dict__ for line in caplog.records]
-    findings = [line for line in lines if line["message"] == "reconcile_finding"]
+    findings = [line for line in lines if line["message"] == "discrepancy_found"]
     assert [{name: line[name] for name in report["findings"][0]} for line in findings] == report["findings"][:10]
-    (summary,) = [line for line in lines if line["message"] == "reconciled"]
+    (summary,) = [line for line in lines if line["message"] == "reconcile_completed"]
     assert summary["counts"] == report["counts"] and summary["levelname"] == "WARNING"
     assert (
         "canary" not in str(lines) and "a-key" not in str(lines) and "http" not in str([*findings, summary["trouble"]])

@@ -93,7 +93,7 @@ def test_entries_that_are_no_tasks(builder: RowBuilder, odd: Any) -> None:
     with scripted_provider(builder, lists, lambda reference: asked.append(reference) or NOT_FOUND):
         made = report(builder)
     assert made["trouble"] == [f"list of {KIND}, page 1: 2 entries cannot be read"]
-    assert {one["what"]: one["upstream_id"] for one in made["findings"]} == {"no_row": "new", "denied": "up-1"}
+    assert {one["type"]: one["upstream_id"] for one in made["findings"]} == {"no_row": "new", "denied": "up-1"}
     assert asked == ["up-1", "up-1"], "twice, as without a list"
 
 
@@ -110,7 +110,7 @@ def test_the_list_hides_references(builder: RowBuilder) -> None:
     with scripted_provider(builder, lists, lambda reference: found if reference == doubted.id else NOT_FOUND):
         made = report(builder)
     assert made["unchecked"] == {"without_reference": 1}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("not_adopted", doubted.id)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [("not_adopted", doubted.id)]
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\u001b[31mred", "x" * 5000, "a/../b?c#d", "\ud800half", "ключ", 'a"b'])
@@ -146,7 +146,7 @@ def test_without_a_usable_key_our_side_is_still_told(builder: RowBuilder, key: s
         builder.world.services.provider._key = lambda refresh: key
         made = report(builder)
     assert script.pages == [] and made["unchecked"] == {"not_asked": 2}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("unconfirmed", parked.id)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [("unconfirmed", parked.id)]
     (trouble,) = made["trouble"]
     assert "make provider-key" in trouble and (not key or key not in trouble)
 
@@ -208,4 +208,4 @@ def test_rows_that_are_none_stop_nobody(builder: RowBuilder) -> None:
     with scripted_provider(builder, lists):
         made = report(builder)
     assert made["unchecked"] == {"unreadable_rows": 4}
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [(FindingType.UNCONFIRMED, parked.id)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [(FindingType.UNCONFIRMED, parked.id)]

@@ -30,7 +30,7 @@ def test_pages_that_repeat_for_ever(builder: RowBuilder, size: int) -> None:
         made = report(builder)
     assert len(script.pages) == 2 * len(KINDS)
     assert made["trouble"] == [f"list of {kind}, page 2: it repeats what came before" for kind in KINDS]
-    assert {one["what"] for one in made["findings"]} == ({"denied"} if size < 20 else set())
+    assert {one["type"] for one in made["findings"]} == ({"denied"} if size < 20 else set())
 
 
 def test_pages_that_never_end(builder: RowBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_page_that_fails_in_the_middle(builder: RowBuilder, times: int) -> Non
     by_id = {task.upstream_id: one for task, one in zip(tasks, as_listed(tasks), strict=True)}
     with scripted_provider(builder, lists, lambda reference: (200, {"code": 0, "data": by_id[reference]})):
         made = report(builder)
-    assert [(one["what"], one["task_id"]) for one in made["findings"]] == [("no_row", orphan)]
+    assert [(one["type"], one["task_id"]) for one in made["findings"]] == [("no_row", orphan)]
     if times == 1:
         assert made["trouble"] == [] and made["checked"]["ours"] == 12 and "asked" not in made["checked"]
     else:

@@ -160,7 +160,7 @@ def test_videos_have_their_image_as_poster_and_are_shown_newest_first(world: Wor
     assert [second.id in videos[0], first.id in videos[1], len(videos)] == [True, True, 2]
     (poster,) = [link for link in widget.links if "/inputs/acme/" in link]
     assert f"inputs/acme/{first.id}/image.png" in poster
-    assert "no image of ours" in widget.text and "images.example" not in "".join(widget.links)
+    assert "no stored image" in widget.text and "images.example" not in "".join(widget.links)
     again = drawn(world, "videos")
     assert poster in again.links  # the browser has it already
     assert len([link for link in drawn(world, "videos", limit=1).links if "/videos/acme/" in link]) == 1

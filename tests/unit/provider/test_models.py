@@ -121,10 +121,12 @@ def test_klings_own_words() -> None:
     with pytest.raises(KlingError) as caught:
         check(shipped(), "kling-v2-5-turbo", I2V, TAIL)
     begins = "model/mode/duration(kling-v2-5-turbo/std/5) is not supported with image_tail"
-    assert caught.value.message == f"{begins}; kling-v2-5-turbo has that with pro/*"
+    assert caught.value.message == f"{begins}; kling-v2-5-turbo supports it with pro/*"
     with pytest.raises(KlingError) as caught:
         check(shipped(), "kling-v3", T2V, {"mode": "4k", "duration": "2"})
-    assert "(kling-v3/4k/2) is not supported; kling-v3 has std (3 to 15 s), pro (3 to 15 s)" in caught.value.message
+    assert (
+        "(kling-v3/4k/2) is not supported; kling-v3 supports std (3 to 15 s), pro (3 to 15 s)" in caught.value.message
+    )
     with pytest.raises(KlingError, match=r'\(kling-v2-6/pro/5\) is not supported with image_tail and sound "on" toge'):
         check(shipped(), "kling-v2-6", I2V, {**TAIL, "mode": "pro", "sound": "on"})
 
@@ -150,7 +152,7 @@ def test_what_uses_nothing_is_never_refused(model: str, kind: str) -> None:
     listed = known is not None and kind in known.kinds
     assert dropped == (["cfg_scale"] if listed and model.startswith("kling-v2") else [])
     assert bool(dropped) == any("cfg_scale is not supported by" in note for note in notes)
-    assert listed != any("passed on unchecked" in note for note in notes)
+    assert listed != any("; not checked" in note for note in notes)
     assert (known is not None and known.retired is not None) == any("retired on 2026-09-15" in note for note in notes)
 
 
@@ -159,7 +161,7 @@ def test_the_unknown_passes_with_a_note(body: dict[str, Any]) -> None:
     assert check(shipped(), "kling-v9" * 99, I2V, body)[0] == []
     assert check(shipped(), "kling-v3-omni", MULTI, body) == (
         [],
-        ["kling-v3-omni is not listed for multi-image2video: passed on unchecked"],
+        ["kling-v3-omni is not listed for multi-image2video; not checked"],
     )
     (note,) = check(shipped(), "m" * 128, I2V, body)[1]
     assert len(note) < 130
@@ -188,8 +190,8 @@ def test_a_retired_model_is_refused_in_words_that_name_another(model: str, kind:
         check_retired(shipped(), model, kind, named=True)
     assert (caught.value.code, caught.value.http) == (1201, 400)
     said = caught.value.message
-    assert said.startswith(f"model_name: {model} was discontinued by Kling on 2026-09-15: use ")
-    named = {name for name in shipped().models if name in said.partition(": use ")[2]}
+    assert said.startswith(f"model_name: {model} was discontinued by Kling on 2026-09-15; use ")
+    named = {name for name in shipped().models if name in said.partition("; use ")[2]}
     assert named and not named & set(RETIRED)
 
 
@@ -197,7 +199,7 @@ def test_a_retired_default_is_refused_as_one() -> None:
     with pytest.raises(KlingError) as caught:
         check_retired(shipped(), "kling-v1-6", MULTI, named=False)
     assert caught.value.message == (
-        "model_name: none was sent, and kling-v1-6, the default of multi-image2video, was discontinued by Kling on "
+        "model_name: is required, because kling-v1-6, the default of multi-image2video, was discontinued by Kling on "
         "2026-09-15: use omni-video with image_list and kling-v3-omni or kling-video-o1"
     )
 
@@ -245,8 +247,8 @@ def test_an_overlay_adds_changes_and_takes_away() -> None:
     [
         ("", "Input data was truncated"),
         ("{", "truncated"),
-        ("[]", "a JSON object is expected"),
-        ("null", "a JSON object is expected"),
+        ("[]", "must be a JSON object"),
+        ("null", "must be a JSON object"),
         ('{"model": {}}', "unknown field `model`"),
         ('{"models": 5}', r"\$.models"),
         ('{"models": null}', "missing required field `models`"),

@@ -73,8 +73,8 @@ def test_every_kind_in_one_file(world: World, queue: Queue) -> None:
 
 
 BAD = [
-    ("{", "body: a JSON object"),
-    ("[]", "body: a JSON object"),
+    ("{", "body: must be a JSON object"),
+    ("[]", "body: must be a JSON object"),
     ('{"prompt": "no kind"}', "kind: "),
     ('{"kind": "text2image", "prompt": "p"}', "kind: "),
     ('{"kind": "text2video"}', "prompt: "),
@@ -85,10 +85,10 @@ BAD = [
     ({"kind": "image2video", "image": "s3://inputs/inbox/batch/a.jpg"}, "image: a key relative"),
     ({"kind": "image2video", "image": "s3://videos/x"}, "image: a key relative"),
     ({"kind": "image2video", "image": "x" * 1100 + ".jpg"}, "1024 bytes"),
-    ({"kind": "image2video", "image": "missing.jpg"}, "image: there is no such object"),
+    ({"kind": "image2video", "image": "missing.jpg"}, "image: object not found"),
     ({"kind": "image2video", "image": "notes.txt"}, "valid base64"),
     ({"kind": "multi-image2video", "prompt": "p", "image_list": [{"image": "missing.jpg"}]}, "image_list[0].image: "),
-    ("\u00ff\u0000", "body: a JSON object"),
+    ("\u00ff\u0000", "body: must be a JSON object"),
 ]
 
 

@@ -154,24 +154,24 @@ def test_a_required_sidecar_in_every_order(world: World, queue: Queue, order: st
 
 
 BAD = [
-    ("inbox/a.jpg", b"", {}, "image: the object is empty"),
-    ("inbox/a.jpg", b"GIF89a" + bytes(50), {}, "neither a JPEG nor a PNG"),
+    ("inbox/a.jpg", b"", {}, "image: the object must not be empty"),
+    ("inbox/a.jpg", b"GIF89a" + bytes(50), {}, "must be a JPEG or PNG image"),
     ("inbox/a.png", png(200, 400), {}, "300 px"),
     ("inbox/a.jpg", jpeg(), {"mode": "fast"}, "mode: "),
-    ("inbox/a.jpg", jpeg(), {"cfg-scale": "much"}, "cfg_scale: a number"),
+    ("inbox/a.jpg", jpeg(), {"cfg-scale": "much"}, "cfg_scale: must be a number"),
     ("inbox/a.jpg", jpeg(), {"prompt": "=?no-such-charset?B?eA==?="}, "prompt: "),
     ("inbox/folder/", b"", {}, "a folder"),
     ("inbox/", b"", {}, "a folder"),
     ("inbox/notes.txt", b"x", {}, ".jpg, .jpeg, .png"),
     ("inbox/no-extension", b"x", {}, "*.task.json"),
     ("inbox/a.JSON", b"{}", {}, "settings.json"),
-    ("inbox/a.json", b"[1]", {}, "a.json: a JSON object"),
-    ("inbox/settings.json", b"{", {}, "settings.json: a JSON object"),
+    ("inbox/a.json", b"[1]", {}, "a.json: must be a JSON object"),
+    ("inbox/settings.json", b"{", {}, "settings.json: must be a JSON object"),
     ("inbox/settings.json", b'{"require_sidecar": "yes"}', {}, "settings.json: require_sidecar"),
-    ("inbox/a.task.json", b"{", {}, "body: a JSON object"),
+    ("inbox/a.task.json", b"{", {}, "body: must be a JSON object"),
     ("inbox/a.task.json", b"{}", {}, "kind: "),
     ("inbox/a.task.json", b'{"kind": ["x"]}', {}, "kind: "),
-    ("inbox/a.task.json", b'{"kind": "image2video", "image": "no.jpg"}', {}, "no such object"),
+    ("inbox/a.task.json", b'{"kind": "image2video", "image": "no.jpg"}', {}, "object not found"),
     ("inbox/a.task.json", b"x" * 5_600_000, {}, "5500000"),
     ("inbox/a.tasks.jsonl", b"\n \r\n", {}, "no lines"),
 ]
@@ -253,7 +253,7 @@ def test_a_request_waits_for_its_picture(world: World, queue: Queue) -> None:
     queue.handle()
     for key, line in (("inbox/a/one.task.json", 0), ("inbox/a/all.tasks.jsonl", 1), ("inbox/a/all.tasks.jsonl", 2)):
         told = result(world, key, line)
-        assert told["task_status"] is None and "waits some minutes for a picture" in told["task_status_msg"]
+        assert told["task_status"] is None and "waiting up to five minutes for an image" in told["task_status_msg"]
     assert world.tasks() == [] and result(world, "inbox/a/all.tasks.jsonl")["rejected"] == 0
     world.clock.tick(200)
     queue.handle()
@@ -270,7 +270,7 @@ def test_a_picture_that_does_not_come_is_refused_after_five_minutes(world: World
     queue.put(request, request)
     began = world.clock.now
     queue.run()
-    assert "no such object" in result(world, "inbox/a/one.task.json")["task_status_msg"]
+    assert "object not found" in result(world, "inbox/a/one.task.json")["task_status_msg"]
     assert 300_000 <= world.clock.now - began <= 400_000 and queue.sent <= 2 * 12 and queue.dead == []
     drop(world, "inbox/a/big.png", png())
     queue.put(request)  # a redrive
@@ -409,5 +409,5 @@ def test_no_key_is_logged(world: World, queue: Queue) -> None:
         queue.run()
     finally:
         logger.registered_handler.setStream(before)  # type: ignore[attr-defined]
-    assert "upload_rejected" in said.getvalue() and "upload_not_handled" in said.getvalue()
+    assert "upload_rejected" in said.getvalue() and "upload_processing_failed" in said.getvalue()
     assert "canary" not in said.getvalue()

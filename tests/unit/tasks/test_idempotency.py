@@ -81,7 +81,7 @@ def test_a_repeated_request_finds_its_task(table: TaskTable, pointer: str) -> No
         == first.id
     )
     named = "Idempotency-Key" if external is None else "external_task_id"
-    with pytest.raises(KlingError, match=f"{named}: must be unique, .* another request body"):
+    with pytest.raises(KlingError, match=f"{named}: must be unique .* another request body"):
         idempotency.record(table, new_task(external_task_id=external), body_hash="other", idempotency_key=key)
     other = idempotency.record(
         table, new_task("umbrella", external_task_id=external), body_hash="other", idempotency_key=key
@@ -209,6 +209,7 @@ def test_after_twenty_seconds_the_client_gets_the_id(world: World, monkeypatch: 
         recorded_with(world, task)
     assert (unknown.value.http, unknown.value.code, unknown.value.retry_after) == (500, 5000, None)
     assert unknown.value.message == (
-        f"task {task.id} may be recorded, and be sent: GET .../image2video/{task.id} before you send it again"
+        f"task {task.id} may have been recorded and may be sent; "
+        f"GET .../image2video/{task.id} before you send the request again"
     )
     assert world.clock.now - began == 20_000 and len(silent.tokens) == 81

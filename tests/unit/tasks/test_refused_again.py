@@ -14,7 +14,7 @@ from tests.support.table_fixtures import before_a_write, new_task
 
 IN_MEMORY = True
 WAYS = ["external", "header", "both"]
-MUST = "must be unique, and this value came before with another request body"
+MUST = "must be unique (got a value used with another request body)"
 
 
 def ask(world: World, way: str, prompt: str = "first", **more: Any) -> tuple[int, dict[str, Any]]:

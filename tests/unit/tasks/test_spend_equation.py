@@ -129,7 +129,7 @@ def test_a_render_that_is_dearer_than_its_estimate_is_reported(cloud: Cloud, mon
     task = world.until_closed(world.create().id)
     assert task.settled == 2750
     assert said == [
-        ("dearer_than_estimated", {"model": "kling-v2-5-turbo", "units": "2.75", "task_id": task.id}),
+        ("cost_above_estimate", {"model": "kling-v2-5-turbo", "units": "2.75", "task_id": task.id}),
     ]
 
 

@@ -96,9 +96,8 @@ def _check_callback(services: Services, url: str | None) -> None:
             ssrf_rules.check_form(parsed)
             ssrf_rules.check_reachable(url)
     except AddressError:
-        shown = url.partition("?")[0][:120]
-        problem = f"https://, a public host and port 443 are expected; sent: {shown!r}"
-        raise bad_parameter("callback_url", problem) from None
+        rule = "must be an https:// URL with a public host and port 443"
+        raise bad_parameter("callback_url", rule, f"a URL of {len(url)} characters") from None
 
 
 def _check_addresses(services: Services, body: dict[str, Any]) -> None:
@@ -116,8 +115,8 @@ def _check_addresses(services: Services, body: dict[str, Any]) -> None:
             try:
                 ssrf_rules.check_reachable(url)
             except AddressError:
-                problem = "a host on the public internet is expected: the provider cannot reach a private one"
-                raise bad_parameter(name, f"{problem}; sent: a URL of {len(url)} characters") from None
+                rule = "must have a public host, since the provider cannot reach a private one"
+                raise bad_parameter(name, rule, f"a URL of {len(url)} characters") from None
 
 
 def _uploaded(services: Services, tenant: str, request: Request) -> dict[str, uploads.Upload]:
@@ -159,7 +158,7 @@ def create(
     task = intake.record(services, tenant, asked, idempotency_key, source)
     logger.append_keys(task_id=task.id)
     if asked.notes:
-        logger.warning("request_noted", extra={"notes": asked.notes})
+        logger.warning("request_annotated", extra={"notes": asked.notes})
     if task.phase is Phase.ACCEPTED and task.attempt == 0 and not task.waits_for:  # no step was made yet
         task = _submit(services, task, AdvanceInput("client", must_end_by=must_end_by, images=asked.images))
     if task.refusal is not None:  # now, or at an earlier identical request
@@ -177,6 +176,6 @@ def _submit(services: Services, task: Task, inputs: AdvanceInput) -> Task:
         if step.next != "done":
             step_functions.start(services, step)
     except Exception as exc:
-        logger.exception("left_to_the_sweeper", extra={"error": type(exc).__name__})
+        logger.exception("submit_failed_will_retry", extra={"error": type(exc).__name__})
         return task
     return step.task

@@ -52,9 +52,7 @@ def _end(services: Services, task: Task) -> Task:
         moved = services.table.get(task.id)
         if moved is not None:  # claimed, ended, or deleted by another DELETE
             return moved if moved.deleted_at is not None else _end(services, moved)
-    raise KlingError(
-        1201, "the task is running and may have been charged: it can be deleted once it has ended", http=409
-    )
+    raise KlingError(1201, "the task is running and may have been charged; delete it after it has ended", http=409)
 
 
 def _uploads(task: Task) -> Iterator[str]:

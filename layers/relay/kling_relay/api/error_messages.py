@@ -26,7 +26,7 @@ def refusal(path: str, value: Any, schema: type[Struct]) -> KlingError:
         if isinstance(expected, inspect.UnionType) and expected.includes_none:
             expected = expected.types[0]
     sent = describe(value, quote=isinstance(expected, inspect.LiteralType))
-    return bad_parameter(path, f"{_wanted(expected)} is expected; sent: {sent}")
+    return bad_parameter(path, f"must be {_wanted(expected)}", sent)
 
 
 def misspelt(message: str, sent: Any) -> str:
@@ -52,7 +52,7 @@ def _wanted(kind: Any) -> str:
     if name == "ListType":
         return f"a list of {kind.min_length or 0} to {kind.max_length} entries"
     if name == "StrType":
-        what = "an http(s) URL" if kind.pattern else "a text"
+        what = "an http(s) URL" if kind.pattern else "a string"
         return f"{what} of at most {kind.max_length} characters" if kind.max_length else what
     if name == "IntType":
         return f"a whole number from {kind.ge} to {kind.le}"
@@ -67,7 +67,7 @@ def describe(value: Any, *, quote: bool = False) -> str:
     `quote`: include short texts; never for prompts, images or URLs.
     """
     if isinstance(value, str):
-        return repr(value) if quote and len(value) <= 32 else f"a text of {len(value)} characters"
+        return repr(value) if quote and len(value) <= 32 else f"a string of {len(value)} characters"
     if isinstance(value, (list, dict)):
         kind = "a list" if isinstance(value, list) else "an object"
         return f"{kind} with {len(value)} entries"

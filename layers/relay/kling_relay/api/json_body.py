@@ -38,7 +38,7 @@ def http_body(text: str | None, is_base64: bool, headers: Mapping[str, str], lim
         return body_bytes(text, is_base64)
     if is_base64 and encoding in ("gzip", "x-gzip"):
         return _unpacked(body_bytes(text, is_base64), limit)
-    raise KlingError(1200, f"Content-Encoding: an uncompressed body is expected (got {encoding[:32]!r})", http=415)
+    raise KlingError(1200, f"Content-Encoding: the body must be uncompressed (got {encoding[:32]!r})", http=415)
 
 
 def _refuse_form(text: str, content_type: str) -> None:
@@ -47,8 +47,8 @@ def _refuse_form(text: str, content_type: str) -> None:
     if kind == "multipart/form-data" or (kind == "application/x-www-form-urlencoded" and "=" in text):
         raise KlingError(
             1201,
-            "body: a JSON object is expected, a form was sent: send Content-Type application/json, and the image as a "
-            "URL, in base64, or uploaded before (POST /kling/v1/uploads)",
+            "body: must be a JSON object (got a form); send Content-Type application/json, and the image as a URL, "
+            "as base64, or uploaded first (POST /kling/v1/uploads)",
         )
 
 
@@ -57,9 +57,9 @@ def _unpacked(data: bytes, limit: int) -> bytes:
     try:
         body = unpacker.decompress(data, limit + 1)
     except zlib.error as exc:
-        raise KlingError(1201, "body: it is announced as gzip and is none") from exc
+        raise KlingError(1201, "body: must be gzip data, as Content-Encoding states (got other data)") from exc
     if len(body) <= limit and not unpacker.eof:
-        raise KlingError(1201, f"body: the gzip data ends early ({len(data)} bytes were sent)")
+        raise KlingError(1201, f"body: the gzip data must be complete (got {len(data)} bytes without its end)")
     return body
 
 
@@ -69,12 +69,12 @@ def body_bytes(text: str, is_base64: bool) -> bytes:
         try:
             return base64.b64decode(text, validate=True)
         except ValueError as exc:
-            raise KlingError(1201, "body: the gateway's base64 cannot be decoded") from exc
+            raise KlingError(1201, "body: the gateway passed on invalid base64; send the request again") from exc
     if MARK in text or _SURROGATE.search(text):
         raise KlingError(
             1201,
-            "body: UTF-8 is expected, it holds U+FFFD, which replaces bytes that are not UTF-8: send UTF-8 text, "
-            f"uncompressed, and a U+FFFD that is meant as \\ufffd ({len(text)} characters were sent)",
+            f"body: must be UTF-8 (got {len(text)} characters with U+FFFD, which replaces invalid bytes); "
+            "send uncompressed UTF-8, and write an intended U+FFFD as \\ufffd",
         )
     return text.encode()
 
@@ -110,8 +110,8 @@ def image_bytes(text: str) -> bytes:
     lengths = {len(line) for line in lines[:-1]}
     wrapped = not lengths or (lengths in _LINE_LENGTHS and len(lines[-1]) <= max(lengths))
     if " " in text and _ALPHABET.fullmatch(joined) and not (wrapped and len(joined) % 4 == 0):
-        raise ValueError('base64 has no blanks (a web form makes them of "+")')
+        raise ValueError('base64 must not contain spaces (a web form turns "+" into a space)')
     try:
         return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except ValueError as exc:
-        raise ValueError("neither an http(s) URL nor valid base64") from exc
+        raise ValueError("must be an http(s) URL or valid base64") from exc

@@ -31,7 +31,7 @@ def check(request: Request, uploaded: Mapping[str, ImageHeader] | None = None) -
             continue
         found = results.get(value) if isinstance(value, str) else images.read_header(request.images[name])
         if isinstance(found, ImageError):
-            raise bad_parameter(name, f"{found}; sent: a URL of {len(value)} characters")
+            raise bad_parameter(name, f"{found}; source: a URL of {len(value)} characters")
         if found is not None:
             headers[name] = found
     _check_masks(headers)
@@ -71,8 +71,8 @@ def _check_masks(headers: dict[str, ImageHeader]) -> None:
     for other in known:
         for name in masks:
             if (headers[name].width, headers[name].height) != (headers[other].width, headers[other].height):
-                problem = f"must have the size of {other}, {_size(headers[other])}; sent: {_size(headers[name])}"
-                raise bad_parameter(name, problem)
+                rule = f"must have the size of {other}, {_size(headers[other])}"
+                raise bad_parameter(name, rule, _size(headers[name]))
 
 
 def _size(header: ImageHeader) -> str:

@@ -38,7 +38,7 @@ def page(services: Services, tenant: str, kind: str, asked: Mapping[str, str]) -
 
 def _known(kind: str) -> None:
     if kind not in KINDS:
-        raise KlingError(1202, f"no such kind of task: {kind[:64]!r}")
+        raise KlingError(1202, f"kind: must be one of {', '.join(KINDS)} (got {kind[:64]!r})")
 
 
 def _whole(asked: Mapping[str, str], name: str, *, default: int, maximum: int) -> int:
@@ -46,5 +46,5 @@ def _whole(asked: Mapping[str, str], name: str, *, default: int, maximum: int) -
     if not text:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= maximum):
-        raise bad_parameter(name, f"a whole number from 1 to {maximum} is expected; sent: {text[:32]!r}")
+        raise bad_parameter(name, f"must be a whole number from 1 to {maximum}", repr(text[:32]))
     return int(text)

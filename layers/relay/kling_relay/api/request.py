@@ -48,19 +48,19 @@ class Request:
 def idempotency_key(given: str | None) -> str | None:
     """Return the header `Idempotency-Key`, None if empty. Raises KlingError if it is too long."""
     if given is not None and len(given) > 255:
-        raise bad_parameter("Idempotency-Key", f"at most 255 characters are allowed; sent: {len(given)}")
+        raise bad_parameter("Idempotency-Key", "must have at most 255 characters", len(given))
     return given or None
 
 
 def parse(kind: str, raw: bytes) -> Request:
     """Check and normalise a request body. Raises KlingError that names the field, the limit and the received value."""
     if kind not in KINDS:
-        raise KlingError(1202, f"no such kind of task: {kind[:64]!r}; there are {', '.join(KINDS)}")
+        raise KlingError(1202, f"kind: must be one of {', '.join(KINDS)} (got {kind[:64]!r})")
     if len(raw) > MAX_BODY_BYTES:
         raise KlingError(
             1201,
-            f"body: at most {MAX_BODY_BYTES} bytes fit into a request, {len(raw)} were sent: give the image as a URL, "
-            "or upload it (POST /kling/v1/uploads)",
+            f"body: must have at most {MAX_BODY_BYTES} bytes (got {len(raw)}); send the image as a URL, "
+            "or upload it first (POST /kling/v1/uploads)",
             http=413,
         )
     return check(kind, read(raw))
@@ -88,7 +88,7 @@ def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
     rules.check(body)
     elsewhere = sorted(sent.keys() - {"model", *KINDS[kind].__struct_fields__})
     request = Request(kind, msgspec.to_builtins(body))
-    request.notes = [f"{name} is no field of {kind}: left out" for name in elsewhere if sent[name] is not False]
+    request.notes = [f"{name} is not a field of {kind}; ignored" for name in elsewhere if sent[name] is not False]
     request.callback_url = request.body.pop("callback_url", None)
     request.external_task_id = request.body.pop("external_task_id", None)
     for name, holder, key in image_places(request.body):
@@ -100,17 +100,15 @@ def _check(kind: str, given: dict[str, Any], folder: str | None) -> Request:
 def read(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`. Raises KlingError."""
     if not raw.strip():
-        raise KlingError(1201, "body: a JSON object is expected, an empty body was sent")
+        raise KlingError(1201, "body: must be a JSON object (got an empty body)")
     try:
         sent = json_body.decode(raw)
     except (ValueError, RecursionError) as exc:
-        raise KlingError(
-            1201, f"body: a JSON object is expected, this is no JSON ({len(raw)} bytes were sent)"
-        ) from exc
+        raise KlingError(1201, f"body: must be a JSON object (got {len(raw)} bytes that are not valid JSON)") from exc
     if not isinstance(sent, dict):
         from kling_relay.api import error_messages
 
-        raise KlingError(1201, f"body: a JSON object is expected, {error_messages.describe(sent)} was sent")
+        raise KlingError(1201, f"body: must be a JSON object (got {error_messages.describe(sent)})")
     return sent
 
 
@@ -175,7 +173,7 @@ def _convert(sent: dict[str, Any], schema: type[Struct]) -> Struct:
     path = location[1] if location else ""
     missing = re.match(r"Object missing required field `(\w+)`", problem)
     if missing:
-        raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "this field is required; it was not sent, or is empty")
+        raise bad_parameter(f"{path}.{missing[1]}".lstrip("."), "is required", "no value, or an empty one")
 
     from kling_relay.api import error_messages
 
@@ -189,8 +187,8 @@ def _key(name: str, value: str, folder: str) -> str | None:
         return None
     key = folder + value
     if start.startswith("s3://") or {"", ".", ".."} & set(value.split("/")) or len(key.encode()) > MAX_KEY_BYTES:
-        problem = f"a key relative to this file's folder is expected, without .. and with at most {MAX_KEY_BYTES} bytes"
-        raise bad_parameter(name, f"{problem}, or a URL, or base64; sent: a text of {len(value)} characters")
+        rule = f"must be a key below this folder, without .. and with at most {MAX_KEY_BYTES} bytes, a URL or base64"
+        raise bad_parameter(name, rule, f"a string of {len(value)} characters")
     return key
 
 
@@ -201,8 +199,8 @@ def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
         value = value.strip()  # text copied from a table ends with a line break
     if start.startswith(("http://", "https://")):
         if len(value) > 8192 or not re.fullmatch(r"https?://[^\s/]\S*", value, re.IGNORECASE):
-            problem = "a URL has a host, no blanks and at most 8192 characters"
-            raise bad_parameter(name, f"{problem}; sent: a text of {len(value)} characters")
+            rule = "must be a URL with a host, without spaces, and with at most 8192 characters"
+            raise bad_parameter(name, rule, f"a string of {len(value)} characters")
         return value
     if start.startswith("s3://"):  # an upload, which create.py checks
         return {"ref": value}
@@ -211,6 +209,6 @@ def _image(name: str, value: str, found: dict[str, bytes]) -> Any:
         data = json_body.image_bytes(text)
         images.check(data)
     except ValueError as exc:
-        raise bad_parameter(name, f"{exc}; sent: a text of {len(value)} characters") from exc
+        raise bad_parameter(name, f"{exc}; source: a string of {len(value)} characters") from exc
     found[name] = data
     return {"inline": name}

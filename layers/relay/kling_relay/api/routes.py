@@ -103,7 +103,7 @@ class ClientApi:
         return Response(200, "application/json", json.dumps(envelope(self._request_id(), data=data)))
 
     def _refuse(self, error: KlingError) -> Response[Any]:
-        logger.info("refused", extra={"code": error.code, "http": error.http})
+        logger.info("request_refused", extra={"code": error.code, "http": error.http})
         event = self._app.current_event
         if (reason := metrics.rejection(event.http_method, event.path, error)) is not None:
             self._relay.count(Metric.REJECTED, reason)
@@ -115,5 +115,5 @@ class ClientApi:
         return self._refuse(KlingError(1202))
 
     def _trouble(self, error: Exception) -> Response[Any]:
-        logger.exception("trouble", extra={"error": type(error).__name__})
-        return self._refuse(KlingError(5001, "the service cannot be reached for the moment: try again", retry_after=5))
+        logger.exception("unhandled_error", extra={"error": type(error).__name__})
+        return self._refuse(KlingError(5001, "temporarily unavailable; retry", retry_after=5))

@@ -84,10 +84,10 @@ def check(services: Services, tenant: str, field: str, image: Mapping[str, str])
     try:
         with answer["Body"] as stream:
             if size > images.MAX_BYTES:
-                raise images.ImageError(f"at most {images.MAX_BYTES} bytes (10 MB) are allowed, the image has {size}")
+                raise images.ImageError(f"must have at most 10 MB, {images.MAX_BYTES} bytes (got {size})")
             header = images.check(stream.read())
     except images.ImageError as exc:
-        raise bad_parameter(field, f"{exc}; sent: an uploaded image") from exc
+        raise bad_parameter(field, f"{exc}; source: an uploaded image") from exc
     return Upload(key, answer["ETag"], header, version, dropped)
 
 
@@ -133,16 +133,16 @@ def _absent(exc: ClientError, field: str, dropped: bool) -> KlingError | None:
     if status not in _ABSENT:
         return None
     if dropped and status == 416:
-        return bad_parameter(field, "the object is empty: 0 bytes were sent")
+        return bad_parameter(field, "the object must not be empty", "0 bytes")
     return _unknown(field, dropped)
 
 
 def _unknown(field: str, dropped: bool) -> KlingError:
     if dropped:
-        problem = "there is no such object beside the request; its name and folder have to be exactly these"
-        return MissingImage(1201, f"{field}: {problem}")
-    wanted = 'the "image" that POST /kling/v1/uploads answered is expected, after its upload'
-    return bad_parameter(field, f"{wanted}; sent: an s3:// reference that is no upload of yours")
+        remedy = "check its name and folder, and upload the image before the file that refers to it"
+        return MissingImage(1201, f"{field}: object not found; {remedy}")
+    rule = 'must be the "image" in the answer of POST /kling/v1/uploads, after its upload'
+    return bad_parameter(field, rule, "an s3:// reference that is not one of your uploads")
 
 
 def _wanted(body: bytes) -> tuple[str, int | None]:
@@ -151,18 +151,18 @@ def _wanted(body: bytes) -> tuple[str, int | None]:
     except (ValueError, RecursionError):
         sent = None
     if not isinstance(sent, dict):
-        raise KlingError(1201, f"body: a JSON object is expected; {len(body)} bytes of something else were sent")
+        raise KlingError(1201, f"body: must be a JSON object (got {len(body)} bytes of other data)")
     content_type, size = _plain_type(sent.get("content_type")), sent.get("size")
     if not isinstance(content_type, str) or content_type not in _EXTENSIONS:
         shown = repr(content_type[:32]) if isinstance(content_type, str) else json.dumps(content_type)[:32]
-        raise bad_parameter("content_type", f"one of {', '.join(_EXTENSIONS)} is expected; sent: {shown}")
+        raise bad_parameter("content_type", f"must be one of {', '.join(_EXTENSIONS)}", shown)
     if isinstance(size, float) and size.is_integer():
         size = int(size)  # JSON has one kind of number
     if isinstance(size, str) and re.fullmatch(r"[0-9]{1,9}", size):
         size = int(size)  # form builders send every value as text
     if size is not None and (type(size) is not int or not 1 <= size <= images.MAX_BYTES):
-        problem = f"a whole number of bytes from 1 to {images.MAX_BYTES} (10 MB) is expected"
-        raise bad_parameter("size", f"{problem}; sent: {json.dumps(size)[:32]}")
+        rule = f"must be a whole number of bytes from 1 to {images.MAX_BYTES}, 10 MB"
+        raise bad_parameter("size", rule, json.dumps(size)[:32])
     return content_type, size
 
 

@@ -41,5 +41,5 @@ def note_second_id(services: Services, task: Task | None, provider_task: Provide
     """Raise the reconciliation alarm if the provider has a second task for one of ours: it may bill both."""
     if task is None or task.upstream_id is None or provider_task.is_about(task.upstream_id):
         return
-    logger.error("second_upstream_id", extra={"task_id": task.id, "upstream_id": provider_task.upstream_id})
+    logger.error("second_upstream_id_found", extra={"task_id": task.id, "upstream_id": provider_task.upstream_id})
     services.measure({Metric.RECONCILE_FINDINGS: 1})

@@ -29,8 +29,8 @@ RequestReader = Callable[[], tuple[dict[str, str], bytes | None]]
 class Decision(StrEnum):
     """A callback leads to a query, or it is only counted, under the metric of that name."""
 
-    ASK = "ask"
-    NOTHING = "nothing"
+    QUERY = "query"
+    IGNORE = "ignore"
     LATE = Metric.CALLBACKS_LATE.value
     DUPLICATE = Metric.CALLBACKS_DUPLICATE.value
 
@@ -53,10 +53,10 @@ def receive(services: Services, task_id: str, token: str, read_request: RequestR
         if task_id != PROBE:
             on_callback(services, task_id, _claim(body))
     except HintNotStoredError:
-        logger.exception("callback_not_kept")
+        logger.exception("callback_write_failed")
         return 503
     except Exception as exc:  # the poll finds it too: an error would only make the provider repeat the callback
-        logger.exception("callback_not_used", extra={"error": type(exc).__name__})
+        logger.exception("callback_failed", extra={"error": type(exc).__name__})
     return 200
 
 
@@ -99,10 +99,10 @@ def on_callback(services: Services, task_id: str, claim: ProviderTask | None) ->
     if task is not None and claim is not None:
         _keep_claim(services, task, claim)
     decision = _decide(services, task, claim)
-    logger.info("callback_received", extra={"task_id": task_id, "use": decision})
+    logger.info("callback_received", extra={"task_id": task_id, "decision": decision})
     counted = {Metric(decision): 1} if decision in (Decision.LATE, Decision.DUPLICATE) else {}
     services.measure({Metric.CALLBACKS_RECEIVED: 1, **counted})
-    if decision is not Decision.ASK:
+    if decision is not Decision.QUERY:
         return
     step = advance(services, task_id, AdvanceInput("callback", hint=None if claim is None else claim.upstream_id))
     if step.next != "wait":
@@ -142,12 +142,12 @@ def _decide(services: Services, task: Task | None, claim: ProviderTask | None) -
     if task.phase is Phase.RENDERED:
         return Decision.DUPLICATE
     if task.phase is Phase.ACCEPTED:
-        return Decision.NOTHING  # the provider has nothing to report now
+        return Decision.IGNORE  # the provider has nothing to report now
     if task.phase is Phase.SUBMITTING and (task.lease_until or 0) > services.clock.now_ms():
-        return Decision.NOTHING  # the sender is still running, and its workflow will query
+        return Decision.IGNORE  # the sender is still running, and its workflow will query
     progress = claim is not None and claim.status in ("submitted", "processing") and task.phase in AT_THE_PROVIDER
     if progress and claim is not None and claim.status in ("submitted", TASK_STATUS[task.phase]):
         return Decision.DUPLICATE
     gap_ms = services.settings.scaled_ms(polling.CALLBACK_GAP_SECONDS)
     asks = services.table.claim_callback_slot(task, services.clock.now_ms(), gap_ms, urgent=not progress)
-    return Decision.ASK if asks else Decision.DUPLICATE
+    return Decision.QUERY if asks else Decision.DUPLICATE

@@ -82,7 +82,7 @@ def on_unconfirmed(services: Services, task: Task, inputs: AdvanceInput) -> Task
         parked = {"parked_at": now, "waits_for": f"{task.waits_for}; parked"}
     task = services.table.move(task, None, denials=denials, retry_at=retry_at, updated_at=now, **parked)
     if parked:
-        logger.warning("task_parked", extra={"task_id": task.id, "denials": denials})
+        logger.warning("task_parked", extra={"task_id": task.id, "not_found_count": denials})
     return wait(services, task, pause)
 
 

@@ -16,7 +16,7 @@ def learn(services: Services, task: Task) -> None:
         if services.controls.due(_pk(services, task), services.clock.now_ms()):
             _ask(services, provider, task, task.id, task.upstream_id)
     except Exception as exc:
-        logger.warning("control_not_made", extra={"error": type(exc).__name__})
+        logger.warning("lookup_check_failed", extra={"error": type(exc).__name__})
 
 
 def proven(services: Services, task: Task) -> bool:
@@ -44,7 +44,7 @@ def _ask(services: Services, provider: Provider, task: Task, reference: str, ups
     if isinstance(answer, Found) and upstream_id is not None:
         found = found and answer.provider_task.is_about(upstream_id)
     services.controls.note(_pk(services, task), reference, found=found, now=services.clock.now_ms())
-    logger.info("lookup_control", extra={"account": services.account_of(task), "kind": task.kind, "found": found})
+    logger.info("lookup_checked", extra={"account": services.account_of(task), "kind": task.kind, "found": found})
     return found
 
 

@@ -44,7 +44,7 @@ def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
         if (rendered.settled or 0) > (rendered.reserved or 0):
             model = provider_request.model_name(services, task)
             logger.warning(
-                "dearer_than_estimated", extra={"model": model, "units": provider_task.units, "task_id": task.id}
+                "cost_above_estimate", extra={"model": model, "units": provider_task.units, "task_id": task.id}
             )
         return rendered
     if task.phase is Phase.EXPIRED:
@@ -84,15 +84,15 @@ def query(services: Services, task: Task) -> ProviderTask | None:
     if provider_task.reference not in (None, task.id) or not (
         provider_task.is_about(task.upstream_id) or provider_task.reference == task.id
     ):
-        logger.error("foreign_answer", extra={"upstream_id": task.upstream_id})
+        logger.error("provider_reference_mismatch", extra={"upstream_id": task.upstream_id})
         return None
     note_second_id(services, task, provider_task)
     evidence.learn(services, task)
     if provider_task.status == "succeed" and not provider_task.videos:
-        logger.error("result_address_missing", extra={"word": provider_task.word})
+        logger.error("result_url_missing", extra={"raw_status": provider_task.word})
         services.measure({Metric.RESULT_HOST_NOT_LISTED: 1})
     elif provider_task.status is None:
-        logger.warning("odd_answer", extra={"word": provider_task.word})
+        logger.warning("provider_response_unexpected", extra={"raw_status": provider_task.word})
     return provider_task
 
 

@@ -37,7 +37,7 @@ def on_slot_freed(services: Services) -> None:
         services.admissions.open(services.account, admission, crowded=True)
         start_waiting(services, 1)
     except Exception as exc:
-        logger.warning("room_not_given", extra={"error": type(exc).__name__})
+        logger.warning("queue_start_failed", extra={"error": type(exc).__name__})
 
 
 def on_slot_found(services: Services, tenant: str, admission: Admission) -> None:
@@ -56,7 +56,7 @@ def on_slot_found(services: Services, tenant: str, admission: Admission) -> None
         if admission.not_before:
             start_waiting(services, 2)
     except Exception as exc:
-        logger.warning("room_not_given", extra={"error": type(exc).__name__})
+        logger.warning("queue_start_failed", extra={"error": type(exc).__name__})
 
 
 def start_waiting(services: Services, room: int) -> int:
@@ -91,7 +91,7 @@ def _candidates(services: Services, admission: Admission) -> list[tuple[str, str
     except ClientError as exc:
         if exc.response["Error"]["Code"] not in _NO_INDEX:
             raise
-        logger.warning("turns_by_age_alone", extra={"error": exc.response["Error"]["Code"]})
+        logger.warning("fair_order_skipped", extra={"error": exc.response["Error"]["Code"]})
     if admission.account_trouble:
         found += services.table.queue.waiting_at_random(_TRIES, since)
     return list(dict.fromkeys(found))
@@ -123,5 +123,5 @@ def restart(services: Services, task_id: str) -> bool:
         logger.info("workflow_replaced", extra={"task_id": task_id, "phase": task.phase})
         return step_functions.replace(services, task)
     except Exception as exc:
-        logger.exception("not_restarted", extra={"task_id": task_id, "error": type(exc).__name__})
+        logger.exception("restart_failed", extra={"task_id": task_id, "error": type(exc).__name__})
         return False

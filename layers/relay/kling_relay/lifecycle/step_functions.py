@@ -62,4 +62,4 @@ def _start(services: Services, task: Task, state: str) -> None:
     except ClientError as exc:
         if exc.response["Error"]["Code"] != "ExecutionAlreadyExists":
             raise
-        logger.info("workflow_exists", extra={"task_id": task.id, "execution": task.execution})
+        logger.info("workflow_already_started", extra={"task_id": task.id, "execution": task.execution})

@@ -179,7 +179,7 @@ class _Sender:
         outcome = self._provider.submit(claimed.kind, body, read_seconds=services.settings.submit_timeout_seconds)
         bought = outcome.provider_task.upstream_id if isinstance(outcome, Accepted) else None  # to be found in the log
         told = {"task_id": claimed.id, "attempt": claimed.attempt}
-        logger.info("submitted", extra={**told, "outcome": type(outcome).__name__, "upstream_id": bought})
+        logger.info("submit_attempted", extra={**told, "outcome": type(outcome).__name__, "upstream_id": bought})
         outcome = self._weighed(claimed, body, outcome)
         step = self._record(claimed, outcome)
         if admission.crowded and isinstance(outcome, Accepted):
@@ -241,7 +241,7 @@ class _Sender:
         until = services.clock.now_ms() + services.settings.scaled_ms(pause)
         services.admissions.close(self.account, admission, not_before=until, reason=reason, cause=cause)
         if not isinstance(outcome, Throttled):
-            logger.error("provider_account_trouble", extra={"task_id": task.id, "cause": cause, "reason": reason})
+            logger.error("provider_account_blocked", extra={"task_id": task.id, "cause": cause, "reason": reason})
         if isinstance(outcome, Misconfigured) and self.inputs.trigger == "client" and task.unsure_since is None:
             return _refuse_address(services, task, reason)
         return wait_in_turn(services, task, awaited(cause, reason))

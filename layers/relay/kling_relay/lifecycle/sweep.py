@@ -34,7 +34,7 @@ def sweep(services: Services, must_end_by: int) -> dict[str, int]:
         started = start_waiting(services, 1)
     late = _end_late(services, must_end_by - _RESERVE_MS)
     services.measure({Metric.SWEEPER_HEARTBEAT: 1, **_gauges(services, admission, now)})
-    return {"overdue": overdue, "waiting": started, "late": late, "telling": told}
+    return {"overdue": overdue, "waiting": started, "late": late, "notifications": told}
 
 
 def _end_late(services: Services, must_end_by: int) -> int:
@@ -61,7 +61,7 @@ def _end_one(services: Services, task: Task) -> bool:
     except ConflictError:
         return False
     except Exception as exc:
-        logger.exception("not_ended", extra={"task_id": task.id, "error": type(exc).__name__})
+        logger.exception("task_expire_failed", extra={"task_id": task.id, "error": type(exc).__name__})
         return False
     return True
 
@@ -78,5 +78,5 @@ def _gauges(services: Services, admission: Admission, now: int) -> dict[Metric, 
             Metric.OLDEST_OPEN_TASK: 0 if oldest is None else max(0, now - oldest) / 1000,
         }
     except Exception as exc:
-        logger.warning("not_measured", extra={"error": type(exc).__name__})
+        logger.warning("gauges_failed", extra={"error": type(exc).__name__})
         return {}

@@ -63,7 +63,7 @@ def read_header(data: bytes) -> ImageHeader:
     if data.startswith(b"\xff\xd8\xff"):
         return ImageHeader("jpeg", *_jpeg_sides(data))
     found = next((name for name, start in _OTHER_FORMATS if re.match(start, data, re.DOTALL)), None)
-    raise ImageError(f"the bytes are neither a JPEG nor a PNG image{f' but {found}' if found else ''}")
+    raise ImageError(f"must be a JPEG or PNG image (got {found or 'another format'})")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -75,17 +75,17 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         at, marker = match.start(), match[1][0]
         yield marker, at
         at += 2 if marker == _SOI else 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
-    raise ImageError("the JPEG has too many segments")
+    raise ImageError(f"must have at most {_MAX_SEGMENTS} JPEG segments (got more)")
 
 
 def _jpeg_sides(data: bytes) -> tuple[int, int]:
     for marker, at in _segments(data):
         if marker in (_EOI, _SOS):
-            raise ImageError("the JPEG does not say how large it is")
+            raise ImageError("must have a JPEG header with the size (got none)")
         if marker in _SIZE_MARKERS and at + 9 <= len(data):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
-    raise UnfinishedError("the JPEG ends before it says how large it is")
+    raise UnfinishedError("must be a complete JPEG image (got one that ends before its size)")
 
 
 def _check_end(data: bytes, header: ImageHeader) -> None:
@@ -95,7 +95,7 @@ def _check_end(data: bytes, header: ImageHeader) -> None:
     """
     whole = _png_ends(data) if header.format == "png" else _jpeg_ends(data)
     if not whole:
-        raise UnfinishedError(f"the {header.format.upper()} image is cut off: its end is missing")
+        raise UnfinishedError(f"must be a complete {header.format.upper()} image (got one without its end)")
 
 
 def _png_ends(data: bytes) -> bool:
@@ -133,11 +133,11 @@ def check_start(data: bytes, length: int | None) -> ImageHeader:
     The rules: at most 10 MB, sides at least 300 px, ratio 1:2.5 to 2.5:1. Raises ImageError.
     """
     if length is not None and length > MAX_BYTES:
-        raise ImageError(f"at most {MAX_BYTES} bytes (10 MB) are allowed, the image has {length}")
+        raise ImageError(f"must have at most 10 MB, {MAX_BYTES} bytes (got {length})")
     header = read_header(data)
-    sides = f"the image has {header.width}x{header.height}"
+    sides = f"(got {header.width}x{header.height})"
     if min(header.width, header.height) < MIN_SIDE:
-        raise ImageError(f"both sides must have at least {MIN_SIDE} px, {sides}")
+        raise ImageError(f"both sides must have at least {MIN_SIDE} px {sides}")
     if max(header.width, header.height) > MAX_RATIO * min(header.width, header.height):
-        raise ImageError(f"the ratio of the sides must lie between 1:2.5 and 2.5:1, {sides}")
+        raise ImageError(f"the ratio of the sides must be between 1:2.5 and 2.5:1 {sides}")
     return header

@@ -39,7 +39,7 @@ def invoke_notifier_by_id(services: Services, task_id: str) -> bool:
     try:
         services.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
     except Exception as exc:
-        logger.warning("notices_left_to_the_sweeper", extra={"task_id": task_id, "error": type(exc).__name__})
+        logger.warning("notifier_invoke_failed", extra={"task_id": task_id, "error": type(exc).__name__})
         return False
     return True
 
@@ -87,7 +87,7 @@ def _send_event(services: Services, task: Task, notice: Notice, unsent: set[int]
         error = type(exc).__name__
     if error:
         unsent.add(notice.number)
-        logger.warning("event_not_sent", extra={"task_id": task.id, "error": error})
+        logger.warning("event_send_failed", extra={"task_id": task.id, "error": error})
         return
     save(services, task, notice, replace(notice, event=False))
     logger.info("event_sent", extra={"task_id": task.id, "task_status": notice.status})

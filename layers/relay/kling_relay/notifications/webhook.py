@@ -32,7 +32,7 @@ def send(services: Services, task: Task, notice: Notice) -> None:
     now = services.clock.now_ms()
     permit = services.permits.take(f"webhooks#{task.tenant}", WEBHOOKS_AT_ONCE, now, now + _PERMIT_MS)
     if permit is None:  # The sweeper retries it. Waiting here would block a function that others need.
-        logger.info("webhook_put_off", extra={"task_id": task.id, "task_status": notice.status})
+        logger.info("webhook_deferred", extra={"task_id": task.id, "task_status": notice.status})
         save(services, task, notice, webhook_retry.postpone(notice, now))
         return
     try:

@@ -62,7 +62,7 @@ def replay_notice(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     for _ in range(_MAX_TURNS):
         task = services.table.get(str(task_id))
         if task is None:
-            raise ValueError(f"task_id: there is no task {task_id!r}")
+            raise ValueError(f"task_id: task not found (got {task_id!r})")
         now, sent = services.clock.now_ms(), 0
         try:
             for notice in task.notices:
@@ -72,10 +72,11 @@ def replay_notice(services: Services, event: dict[str, Any]) -> dict[str, Any]:
         except ConflictError:
             continue
         if not sent:
-            raise ValueError(f"sequence: the task has no webhook {'' if wanted is None else wanted!r}".rstrip())
+            got = "none" if wanted is None else repr(wanted)
+            raise ValueError(f"sequence: must be a webhook of the task (got {got})")
         deliver.invoke_notifier(services, task)
         return {"task_id": task.id, "webhooks": sent}
-    raise RuntimeError("the task's notices change too fast: try again")
+    raise RuntimeError("the task is being updated concurrently; retry")
 
 
 def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
@@ -87,9 +88,9 @@ def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     for _ in range(_MAX_TURNS):
         task = services.table.get(str(task_id))
         if task is None:
-            raise ValueError(f"task_id: there is no task {task_id!r}")
+            raise ValueError(f"task_id: task not found (got {task_id!r})")
         if not copy_can_be_repeated(task):
-            raise ValueError(f"task_id: {task.id} has no copy that failed; it is {task.phase}")
+            raise ValueError(f"task_id: must have a failed copy (got {task.id}, which is {task.phase})")
         try:
             if task.phase is Phase.EXPIRED or (task.due_at or 0) <= services.clock.now_ms():  # no workflow handles it
                 return {"task_id": task.id, "begun": step_functions.replace(services, task)}
@@ -97,7 +98,7 @@ def retry_archive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
             return {"task_id": task.id, "begun": step_functions.rouse(services, services.table.retry_copy_now(task))}
         except ConflictError:
             continue
-    raise RuntimeError("the task moves too fast: try again")
+    raise RuntimeError("the task is being updated concurrently; retry")
 
 
 def set_cap(services: Services, event: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def set_cap(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     tenant, units = _tenant(event), event.get("units")
     if units is not None and (type(units) is not int or not 0 <= units <= MAX_UNITS):
         raise ValueError(
-            f"units: a whole number from 0 (no cap) to {MAX_UNITS}, or null (the default); sent: {units!r}"
+            f"units: must be a whole number from 0 (no cap) to {MAX_UNITS}, or null for the default (got {units!r})"
         )
     services.spending.set_cap(tenant, None if units is None else units * 1000)
     return spend(services, event)
@@ -123,7 +124,7 @@ def pause(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """Stop new paid POSTs at once; running tasks continue. An earlier pause stays unchanged."""
     reason = event.get("reason", "")
     if not isinstance(reason, str) or len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise ValueError(f"reason: at most {_LONGEST_REASON} printable characters; sent: {reason!r}")
+        raise ValueError(f"reason: must have at most {_LONGEST_REASON} printable characters (got {reason!r})")
     services.admissions.stop(services.clock.now_ms(), reason)
     return status(services, event)
 
@@ -154,31 +155,31 @@ def _listed(key: KeyRow, now: int) -> dict[str, Any]:
 def _tenant(event: dict[str, Any]) -> str:
     tenant = event.get("tenant")
     if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
-        raise ValueError(f"tenant: 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit; sent: {tenant!r}")
+        raise ValueError(f"tenant: must be 1 to 63 of a-z, 0-9 and '-', and not start with '-' (got {tenant!r})")
     return tenant
 
 
 def _label(event: dict[str, Any]) -> str:
     label = event.get("label", "")
     if not isinstance(label, str) or len(label) > _LONGEST_LABEL or not label.isprintable():
-        raise ValueError(f"label: at most {_LONGEST_LABEL} printable characters; sent: {label!r}")
+        raise ValueError(f"label: must have at most {_LONGEST_LABEL} printable characters (got {label!r})")
     return label
 
 
 def _scopes(event: dict[str, Any]) -> tuple[str, ...]:
     scopes = event.get("scopes", list(SCOPES))
     if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):
-        raise ValueError(f"scopes: a list of {' and '.join(SCOPES)}, or one of them; sent: {scopes!r}")
+        raise ValueError(f"scopes: must be a list of {' and '.join(SCOPES)}, or of one of them (got {scopes!r})")
     return tuple(scope for scope in SCOPES if scope in scopes)
 
 
 def _valid_until(event: dict[str, Any], now: int) -> int | None:
     days, text = event.get("expires_in_days"), event.get("expires_at")
     if days is not None and text is not None:
-        raise ValueError(f"expires_at: not together with expires_in_days; sent: {text!r}, {days!r}")
+        raise ValueError(f"expires_at: must not be sent with expires_in_days (got {text!r} and {days!r})")
     if days is not None:
         if type(days) is not int or not 1 <= days <= _MAX_DAYS:
-            raise ValueError(f"expires_in_days: a whole number from 1 to {_MAX_DAYS}; sent: {days!r}")
+            raise ValueError(f"expires_in_days: must be a whole number from 1 to {_MAX_DAYS} (got {days!r})")
         return now + days * _DAY_MS
     if text is None:
         return None
@@ -188,5 +189,5 @@ def _valid_until(event: dict[str, Any], now: int) -> int | None:
     except (TypeError, ValueError, OverflowError):
         until = 0
     if until <= now:
-        raise ValueError(f"expires_at: a date or time to come, such as 2027-01-31; sent: {text!r}")
+        raise ValueError(f"expires_at: must be a future date or time, such as 2027-01-31 (got {text!r})")
     return until

@@ -44,10 +44,10 @@ def export(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     now = services.clock.now_ms()
     since, until = _time(event, "since", now - _DAY_MS), _time(event, "until", now + 1)
     if since >= until:
-        raise ValueError(f"until: a time after since is expected; sent: {event.get('since')!r}, {event.get('until')!r}")
+        raise ValueError(f"until: must be after since (got {event.get('since')!r} to {event.get('until')!r})")
     tenant = event.get("tenant")
     if tenant is not None and not isinstance(tenant, str):
-        raise ValueError(f"tenant: a text is expected; sent: {tenant!r}")
+        raise ValueError(f"tenant: must be a string (got {tenant!r})")
     rows = 0
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
@@ -68,7 +68,7 @@ def export(services: Services, event: dict[str, Any]) -> dict[str, Any]:
 def _tasks(services: Services, since: int, until: int, ends_at: int) -> Iterator[Task]:
     for ids in TaskRows(services.table.rows).created_since(since):
         if services.clock.now_ms() > ends_at:
-            raise ValueError(f"since: the window has more tasks than {SECONDS} s can read; ask for a shorter one")
+            raise ValueError(f"since: the window has more tasks than can be read in {SECONDS} s; choose a shorter one")
         yield from (task for task in services.table.read(ids) if task.created_at < until)
 
 
@@ -117,4 +117,4 @@ def _time(event: dict[str, Any], name: str, default: int) -> int:
         parsed = datetime.fromisoformat(text)
         return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: a date or time such as 2026-11-01 is expected; sent: {text!r}") from None
+        raise ValueError(f"{name}: must be a date or time such as 2026-11-01 (got {text!r})") from None

@@ -66,7 +66,7 @@ def redrive(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """
     name, known = event.get("queue"), queues(services)
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"queue: one of {', '.join(known)}; sent: {name!r}")
+        raise ValueError(f"queue: must be one of {', '.join(known)} (got {name!r})")
     url, source = known[name]
     ends_at, moved = services.clock.now_ms() + _SECONDS * 1000, 0
     while moved < _MAX_MESSAGES and services.clock.now_ms() < ends_at:

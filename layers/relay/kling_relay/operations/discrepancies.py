@@ -54,7 +54,7 @@ class Row:
 class Finding:
     """One finding. `open`: an automatic retry still handles the task; if False, a person must."""
 
-    what: FindingType
+    type: FindingType
     kind: str
     task_id: str
     upstream_id: str = ""
@@ -70,7 +70,7 @@ def finding(what: FindingType, row: Row | None, provider_task: ProviderTask | No
         provider_task.upstream_id if provider_task is not None else row.upstream_id if row is not None else None
     )
     return Finding(
-        what=what,
+        type=what,
         kind=kind if row is None else row.kind,
         task_id=row.task_id
         if row is not None

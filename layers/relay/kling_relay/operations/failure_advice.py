@@ -31,39 +31,39 @@ class Advice:
 ADVICE: dict[Kind, Advice] = {
     Kind.NOT_COPIED: Advice(
         "Rendered and paid, not copied",
-        "The video lies at the provider and is looked for every six hours, for 30 days. Once what the reason names is "
-        "put right, copy it at once: the button at the task, or make retry-archive TASK=…",
+        "The provider still has the video. The relay tries to copy it every six hours, for 30 days. Fix the cause that "
+        "the reason names. Then copy it at once with the button at the task, or with make retry-archive TASK=…",
     ),
     Kind.UNCONFIRMED: Advice(
-        "Nobody knows whether it was sent",
-        "It may have been billed. make reconcile asks the provider for it; a late video is still delivered. Only its "
-        "client should send it again.",
+        "Submission not confirmed",
+        "It may have been billed. Look it up with make reconcile. A late video is still delivered. Only its client "
+        "should send it again.",
     ),
     Kind.SLOW: Advice(
         "The provider did not finish in time",
-        "It is watched for 30 days, and a late video is still delivered. If there are many, ask the provider.",
+        "It is queried for 30 days, and a late video is still delivered. If there are many, ask the provider.",
     ),
     Kind.UNSENT: Advice(
         "Never sent",
-        "Nothing was charged; its client may send it again. The reason names what it waited for: a pause (make "
-        "resume), the provider's account, or room there.",
+        "Nothing was charged. Its client may send it again. The reason names the cause: a pause (make resume), the "
+        "provider's account, or no free slot.",
     ),
     Kind.PROVIDER: Advice(
         "The render failed at the provider",
-        "Its client may send it again. If there are many of one model, ask the provider; the units say what it took.",
+        "Its client may send it again. If there are many of one model, ask the provider. The units show the cost.",
     ),
     Kind.CONTENT: Advice(
         "Stopped by the provider's content rules",
-        "The same prompt and image will be stopped again: its client has to change them.",
+        "The same prompt and image will be stopped again. Its client has to change them.",
         ours=False,
     ),
     Kind.REFUSED: Advice(
         "Refused by the provider",
-        "Nothing was charged. The reason names what its client has to correct. If all are refused, compare the "
+        "Nothing was charged. The reason names the field to correct. If all are refused, compare the "
         "provider's profile (parameter Provider) with its documentation.",
         ours=False,
     ),
-    Kind.CANCELLED: Advice("Cancelled by its owner", "Nothing to do; nothing was charged.", ours=False),
+    Kind.CANCELLED: Advice("Cancelled by its owner", "Nothing to do. Nothing was charged.", ours=False),
 }
 
 

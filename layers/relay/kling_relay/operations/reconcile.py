@@ -43,7 +43,7 @@ def action(services: Services, event: dict[str, Any]) -> dict[str, Any]:
     """{"action": "reconcile", "days": 7}: report on the tasks of the last `days`, 1 to 30, default 30."""
     days = event.get("days", MAX_DAYS)
     if type(days) is not int or not 1 <= days <= MAX_DAYS:
-        raise ValueError(f"days: a whole number from 1 to {MAX_DAYS}, as long as providers remember; sent: {days!r}")
+        raise ValueError(f"days: must be a whole number from 1 to {MAX_DAYS} (got {days!r})")
     return reconcile(services, days)
 
 
@@ -62,9 +62,9 @@ def reconcile(services: Services, days: int = MAX_DAYS) -> dict[str, Any]:
     run.ask()
     report = run.report()
     for one in report["findings"][:_MAX_LOGGED]:
-        logger.warning("reconcile_finding", extra=one)
+        logger.warning("discrepancy_found", extra=one)
     summary = {name: field for name, field in report.items() if name != "findings"}
-    (logger.info if report["sound"] else logger.warning)("reconciled", extra=summary)
+    (logger.info if report["sound"] else logger.warning)("reconcile_completed", extra=summary)
     services.measure(
         {Metric.RECONCILE_FINDINGS: report["left_off"] + sum(not one["open"] for one in report["findings"])}
     )
@@ -290,7 +290,7 @@ def _falls(births: list[int | None]) -> bool:
 
 
 def _order(one: Finding) -> tuple[int, int]:
-    return list(FindingType).index(one.what), one.created_at or 0
+    return list(FindingType).index(one.type), one.created_at or 0
 
 
 def _plainly(reason: str) -> str:

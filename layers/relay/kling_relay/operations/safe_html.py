@@ -45,7 +45,7 @@ def tag(name: str, /, *content: Content, **attributes: str | int | None) -> Html
     """
     written = [_attribute(name, key.rstrip("_"), value) for key, value in attributes.items() if value is not None]
     if name not in ELEMENTS or (name in EMPTY and content):
-        raise ValueError(f"<{name}> is not allowed, or not with content")
+        raise ValueError(f"<{name}>: must be an allowed element (with content only if it may have some)")
     begin = f"<{' '.join([name, *written])}>"
     return Html(begin if name in EMPTY else f"{begin}{together(*content)}</{name}>")
 
@@ -66,7 +66,7 @@ def payload(values: dict[str, Any]) -> Html:
 def style_sheet(text: str) -> Html:
     """Embed one of our style sheets. Raises ValueError if it would end early or fetch something."""
     if "<" in text or "url(" in text or "@import" in text:
-        raise ValueError("a style sheet without '<', url() and @import is expected")
+        raise ValueError("style: must not contain '<', url() or @import")
     return Html(f"<style>{text}</style>")
 
 
@@ -87,9 +87,9 @@ def _pieces(content: Iterable[Content]) -> Iterable[str]:
 
 def _attribute(element: str, name: str, value: str | int) -> str:
     if name not in ELEMENTS.get(element, set()) | {"class", "title"}:
-        raise ValueError(f"<{element}> has no {name}")
+        raise ValueError(f"<{element}>: must not have the attribute {name}")
     if name in ("href", "src") and not _ADDRESS.fullmatch(str(value)):
-        raise ValueError(f"{name}: no address")
+        raise ValueError(f"{name}: must be an http(s) URL")
     if name == "style" and not _STYLE.fullmatch(str(value)):
-        raise ValueError("style: a width in per cent is expected")
+        raise ValueError("style: must be a width in percent")
     return f'{name}="{html.escape(visible(str(value)))}"'

@@ -103,7 +103,7 @@ def _buttons(asked: WidgetRequest, task: Task) -> list[Html]:
     if copy_can_be_repeated(task):
         buttons.append(act(asked, "Copy again now", "Copy its video again, now?", "retry_archive", task_id=task.id))
     if any(notice.webhook != "none" for notice in task.notices):
-        question = "Send all webhooks of this task once more? Its receiver knows them by their ids."
+        question = "Send all webhooks of this task once more? The ids stay the same."
         buttons.append(act(asked, "Send webhooks again", question, "replay_notice", task_id=task.id))
     return buttons
 

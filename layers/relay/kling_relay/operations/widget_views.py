@@ -47,7 +47,7 @@ def show(services: Services, asked: WidgetRequest) -> str:
     """Return the HTML of the requested view, or the list of views for an unknown one."""
     view = VIEWS.get(asked.show)
     if view is None:
-        return page(asked, note(f"show: one of {', '.join(VIEWS)}; sent: {cut(asked.show)!r}"))
+        return page(asked, note(f"show: must be one of {', '.join(VIEWS)} (got {cut(asked.show)!r})"))
     return page(asked, view(services, asked))
 
 
@@ -172,7 +172,7 @@ def _card(services: Services, asked: WidgetRequest, task: Task) -> Html:
 def _poster(services: Services, asked: WidgetRequest, task: Task) -> Html:
     key = next((key for _, key in _images(task)), None)
     if key is None:
-        return tag("span", "no image of ours", class_="poster")
+        return tag("span", "no stored image", class_="poster")
     return tag(
         "img", src=_signed(services, key, _poster_slot(asked)), alt="input image", loading="lazy", class_="poster"
     )
@@ -251,10 +251,10 @@ def _queue_view(asked: WidgetRequest, name: str, pile: dead_letter_queue.QueuePe
     )
     head = tag("h3", name, " ", state)
     if not pile.count:
-        return together(head, note(f"{pile.in_hand} are being read just now.") if pile.in_hand else None)
+        return together(head, note(f"{pile.in_hand} are being read.") if pile.in_hand else None)
     rows: list[list[Content]] = [[ago(asked, one.at), one.about, one.receives] for one in pile.letters]
     oldest = note("Ten at most are shown; dropped files have their reason in results/… of the input bucket.")
-    again = act(asked, "Redrive", f"Send what lies in {name} back to its queue?", "redrive", queue=name)
+    again = act(asked, "Redrive", f"Send the messages of {name} back to its queue?", "redrive", queue=name)
     return together(head, table(["sent", "about", "times received"], rows, extra=["times received"]), oldest, again)
 
 

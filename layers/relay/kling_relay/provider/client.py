@@ -114,7 +114,9 @@ class Provider:
     def _usable_key(self, refresh: bool = False) -> str:
         key = self._key(refresh)
         if not key or " " in key or not (key.isascii() and key.isprintable()):
-            raise SettingsError("the provider's key is empty or fits into no header: store it with `make provider-key`")
+            raise SettingsError(
+                "the key is empty or has characters not allowed in an HTTP header; store it with `make provider-key`"
+            )
         return key
 
     def _newer_key(self, key: str) -> str | None:

@@ -90,5 +90,5 @@ def _pair(secret: str) -> tuple[str, str]:
     except (ValueError, KeyError):
         access_key, secret_key = "", ""
     if not all(isinstance(one, str) and one.strip() for one in (access_key, secret_key)):
-        raise SettingsError('the provider\'s secret is no "access_key:secret_key": store it with `make provider-key`')
+        raise SettingsError('the provider\'s secret must be "access_key:secret_key"; store it with `make provider-key`')
     return access_key.strip(), secret_key.strip()

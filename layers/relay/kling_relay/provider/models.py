@@ -112,7 +112,7 @@ def overlaid(text: str) -> Catalogue:
     try:
         patch = msgspec.json.decode(text)
         if not isinstance(patch, dict):
-            raise OverlayError("a JSON object is expected")
+            raise OverlayError("must be a JSON object")
         return msgspec.convert(_merged(_shipped_data(), patch), Catalogue)
     except (msgspec.DecodeError, RecursionError) as exc:  # a ValidationError is one too
         raise OverlayError(str(exc)) from exc
@@ -167,9 +167,9 @@ def check_retired(catalogue: Catalogue, model_name: str, kind: str, *, named: bo
     model = catalogue.models.get(model_name)
     if model is None or model.retired is None:
         return
-    subject = f"{model_name} was" if named else f"none was sent, and {model_name}, the default of {kind}, was"
+    subject = f"{model_name} was" if named else f"is required, because {model_name}, the default of {kind}, was"
     instead = catalogue.use_instead.get(kind)  # type: ignore[call-overload]
-    advice = f": use {instead}" if instead else ""
+    advice = f"; use {instead}" if instead else ""
     raise bad_parameter("model_name", f"{subject} discontinued by Kling on {model.retired}{advice}")
 
 
@@ -180,14 +180,14 @@ def check(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]
     """
     model = catalogue.models.get(model_name)
     if model is None:
-        return [], [f"model {model_name[:64]!r} is not in the catalogue: passed on unchecked"]
+        return [], [f"model {model_name[:64]!r} is not in the catalogue; not checked"]
     notes = [f"{model_name} was retired on {model.retired}"] if model.retired else []
     if kind not in model.kinds:
-        return [], [*notes, f"{model_name} is not listed for {kind}: passed on unchecked"]
+        return [], [*notes, f"{model_name} is not listed for {kind}; not checked"]
     mode, duration = body.get("mode", default_mode(kind)), body.get("duration", "5")
     named = f"model/mode/duration({model_name}/{mode}/{duration})"
     if int(duration) not in model.modes.get(mode, []):
-        raise KlingError(1201, f"{named} is not supported; {model_name} has {_offer(model)}")
+        raise KlingError(1201, f"{named} is not supported; {model_name} supports {_offer(model)}")
     used = _features(kind, body)
     for feature in used:
         where = model.features.get(feature, [])
@@ -197,7 +197,7 @@ def check(catalogue: Catalogue, model_name: str, kind: str, body: dict[str, Any]
         if set(group) <= set(used):
             raise KlingError(1201, f"{named} is not supported with {' and '.join(map(_word, group))} together")
     dropped: list[str] = [name for name in model.drops if name in body]
-    return dropped, [*notes, *(f"{name} is not supported by {model_name}: left out" for name in dropped)]
+    return dropped, [*notes, *(f"{name} is not supported by {model_name}; ignored" for name in dropped)]
 
 
 def _features(kind: str, body: dict[str, Any]) -> list[Feature]:
@@ -228,8 +228,8 @@ def _word(feature: str) -> str:
 
 def _where(model_name: str, patterns: list[str]) -> str:
     if not patterns:
-        return f"{model_name} has that nowhere"
-    return f"{model_name} has that with {', '.join(pattern.removeprefix('*/') for pattern in patterns)}"
+        return f"{model_name} does not support it"
+    return f"{model_name} supports it with {', '.join(pattern.removeprefix('*/') for pattern in patterns)}"
 
 
 def _offer(model: Model) -> str:

@@ -79,7 +79,7 @@ class Account:
         name, _, rest = text.partition("@")
         base_url, _, label = rest.rpartition("#")
         if not (name and base_url and label):
-            raise SettingsError(f"account: profile@address#label is expected (got {text[:120]!r})")
+            raise SettingsError(f"account: must be profile@address#label (got {text[:120]!r})")
         return cls(name, base_url, label)
 
 
@@ -95,15 +95,15 @@ def profile(name: str, base_url: str = "") -> Profile:
     Raises SettingsError for an unknown name, and if neither the operator nor the profile names a host.
     """
     if name not in _profiles():
-        raise SettingsError(f"PROVIDER: {name!r} is not known, there are {', '.join(_profiles())}")
+        raise SettingsError(f"PROVIDER: must be one of {', '.join(_profiles())} (got {name!r})")
     row = _profiles()[name]
     chosen = (base_url or row["base_url"]).rstrip("/")
     if not chosen:
-        raise SettingsError(f"KLING_BASE_URL: {name} has no host of its own, say which one to use (https://host)")
+        raise SettingsError(f"KLING_BASE_URL: is required for {name}; set it to https://host")
     try:
         ssrf_rules.parse(chosen)
     except AddressError:
-        raise SettingsError("KLING_BASE_URL: http(s)://host, with no blanks and no userinfo, is expected") from None
+        raise SettingsError("KLING_BASE_URL: must be http(s)://host, without spaces and userinfo") from None
     return Profile(name=name, **{**row, "base_url": chosen})
 
 

@@ -26,7 +26,7 @@ _RESERVE_MS = 15_000  # with less time left, another call queues the rest
 _ABSENT = {403, 404}
 _DAY_SECONDS = 86_400
 _LONGEST_LIFE_DAYS = 31  # of a task: its counts live as long
-_GONE = "the object was deleted before it was read"
+_GONE = "the object was deleted before it was read; upload it again"
 
 
 def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[], int]) -> None:
@@ -37,9 +37,9 @@ def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[
     try:
         places = list(_line_positions(_get(services, source)))
         if not places:
-            raise KlingError(1201, "the file has no lines: one request a line is expected")
+            raise KlingError(1201, "file: must have one request per line (got no lines)")
         if len(places) > MAX_LINES:
-            raise KlingError(1201, f"at most {MAX_LINES} lines are allowed, the file has {len(places)}")
+            raise KlingError(1201, f"file: must have at most {MAX_LINES} lines (got {len(places)})")
     except KlingError as exc:
         result_file.reject(services, source, exc)
         return
@@ -56,7 +56,7 @@ def hand_out(services: Services, source: Source, first: int, left_ms: Callable[[
             return
         send(services, [_message(source, *place) for place in rest[at : at + _BATCH_SIZE]])
     services.batch_counts.handed_out(source.tag, now)
-    logger.info("lines_handed_out", extra={"lines": len(places)})
+    logger.info("lines_queued", extra={"lines": len(places)})
     result_file.summarise(services, source)
 
 
@@ -64,7 +64,7 @@ def one(services: Services, source: Source, message: dict[str, Any]) -> Request:
     """Return the request of one line. Raises KlingError."""
     start, length = message["start"], message["length"]
     if length > MAX_BODY_BYTES:
-        raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the line has {length}")
+        raise KlingError(1201, f"body: must have at most {MAX_BODY_BYTES} bytes (got a line of {length})")
     return request_of(_get(services, source, Range=f"bytes={start}-{start + length - 1}"), source.folder)
 
 
@@ -73,8 +73,8 @@ def request_of(raw: bytes, folder: str) -> Request:
     sent = request.read(utf8(raw))
     kind = sent.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
-        said = "it was not sent" if kind is None else f"sent: {json.dumps(kind)[:64]}"
-        raise bad_parameter("kind", f"one of {', '.join(KINDS)} is expected; {said}")
+        got = "no value" if kind is None else json.dumps(kind)[:64]
+        raise bad_parameter("kind", f"must be one of {', '.join(KINDS)}", got)
     return request.check(kind, sent, folder)
 
 
@@ -87,7 +87,7 @@ def _get(services: Services, source: Source, **part: str) -> bytes:
         raise KlingError(1201, _GONE) from exc
     with found["Body"] as stream:
         if found["ContentLength"] > MAX_BYTES:
-            raise KlingError(1201, f"at most {MAX_BYTES} bytes are allowed, the file has {found['ContentLength']}")
+            raise KlingError(1201, f"file: must have at most {MAX_BYTES} bytes (got {found['ContentLength']})")
         data: bytes = stream.read()
     return data
 

@@ -27,7 +27,7 @@ _IN_METADATA = (
     *("prompt", "negative_prompt", "model_name", "mode", "duration", "cfg_scale", "sound"),
     *("callback_url", "external_task_id"),
 )
-_TAKEN = "images (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, and name.json beside an image"
+_ACCEPTED = "an image (.jpg, .jpeg, .png, .jfif), *.task.json, *.tasks.jsonl, settings.json, or an image's name.json"
 _ABSENT = {403, 404}  # denied (without the right to list), or missing
 _WAIT_SECONDS = 300  # for an image that a request names: `aws s3 sync` sends the small request first
 _FIRST_LOOK_SECONDS = 5
@@ -66,8 +66,8 @@ def receive(services: Services, message: dict[str, Any], left_ms: Callable[[], i
     elif role is Role.LINES:
         batch.hand_out(services, original, message.get("from_line", 1), left_ms)
     elif role is Role.UNKNOWN:
-        what = "a folder" if source.key.endswith("/") else "no name of these"
-        result_file.reject(services, source, KlingError(1201, f"{_TAKEN} are taken; sent: {what}"))
+        got = "a folder" if source.key.endswith("/") else "another name"
+        result_file.reject(services, source, bad_parameter("object", f"must be {_ACCEPTED}", got))
     else:
         _take_settings(services, source, left_ms)
 
@@ -76,13 +76,13 @@ def give_up(services: Services, message: dict[str, Any], error: str) -> None:
     """Report the failure of the last attempt in the upload's result. A later redrive may still create the task."""
     source = _source_of(services, message)
     if services.table.get(source.task_id(services.keyring)) is None:
-        result_file.reject(services, source, KlingError(5000, f"could not be handled ({error}): ask the operator"))
+        result_file.reject(services, source, KlingError(5000, f"processing failed ({error}); ask the operator"))
 
 
 def _source_of(services: Services, message: dict[str, Any]) -> Source:
     source = Source.of_event(message["detail"]) if "detail" in message else Source(**message["source"])
     if source.bucket != services.settings.need("input_bucket") or not source.key.startswith(INBOX):
-        raise ValueError("a message about an object that is none of the inbox")  # the event rule filters them out
+        raise ValueError("object is outside inbox/")  # the event rule filters them out
     return source
 
 
@@ -129,7 +129,7 @@ def _wait(services: Services, source: Source, message: dict[str, Any]) -> bool:
         return False
     first, maximum = services.settings.scaled_ms(_FIRST_LOOK_SECONDS), services.settings.scaled_ms(_MAX_SECONDS_BETWEEN)
     batch.send(services, [message], max(1, min(first + waited_ms // 2, maximum) // 1000))
-    result_file.note(services, source, "waits some minutes for a picture that it names and that is not there yet")
+    result_file.note(services, source, "waiting up to five minutes for an image that it names; upload the image")
     return True
 
 
@@ -138,7 +138,7 @@ def _write_result(services: Services, source: Source, task: Task) -> None:
     if task.source == source.as_dict():
         result_file.write(services, task)
     else:
-        message = f"external_task_id: the same request came before, as task {task.id}"
+        message = f"external_task_id: must be unique (got the value of task {task.id}, with the same request)"
         result_file.reject(services, source, KlingError(1201, message))
 
 
@@ -154,12 +154,14 @@ def _image_request(services: Services, source: Source) -> Request | None:
     except ClientError as exc:
         if exc.response["ResponseMetadata"]["HTTPStatusCode"] not in _ABSENT:
             raise
-        raise bad_parameter("image", "the object was deleted before it was read") from exc
+        raise bad_parameter("image", "the object was deleted before it was read; upload it again") from exc
     folder = _settings(services, source.bucket, source.folder + SETTINGS)
     sidecar = _settings(services, source.bucket, source.sidecar) if source.sidecar else None
     if sidecar is None and _requires_sidecar(folder):
         result_file.note(
-            services, source, f"waits for its settings in {source.stem}.json: settings.json says require_sidecar"
+            services,
+            source,
+            f"waiting for its settings in {source.stem}.json, because settings.json has require_sidecar",
         )
         return None
     sent = {**_defaults(services), **(folder or {}), **(sidecar or {}), **_metadata(answer["Metadata"])}
@@ -180,9 +182,11 @@ def _take_settings(services: Services, source: Source, left_ms: Callable[[], int
     for image in _images_of(services, source) if waited_for else ():
         _take_image(services, image, object_versions.original(services, image), left_ms)
     if source.role is Role.SETTINGS:
-        message = "settings of the images that come into this folder after it"
+        message = "settings of images that are uploaded to this folder later"
     else:
-        message = f"settings of {source.stem}.jpg, .jpeg or .png beside it; a request of its own is named *.task.json"
+        message = (
+            f"settings of {source.stem}.jpg, .jpeg or .png in this folder; to send a request, name the file *.task.json"
+        )
     result_file.note(services, source, message)
 
 
@@ -208,7 +212,7 @@ def _images_of(services: Services, sidecar: Source) -> list[Source]:
 def _manifest(services: Services, source: Source) -> Request:
     sent = _read(services, source.bucket, source.key, source.version)
     if sent is None:
-        raise KlingError(1201, "the object was deleted before it was read")
+        raise KlingError(1201, "the object was deleted before it was read; upload it again")
     return batch.request_of(sent, source.folder)
 
 
@@ -221,7 +225,7 @@ def _settings(services: Services, bucket: str, key: str, version: str = "") -> d
     except KlingError as exc:
         raise KlingError(exc.code, f"{name}: {exc.message.removeprefix('body: ')}") from exc
     if sent is not None and not isinstance(sent.get("require_sidecar", False), bool):
-        raise KlingError(1201, f"{name}: require_sidecar: true or false is expected")
+        raise KlingError(1201, f"{name}: require_sidecar: must be true or false")
     return sent if sent is None else _named(sent)
 
 
@@ -252,8 +256,8 @@ def _metadata(given: dict[str, str]) -> dict[str, Any]:
             if field == "cfg_scale":
                 metadata[field] = float(metadata[field])
         except (HeaderParseError, LookupError, ValueError) as exc:
-            problem = "a number is expected" if field == "cfg_scale" else "this is no text that can be read (RFC 2047)"
-            raise bad_parameter(field, f"{problem}; sent: metadata of {len(text)} characters") from exc
+            rule = "must be a number" if field == "cfg_scale" else "must be text that can be decoded (RFC 2047)"
+            raise bad_parameter(field, rule, f"metadata of {len(text)} characters") from exc
     return metadata
 
 
@@ -277,6 +281,6 @@ def _read_one(services: Services, bucket: str, key: str, version: str) -> bytes 
     with answer["Body"] as stream:
         if answer["ContentLength"] > MAX_BODY_BYTES:
             size = answer["ContentLength"]
-            raise KlingError(1201, f"body: at most {MAX_BODY_BYTES} bytes are allowed, the file has {size}")
+            raise KlingError(1201, f"body: must have at most {MAX_BODY_BYTES} bytes (got a file of {size})")
         raw: bytes = stream.read()
     return raw

@@ -44,7 +44,7 @@ class Caller:
         """Raise KlingError 1103 (HTTP 403) if this key lacks `scope`."""
         if scope not in self.scopes:
             has = ", ".join(self.scopes) or "none"
-            raise KlingError(1103, f"this needs a key with the scope {scope!r}; the scopes of yours: {has}")
+            raise KlingError(1103, f"API key lacks scope {scope!r} (has: {has})")
 
 
 def issue(
@@ -77,7 +77,7 @@ def authenticate(header: str | None, keys: Keys, keyring: Keyring, now_ms: int) 
     else:
         raise KlingError(1002, _hint(credential))
     if row.state(now_ms) == "expired":  # revealed only to a caller who has proved to own the key
-        raise KlingError(1002, "this API key has expired: ask for a new one")
+        raise KlingError(1002, "the API key has expired; ask for a new one")
     return Caller(row.tenant, row.scopes, row.key_id)
 
 
@@ -98,11 +98,11 @@ def _credential(header: str | None) -> str:
 def _hint(credential: str) -> str:
     """Return a hint for a well-known mistake with keys; empty for everything else."""
     if credential.lower().startswith("bearer"):
-        return "the word Bearer stands twice: this client adds it, so give it the key alone"
+        return "Authorization: must have Bearer once (got it twice); give the client the key alone"
     if credential[0] in _QUOTES or credential[-1] in _QUOTES:
-        return "the key stands in quotes: send it without them"
+        return "Authorization: must not have quotes; send the key without them"
     if credential.startswith("krak"):
-        return "this is an access key: send the API key (kr_...), or a token that the secret key has signed"
+        return "Authorization: must be an API key (kr_...) or a token signed with the secret key (got an access key)"
     return ""
 
 
@@ -150,7 +150,7 @@ def _by_token(token: str, keys: Keys, keyring: Keyring, now_ms: int) -> KeyRow:
     if not expires >= now - _LEEWAY_SECONDS:
         raise KlingError(1004)
     if expires - now > _MAX_LIFE_SECONDS + _LEEWAY_SECONDS:
-        raise KlingError(1002, f"exp: at most {_MAX_LIFE_SECONDS} s from now are allowed (got {expires - now:.0f} s)")
+        raise KlingError(1002, f"exp: must be at most {_MAX_LIFE_SECONDS} s from now (got {expires - now:.0f} s)")
     return row
 
 

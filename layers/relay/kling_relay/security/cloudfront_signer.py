@@ -16,7 +16,7 @@ from kling_relay.settings import SettingsError
 LIFE_SECONDS = 30 * 86_400  # at least so long from now, like the provider's own
 _STEP_SECONDS = 86_400  # expiries are whole days (UTC): a client that caches by URL gets one URL a day
 _URL_SAFE = str.maketrans("+=/", "-_~")
-_REMEDY = "make it anew with `make delivery-key`"
+_REMEDY = "recreate it with `make delivery-key`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class DeliveryKey:
                 raise ValueError
             return cls(url, key_pair_id, _signer(stored["private_key"]))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise SettingsError(f"the delivery key's secret is not as it should be: {_REMEDY}") from None
+            raise SettingsError(f"the delivery key secret is malformed; {_REMEDY}") from None
 
     def url_of(self, key: str, now_seconds: float) -> str:
         """Return the URL of the object `key`, valid for 30 to 31 days from now."""
@@ -71,6 +71,6 @@ def _signer(private_key: str) -> Callable[[bytes], bytes]:
 
     key: Any = load_pem_private_key(private_key.encode(), password=None)
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
-        raise ValueError("no P-256 key")
+        raise ValueError("private_key: must be a P-256 key")
     algorithm = ECDSA(SHA256(), deterministic_signing=True)
     return lambda message: key.sign(message, algorithm)

@@ -19,7 +19,7 @@ def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     encoded = secret.removeprefix(_SECRET_PREFIX)
     key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     if not key:
-        raise ValueError("an empty secret signs nothing")
+        raise ValueError("the secret must not be empty")
     signed = f"{message_id}.{timestamp}.".encode("utf-8", "surrogatepass") + body
     return f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
 

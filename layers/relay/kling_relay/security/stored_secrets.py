@@ -41,5 +41,5 @@ class Cached(Generic[T]):
             try:
                 self._kept = (self._fetch(), now)
             except Exception as exc:
-                logger.warning("not_refreshed", extra={"error": type(exc).__name__})
+                logger.warning("secret_refresh_failed", extra={"error": type(exc).__name__})
         return self._kept[0]

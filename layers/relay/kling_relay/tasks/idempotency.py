@@ -64,9 +64,9 @@ def record(
         if isinstance(failure, ClientError) and failure.response.get("Error", {}).get("Code") in _DEFINITE:
             raise failure
         if clock.now_ms() >= until:
-            logger.error("record_in_doubt", extra={"task_id": task.id, "error": type(failure).__name__})
-            advice = f"GET .../{task.kind}/{task.id} before you send it again"
-            raise KlingError(5000, f"task {task.id} may be recorded, and be sent: {advice}") from failure
+            logger.error("task_write_unconfirmed", extra={"task_id": task.id, "error": type(failure).__name__})
+            advice = f"GET .../{task.kind}/{task.id} before you send the request again"
+            raise KlingError(5000, f"task {task.id} may have been recorded and may be sent; {advice}") from failure
         clock.sleep(_PAUSE_SECONDS)
 
 
@@ -97,7 +97,7 @@ def _record(
             if conflicted(exc):
                 if (written := table.get(task.id)) is not None:
                     return written
-                raise KlingError(1302, "too many requests of this account at once", retry_after=1) from exc
+                raise KlingError(1302, "too many concurrent requests of this account; retry", retry_after=1) from exc
             if not condition_failed(exc):
                 raise
             if budget is not None and failed_parts(exc) == {1 + len(puts)}:
@@ -109,7 +109,9 @@ def _record(
                 before = before or table.get(task.id)
         if before is not None:
             return before
-    raise KlingError(5001, "the same external_task_id or Idempotency-Key is in use just now", retry_after=1)
+    raise KlingError(
+        5001, "the same external_task_id or Idempotency-Key is being processed by another request; retry", retry_after=1
+    )
 
 
 def earlier(
@@ -147,9 +149,9 @@ def _before(table: TaskTable, pointers: list[tuple[str, str]], body_hash: str) -
         recorded = table.get(plain(pointer["task_id"]))
         if plain(pointer["body_hash"]) == body_hash:
             if recorded is None:
-                raise KlingError(1201, f"{name}: must be unique, and this value belongs to a removed task")
+                raise KlingError(1201, f"{name}: must be unique (got a value used by a removed task)")
             return recorded, failed
         if recorded is None or not recorded.cost_nothing:
-            raise KlingError(1201, f"{name}: must be unique, and this value came before with another request body")
+            raise KlingError(1201, f"{name}: must be unique (got a value used with another request body)")
         failed[pk] = recorded.id
     return None, failed

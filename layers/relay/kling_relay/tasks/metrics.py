@@ -77,7 +77,7 @@ def line(before: Task | None, after: Task) -> dict[str, Any] | None:
     keys = {
         "task_id": after.id,
         "phase": after.phase,
-        "was": None if before is None else before.phase,
+        "previous_phase": None if before is None else before.phase,
         "tenant": after.tenant,
         "kind": after.kind,
         "model": after.request.get("model_name"),
@@ -96,7 +96,7 @@ def line(before: Task | None, after: Task) -> dict[str, Any] | None:
     if after.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.EXPIRED):
         keys["seconds"] = _seconds(after.created_at, after.updated_at)
     if after.phase is Phase.SUCCEEDED:
-        keys |= {"archive_seconds": _archiving(after), "bytes": _size(after), "copies": after.copies}
+        keys |= {"archive_seconds": _archiving(after), "bytes": _size(after), "copy_attempts": after.copies}
     return {name: field for name, field in keys.items() if field is not None}
 
 
