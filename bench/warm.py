@@ -40,9 +40,9 @@ def measure() -> Iterator[Ratio]:
             ("warm_query", "TaskApiFunction", [_request(stack, "GET", f"/{_task(api)}")] * 3),
             ("warm_callback", "KlingCallbackFunction", _callbacks(stack, [_task(api) for _ in range(3)])),
         ):
-            told = _invoked(stack, function, events)
-            ours = [one[1] * 1000 for one in told]
-            before, after = ([one[side] * 1000 for one in told] for side in (0, 2))
+            result = _invoked(stack, function, events)
+            ours = [one[1] * 1000 for one in result]
+            before, after = ([one[side] * 1000 for one in result] for side in (0, 2))
             yield compared(name, ours, [sum(pair) / 2 for pair in zip(before, after, strict=True)], "ms CPU")
             yield compared(f"{name}_control", after, before, "ms CPU")
 
@@ -112,6 +112,6 @@ def _invoked(stack: Stack, function: str, events: list[dict[str, Any]]) -> list[
         done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{function}: {done.stderr}")
-        told = json.loads(done.stdout)
-    print(f"  {len(told['calls'])} calls: {', '.join(told['calls'])}", file=sys.stderr)
-    return [tuple(one) for one in told["measured"]]
+        result = json.loads(done.stdout)
+    print(f"  {len(result['calls'])} calls: {', '.join(result['calls'])}", file=sys.stderr)
+    return [tuple(one) for one in result["measured"]]

@@ -72,9 +72,9 @@ def guarded(app: AsgiApp, guard: Guard) -> AsgiApp:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
             return
-        status, told, body = refused
-        told = {**told, "Content-Length": str(len(body))}
-        encoded = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+        status, fields, body = refused
+        fields = {**fields, "Content-Length": str(len(body))}
+        encoded = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         await send({"type": "http.response.body", "body": body})
 

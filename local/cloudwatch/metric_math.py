@@ -67,12 +67,12 @@ class _Sheet:
     def series(self, name: str) -> Series:
         value = self._value(name)
         if not isinstance(value, dict):
-            raise ExpressionError(f"{self._queries[name]['Expression']}: gives no time series")
+            raise ExpressionError(f"{self._queries[name]['Expression']}: must return a time series (got a number)")
         return value
 
     def _value(self, name: str) -> Value:
         if name not in self._queries or name in self._open:
-            raise ExpressionError(f"{name}: " + ("refers to itself" if name in self._open else "there is no such Id"))
+            raise ExpressionError(f"{name}: " + ("refers to itself" if name in self._open else "unknown Id"))
         if name not in self._values:
             self._open.add(name)
             query = self._queries[name]
@@ -155,7 +155,7 @@ def _members(value: Value) -> list[Series]:
 
 def _one_series(value: Value) -> Series:
     if not isinstance(value, dict):
-        raise ExpressionError("a time series is needed where there is none")
+        raise ExpressionError("must be a time series (got a number)")
     return value
 
 
@@ -168,7 +168,7 @@ def _pointwise(operation: Callable[[float, float], float], left: Value, right: V
         try:
             return float(operation(left, right))
         except ZeroDivisionError as exc:
-            raise ExpressionError("a number is divided by zero") from exc
+            raise ExpressionError("division of a number by zero") from exc
     series = [one for one in (left, right) if isinstance(one, dict)]
     result = {}
     for at in sorted(set(series[0]).intersection(*series[1:])):

@@ -87,14 +87,14 @@ class OperationsPage:
 
     def _alarms(self) -> dict[str, dict[str, Any]]:
         """Return the data of each alarm, by its ARN."""
-        told = self._cloudwatch.describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"], MaxRecords=100)
+        found = self._cloudwatch.describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"], MaxRecords=100)
         return {
             alarm["AlarmArn"]: {
                 "name": alarm["AlarmName"],
                 "state": alarm["StateValue"],
                 "description": alarm.get("AlarmDescription", ""),
             }
-            for alarm in told["MetricAlarms"] + told["CompositeAlarms"]
+            for alarm in found["MetricAlarms"] + found["CompositeAlarms"]
         }
 
     def _errors(self, query: str, start_ms: int) -> list[dict[str, Any]]:
@@ -114,14 +114,14 @@ class OperationsPage:
             call = json.loads(body)
             endpoint, payload = str(call["endpoint"]), json.dumps(call["payload"])
         except (ValueError, TypeError, KeyError):
-            return _json(400, {"error": "a call is an object with endpoint and payload"})
+            return _json(400, {"error": "call: must be an object with endpoint and payload"})
         drawing = {one["properties"]["endpoint"] for one in self._dashboard()[1] if one["type"] == "custom"}
         if endpoint not in drawing and endpoint.rpartition(":")[2] != self._operate_function.rpartition(":")[2]:
-            return _json(403, {"error": f"the dashboard does not call {endpoint}"})
+            return _json(403, {"error": f"endpoint: must be a function of the dashboard (got {endpoint})"})
         answer = self._lambda.invoke(FunctionName=endpoint, Payload=payload)
-        told = json.loads(answer["Payload"].read())
+        result = json.loads(answer["Payload"].read())
         return _json(
-            200, {"error": told.get("errorMessage", "failed")} if "FunctionError" in answer else {"told": told}
+            200, {"error": result.get("errorMessage", "failed")} if "FunctionError" in answer else {"result": result}
         )
 
 

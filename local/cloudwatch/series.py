@@ -26,8 +26,8 @@ def reader(cloudwatch: Any) -> Read:
         end_ms: int,
     ) -> Series:
         named = [{"Name": name, "Value": value} for name, value in dimensions.items()]
-        told = {"Namespace": namespace, "MetricName": metric, "Dimensions": named}
-        query = {"Id": "m", "MetricStat": {"Metric": told, "Period": period_s, "Stat": statistic}}
+        source = {"Namespace": namespace, "MetricName": metric, "Dimensions": named}
+        query = {"Id": "m", "MetricStat": {"Metric": source, "Period": period_s, "Stat": statistic}}
         pages = cloudwatch.get_paginator("get_metric_data").paginate(
             MetricDataQueries=[query], StartTime=_time(start_ms), EndTime=_time(end_ms)
         )

@@ -202,7 +202,7 @@ class ProviderApi:
         """Return the answer to an accepted submit, or the fault that prevents it."""
         entry = course.entry
         answer = submitted(entry)
-        self.life.tell_early(course)
+        self.life.send_early_callback(course)
         self.stopping.wait(self.faults.take("slow_submit") or 0)
         if self.faults.take("drop_after"):
             return DROPPED
@@ -259,7 +259,7 @@ class ProviderApi:
                 videos = []
             if videos and (host := self.faults.take("result_host")):
                 own = f"//{urlsplit(self.delivery.base_url).hostname}:"
-                videos = [{name: told.replace(own, f"//{host}:") for name, told in one.items()} for one in videos]
+                videos = [{name: text.replace(own, f"//{host}:") for name, text in one.items()} for one in videos]
             videos = self._in_order(videos)
             shown = task_object(entry, videos, self._charged(entry))
         word = self.faults.take("query_unknown_status")

@@ -139,8 +139,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(refuse(Refusal(413, 1201, "request body too large, or of unknown length")))
         body = self.rfile.read(int(length))
         if refused := simulator.guard.refusal(self.headers, self.path):
-            status, told, text = refused
-            return self._send(Answer(status, text, told))
+            status, headers, text = refused
+            return self._send(Answer(status, text, headers))
         if asked.path.startswith("/_sim/"):
             return self._send(simulator.control(self.command, asked.path, body))
         if asked.path.startswith(ROOT) and self.command in ("GET", "HEAD"):

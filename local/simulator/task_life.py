@@ -113,7 +113,7 @@ class TaskLife:
             marked = self.studio.order(pictures, entry.seconds, size, ratio, seed, marked=True)
         start = min(1.0, entry.render_seconds * PROCESSING_AFTER)
         if course.callbacks != "early":
-            self.agenda.after(start / 2, lambda: self._tell(course))
+            self.agenda.after(start / 2, lambda: self._send_callback(course))
         self.agenda.after(start, lambda: self._move(course, "processing"))
         if not self.faults.take("never"):
             finish = partial(self._finish, course, made)
@@ -122,15 +122,15 @@ class TaskLife:
             )
         return course
 
-    def tell_early(self, course: Course) -> None:
+    def send_early_callback(self, course: Course) -> None:
         """Send the first callback before the submit is answered, if ``callbacks`` is early."""
-        sent = self._tell(course) if course.callbacks == "early" else None
+        sent = self._send_callback(course) if course.callbacks == "early" else None
         if sent:
             wait([sent], 2 * CALLBACK_SECONDS)
 
     def _move(self, course: Course, status: str, message: str = "") -> None:
         if self.ledger.move(course.entry, status, message):
-            self._tell(course)
+            self._send_callback(course)
 
     def _finish(self, course: Course, made: Future[str], marked: Future[str]) -> None:
         if not made.cancelled() and not marked.cancelled():
@@ -149,7 +149,7 @@ class TaskLife:
         entry.video_seconds = f"{math.ceil((video.seconds if video else entry.seconds) * 10) / 10:.1f}"
         return "succeed", ""
 
-    def _tell(self, course: Course) -> Future[None] | None:
+    def _send_callback(self, course: Course) -> Future[None] | None:
         """Send the callback of the task's current status."""
         entry = course.entry
         if not entry.callback_url:

@@ -21,7 +21,7 @@ from local.cloudwatch.page import OperationsPage
 from local.origin_guard import Answer, Guard
 from local.stack import cloudfront
 from local.stack.cloudfront import Edge
-from local.stack.gateway_metrics import GatewayFigures
+from local.stack.gateway_metrics import GatewayMetrics
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
@@ -64,7 +64,7 @@ class Front:
         self.pool = urllib3.PoolManager(maxsize=32, retries=False)
         self.api_base = ""
         self.edge: Edge | None = None
-        self.figures: GatewayFigures | None = None
+        self.figures: GatewayMetrics | None = None
         self.operations: OperationsPage | None = None
         self.responses, self.cors = responses, cors or {}
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -79,7 +79,7 @@ class Front:
         self,
         api_base: str,
         edge: Edge | None = None,
-        figures: GatewayFigures | None = None,
+        figures: GatewayMetrics | None = None,
         operations: OperationsPage | None = None,
     ) -> None:
         """Begin to answer.
@@ -103,7 +103,7 @@ class Front:
         began = time.monotonic()
         answered = self._integrated(method, path, headers, body)
         if self.figures is not None:
-            self.figures.tell(answered[0], (time.monotonic() - began) * 1000)
+            self.figures.record(answered[0], (time.monotonic() - began) * 1000)
         return answered
 
     def _integrated(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:

@@ -13,7 +13,7 @@ _BATCH = 100
 """The maximum number of requests in one call; PutMetricData takes 150 values per metric."""
 
 
-class GatewayFigures:
+class GatewayMetrics:
     """Send AWS/ApiGateway to `cloudwatch`, a boto3 client, under the API's name and its stage, in a separate thread.
 
     Metrics that cannot be sent are dropped: they must not make a request fail.
@@ -27,7 +27,7 @@ class GatewayFigures:
         self._thread = threading.Thread(target=self._run, daemon=True, name="gateway-figures")
         self._thread.start()
 
-    def tell(self, status: int, milliseconds: float) -> None:
+    def record(self, status: int, milliseconds: float) -> None:
         """Record one request, answered with `status`. Returns at once."""
         self._told.put((status, milliseconds))
 
@@ -53,13 +53,13 @@ class GatewayFigures:
             "5XXError": [float(status >= 500) for status, _ in requests],
             "Latency": [milliseconds for _, milliseconds in requests],
         }
-        told = [
+        metrics = [
             {"MetricName": name, "Unit": _unit(name), "Dimensions": dimensions, **_counted(found)}
             for name, found in values.items()
             for dimensions in self._dimensions
         ]
         with contextlib.suppress(BotoCoreError, ClientError):
-            self._cloudwatch.put_metric_data(Namespace="AWS/ApiGateway", MetricData=told)
+            self._cloudwatch.put_metric_data(Namespace="AWS/ApiGateway", MetricData=metrics)
 
 
 def _unit(name: str) -> str:

@@ -87,10 +87,10 @@ def _install(folder: Path, python: Python) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason was given"]
-        said = next(
+        reason = next(
             (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1]
         )  # pip's, before make's own
         raise PackagingError(
-            f"The packages of layers/dependencies could not be installed: {said}\n"
+            f"The packages of layers/dependencies could not be installed: {reason}\n"
             "Check the connection to your package index, then retry. They are downloaded only once."
         )

@@ -130,7 +130,7 @@ class Progress:
             raise EmulatorError("the emulator is not running")
         self._dynamodb = stack.emulator.client("dynamodb")
         self._endpoint, self._console, self._task_id = stack.endpoint, console, task_id
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def look(self, rendering: bool, part: float) -> None:
         """Print new steps.
@@ -141,31 +141,31 @@ class Progress:
         item = self._dynamodb.get_item(TableName=self._endpoint["task_table"], Key=key, ConsistentRead=True)["Item"]
         row = {name: next(iter(value.values())) for name, value in item.items()}
         phase, bucket = row["phase"], self._endpoint["video_bucket"]
-        self._tell("accepted", f"task {self._task_id} is recorded")
+        self._print_step("accepted", f"task {self._task_id} is recorded")
         if phase in ("accepted", "unconfirmed") and row.get("waits_for"):
-            self._tell("waiting", row["waits_for"])
+            self._print_step("waiting", row["waits_for"])
         if "upstream_id" in row:
-            self._tell("submitted", f"the provider accepted it as task {row['upstream_id']}")
+            self._print_step("submitted", f"the provider accepted it as task {row['upstream_id']}")
         if phase == "processing" or rendering:
-            self._tell("processing", "the provider is rendering")
+            self._print_step("processing", "the provider is rendering")
         if "rendered_at" in row:
-            self._tell("rendered", "the provider has finished; copying the video")
+            self._print_step("rendered", "the provider has finished; copying the video")
         if phase == "succeeded":
-            self._tell("copied", f"to s3://{bucket}/videos/.../{self._task_id}/, verified complete")
+            self._print_step("copied", f"to s3://{bucket}/videos/.../{self._task_id}/, verified complete")
         if rendering:
             self._console.bar(part)
 
-    def _tell(self, step: str, text: str) -> None:
-        if (line := f"{step:<10}  {text}") not in self._told:
-            self._told.add(line)
+    def _print_step(self, step: str, text: str) -> None:
+        if (line := f"{step:<10}  {text}") not in self._printed:
+            self._printed.add(line)
             self._console.say(line)
 
 
 def _rendering(session: requests.Session, simulator_url: str | None, task_id: str) -> tuple[bool, float]:
     """Return whether the simulator is rendering the task, and its progress; other providers do not report it."""
     answer = session.get(f"{simulator_url}/_sim/tasks/{task_id}", timeout=5) if simulator_url else None
-    said = answer.json() if answer is not None and answer.ok else {}
-    return said.get("status") == "processing", float(said.get("progress", 0))
+    state = answer.json() if answer is not None and answer.ok else {}
+    return state.get("status") == "processing", float(state.get("progress", 0))
 
 
 def curl_lines(endpoint: dict[str, Any], task_id: str) -> list[str]:

@@ -18,7 +18,7 @@ from local.emulator.process import REGION, Emulator, PortInUse
 from local.stack import deploy_template, issued_keys, packaging
 from local.stack.api_gateway import Front
 from local.stack.cloudfront import Edge
-from local.stack.gateway_metrics import GatewayFigures
+from local.stack.gateway_metrics import GatewayMetrics
 
 SIMULATOR_KEY = "kling-simulator-key"
 _ACCESS_KEY, _SECRET_KEY = "kling-simulator-access-key", "kling-simulator-secret-key-of-at-least-32-bytes"
@@ -125,7 +125,7 @@ class Stack:
         keys = issued_keys.keys(self.emulator, outputs, options.state / "keys.json")
         api_base = f"{self.emulator.endpoint_url}/_aws/execute-api/{outputs['Api']}/live"
         api_name = self.emulator.client("apigateway").get_rest_api(restApiId=outputs["Api"])["name"]
-        figures = GatewayFigures(self.emulator.client("cloudwatch"), api_name, "live")
+        figures = GatewayMetrics(self.emulator.client("cloudwatch"), api_name, "live")
         edge = self._edge(self._front.url, outputs["VideoBucket"])
         operations = OperationsPage(self.emulator.client, outputs["OperateTasksFunction"], outputs["Version"])
         self._front.start(api_base, edge, figures, operations)

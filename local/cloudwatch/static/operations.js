@@ -1,13 +1,13 @@
 "use strict";
-// Draws the deployed dashboard. A custom widget's HTML stands in a shadow tree, as CloudWatch shows it apart from its own
-// page, and its cwdb-action elements are carried out: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_samples.html
+// Draw the deployed dashboard. A custom widget's HTML is in a shadow tree, because CloudWatch shows it apart from its own
+// page, and its cwdb-action elements work: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_samples.html
 const AGAIN_MS = 10000;
 const COLORS = ["#0972d3", "#d68910", "#037f0c", "#8456ce", "#c33d69", "#067f68", "#7d8998", "#b0413e", "#5f6b7a", "#3184c2"];
 const board = document.getElementById("board");
 const minutes = document.getElementById("minutes");
 const popup = document.getElementById("popup");
 const places = new Map(); // widget number -> {holder, chart}
-let shown = null; // the board as it was last told
+let shown = null; // the last board received
 
 const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
@@ -78,7 +78,7 @@ const drawing = {
   },
 
   custom(where, widget) {
-    // Where somebody types nothing is drawn over. What was searched for stays: the fields go along each time.
+    // A widget with the focus is not redrawn. A search stays: each call sends the fields.
     if (!where.section.contains(document.activeElement)) return call(where, widget, widget.properties.endpoint, {}, "widget");
   },
 };
@@ -162,7 +162,7 @@ function chart(where, config) {
   where.chart = new Chart(canvas, config);
 }
 
-// Custom widgets: what CloudWatch sends to the function, and what it does with the answer.
+// Custom widgets: CloudWatch's request to the function, and its handling of the answer.
 
 function context(where, widget) {
   const forms = {};
@@ -183,7 +183,7 @@ function context(where, widget) {
 }
 
 async function call(where, widget, endpoint, given, display) {
-  // Drawing gets the widget's own parameters; a button only what stands in it, and everything gets the context.
+  // A widget's call has its own parameters, a button's call only the button's. Both have the context.
   const payload = { ...(endpoint === widget.properties.endpoint ? widget.properties.params : {}), ...given };
   payload.widgetContext = context(where, widget);
   const answer = await fetch("/operations/call", {
@@ -191,18 +191,18 @@ async function call(where, widget, endpoint, given, display) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ endpoint, payload }),
   });
-  const { told, error } = await answer.json();
+  const { result, error } = await answer.json();
   const target = display === "popup" ? popup.lastElementChild : where.holder;
-  put(target, error === undefined ? told : `The function failed: ${error}`, where, widget);
+  put(target, error === undefined ? result : `The function failed: ${error}`, where, widget);
   if (display === "popup") popup.showModal();
 }
 
-function put(target, told, where, widget) {
+function put(target, result, where, widget) {
   const root = target.shadowRoot ?? target.attachShadow({ mode: "open" });
-  if (typeof told === "string" && told.trimStart().startsWith("<")) {
-    root.innerHTML = told; // written by OpsWidgetFunction, which escapes what rows hold; no script runs here anyway
+  if (typeof result === "string" && result.trimStart().startsWith("<")) {
+    root.innerHTML = result; // written by OpsWidgetFunction, which escapes row data; no script runs here
   } else {
-    root.replaceChildren(made("pre", typeof told === "string" ? told : JSON.stringify(told, null, 2)));
+    root.replaceChildren(made("pre", typeof result === "string" ? result : JSON.stringify(result, null, 2)));
     root.firstChild.style.whiteSpace = "pre-wrap";
   }
   for (const action of root.querySelectorAll("cwdb-action")) act(action, where, widget);

@@ -84,13 +84,13 @@ def _evict(stock: Any) -> None:
 def _embedded(line: str) -> Iterator[tuple[str, str, float, str, dict[str, str], float]]:
     """Yield the metrics in a line of the embedded format; nothing for any other line, or for a malformed one."""
     try:
-        told = json.loads(line)
-        at = told["_aws"]["Timestamp"] / 1000
-        for directive in told["_aws"]["CloudWatchMetrics"]:
+        entry = json.loads(line)
+        at = entry["_aws"]["Timestamp"] / 1000
+        for directive in entry["_aws"]["CloudWatchMetrics"]:
             for names in directive["Dimensions"]:
-                dimensions = {name: str(told[name]) for name in names}
+                dimensions = {name: str(entry[name]) for name in names}
                 for metric in directive["Metrics"]:
-                    values = told[metric["Name"]]
+                    values = entry[metric["Name"]]
                     for value in values if isinstance(values, list) else [values]:
                         unit = metric.get("Unit", "None")
                         yield directive["Namespace"], metric["Name"], float(value), unit, dimensions, at
@@ -115,7 +115,7 @@ def metrics_in_log_lines_are_extracted() -> None:
     )
 
     @wrap(lambda_svc, "_emit_lambda_logs", "111efbf06968")
-    def tell(
+    def record_invocation(
         stock: Any, function: dict[str, Any], request: str, log: str, error: bool, waited_ms: int, **source: Any
     ) -> None:
         ran_ms, _ran.ms = getattr(_ran, "ms", None), None
@@ -145,7 +145,7 @@ def executions_are_counted() -> None:
     """MiniStack has no AWS/States."""
 
     @wrap(stepfunctions, "_emit_execution_status_event", "9c89e45693e3")
-    def tell(stock: Any, execution: dict[str, Any]) -> None:
+    def record_execution(stock: Any, execution: dict[str, Any]) -> None:
         stock(execution)
         dimensions = {"StateMachineArn": execution["stateMachineArn"]}
         end = _ENDS.get(execution["status"])

@@ -112,7 +112,7 @@ class TestWhatMayBeAsked:
         payload = {"show": "account", "widgetContext": {"theme": "dark"}}
         assert ask(aws, "POST", "/operations/call", {"endpoint": FUNCTION, "payload": payload}) == (
             200,
-            {"told": "<p>drawn</p>"},
+            {"result": "<p>drawn</p>"},
         )
         button = {
             "endpoint": "arn:aws:lambda:us-east-1:000000000000:function:OperateTasks",

@@ -76,8 +76,8 @@ def test_a_name_may_hide_another_version(machine: Path) -> None:
     ("version", "found", "out", "err"),
     [
         ("3.11", True, "bin/python3.13\n", ""),
-        ("3.11", False, "", "no Python 3.13 here: the tests on the functions' own version are left out\n"),
-        ("3.13", True, "", "this is Python 3.13 already: the other tests have run on it\n"),
+        ("3.11", False, "", "no Python 3.13 found: the tests on the functions' version are skipped\n"),
+        ("3.13", True, "", "this Python is 3.13, the functions' version: the other tests have already run on it\n"),
     ],
 )
 def test_what_make_reads(

@@ -116,7 +116,7 @@ def test_the_limit_of_time(gateway: Front, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_answer_is_counted_with_the_time_that_it_took(gateway: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, float]] = []
-    gateway.figures = SimpleNamespace(tell=lambda *request: told.append(request), stop=lambda: None)
+    gateway.figures = SimpleNamespace(record=lambda *request: told.append(request), stop=lambda: None)
     monkeypatch.setattr(api_gateway, "INTEGRATION_SECONDS", 0.2)
     requests.get(f"{gateway.url}/teapot", timeout=5)
     requests.post(f"{gateway.url}/x", data=b"0" * (api_gateway.MAX_BODY_BYTES + 1), timeout=5)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack.gateway_metrics import GatewayFigures
+from local.stack.gateway_metrics import GatewayMetrics
 
 
 class CloudWatch:
@@ -39,17 +39,17 @@ def cloudwatch() -> CloudWatch:
 
 
 @pytest.fixture
-def figures(cloudwatch: CloudWatch) -> Iterator[GatewayFigures]:
-    running = GatewayFigures(cloudwatch, "kling-relay", "live")
+def figures(cloudwatch: CloudWatch) -> Iterator[GatewayMetrics]:
+    running = GatewayMetrics(cloudwatch, "kling-relay", "live")
     yield running
     cloudwatch.open.set()
     running.stop()
 
 
-def test_every_request_is_told_in_few_calls_and_nobody_waits(figures: GatewayFigures, cloudwatch: CloudWatch) -> None:
+def test_every_request_is_told_in_few_calls_and_nobody_waits(figures: GatewayMetrics, cloudwatch: CloudWatch) -> None:
     began = time.monotonic()
     for number in range(250):
-        figures.tell((200, 404, 502, 429, 302)[number % 5], float(number))
+        figures.record((200, 404, 502, 429, 302)[number % 5], float(number))
     assert time.monotonic() - began < 1
     cloudwatch.open.set()
     figures.stop()
@@ -60,13 +60,13 @@ def test_every_request_is_told_in_few_calls_and_nobody_waits(figures: GatewayFig
 
 
 def test_figures_that_are_refused_are_dropped_and_later_ones_arrive(
-    figures: GatewayFigures, cloudwatch: CloudWatch
+    figures: GatewayMetrics, cloudwatch: CloudWatch
 ) -> None:
     cloudwatch.refusals = 1
     cloudwatch.open.set()
-    figures.tell(200, 1.0)
+    figures.record(200, 1.0)
     while cloudwatch.refusals:
         time.sleep(0.005)
-    figures.tell(500, 2.0)
+    figures.record(500, 2.0)
     figures.stop()
     assert cloudwatch.total("Count", "kling-relay") == cloudwatch.total("5XXError", "kling-relay") == 1
