@@ -72,7 +72,7 @@ def notices(driver: Driver, receiver: Receiver) -> None:  # noqa: F811
     receiver.statuses = [503]
     task_id = driver.post(callback_url=receiver.url, prompt="told")["task_id"]
     driver.ended(task_id)
-    until(lambda: len(receiver.got) == 3)
+    until(lambda: len(receiver.times()) == 3)
     until(lambda: driver.write(f"task#{task_id}", notify_at=0) or driver.sweep()["telling"])
     assert operate(driver, action="replay_notice", task_id=task_id)["webhooks"] == 3
 
