@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE # each process of the tests would compile all modules anew
 export PYTHONPATH := $(CURDIR)
 
 PYTHON ?= python3

@@ -16,7 +16,7 @@ FAST = {"PORT": "0", "AWS_PORT": "0", "WAIT_SCALE": "0.05", "RENDER_SECONDS": "0
 LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 
 
-def until(what: Callable[[], Any], seconds: float = 40.0) -> Any:
+def until(what: Callable[[], Any], seconds: float = 90.0) -> Any:
     ends_at = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < ends_at, f"not within {seconds} s"

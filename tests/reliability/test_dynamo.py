@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from kling_relay.dynamodb import ConflictError
+from kling_relay.operations.reconcile_rows import TaskRows
 from kling_relay.tasks.queries import Ended
 
 from tests.reliability.campaign import LONG, Campaign
@@ -139,6 +140,20 @@ def test_ends_within_a_window(both: Both) -> None:
     assert len(ended.newest("succeed", START, world.clock.now, 3)) == 3
     assert 0 < ended.count("succeed", START + 600_000, START + 1_800_000)[0] < 4
     assert ended.spent(START, world.clock.now).tasks == {"acme": 4}
+
+
+def test_ids_of_a_window(both: Both) -> None:
+    """A scan of an index, with a filter, and some columns of the rows."""
+    world = World(in_memory(both))
+    for _ in range(4):
+        world.create()
+        world.run(600)
+    both.put_item(TableName=world.table.rows.name, Item={"pk": {"S": "other"}})
+    books = TaskRows(world.table.rows, "kling")
+    ids = [task_id for part in books.created_since(START + 600_000) for task_id in part]
+    assert books.rows(ids).keys() == set(ids) and not books.unreadable
+    assert sorted(ids) == sorted(task.id for task in world.tasks() if task.created_at >= START + 600_000)
+    assert 0 < len(ids) < 4
 
 
 @pytest.mark.parametrize(("pk", "queue"), [("", "q"), ("k" * 2049, "q"), ("k", ""), ("k", "q" * 410_000)])

@@ -83,6 +83,9 @@ class Index:
         found = part[first : max(first, end)]
         return found if forward else found[::-1]
 
+    def every(self) -> list[Item]:
+        return list(self._seen.values())
+
     def items(self, places: list[tuple[Any, str]]) -> Iterator[Item]:
         return (self._seen[pk] for _, pk in places)
 

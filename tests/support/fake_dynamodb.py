@@ -43,18 +43,32 @@ class FakeDynamoDB:
     def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:
         ((table, asked),) = RequestItems.items()
         found = [self.tables[table].get(key["pk"]["S"]) for key in asked["Keys"]]
-        return {"Responses": {table: [dict(item) for item in found if item is not None]}, "UnprocessedKeys": {}}
+        items = [dict(item) for item in found if item is not None]
+        if "ProjectionExpression" in asked:
+            names = asked.get("ExpressionAttributeNames", {})
+            fields = [names.get(field, field) for field in asked["ProjectionExpression"].replace(" ", "").split(",")]
+            items = [{field: item[field] for field in fields if field in item} for item in items]
+        return {"Responses": {table: items}, "UnprocessedKeys": {}}
 
-    def scan(self, *, TableName: str, ConsistentRead: bool = False) -> dict[str, Any]:
-        found = [dict(item) for item in self.tables[TableName].values()]
-        return {"Items": found, "Count": len(found)}
+    def scan(self, *, TableName: str, IndexName: str = "", **options: Any) -> dict[str, Any]:
+        """In the order of `pk`. What is read of an index are its keys."""
+        found: list[Item] = list(self.tables[TableName].values())
+        if IndexName:
+            index = self._index(TableName, IndexName)
+            found = [{name: item[name] for name in index.keys} for item in index.every()]
+        if not options.keys() - {"ConsistentRead"}:
+            return {"Items": [dict(item) for item in found], "Count": len(found)}
+        start = options.get("ExclusiveStartKey", {"pk": {"S": ""}})["pk"]["S"]
+        rest = sorted((item for item in found if item["pk"]["S"] > start), key=lambda item: str(item["pk"]["S"]))
+        page = rest[: options.get("Limit", len(rest))]
+        holds, _ = dynamodb_expressions.condition(options["FilterExpression"])
+        kept = [item for item in page if holds(item, {}, options["ExpressionAttributeValues"])]
+        answer: dict[str, Any] = {"Items": [{options["ProjectionExpression"]: one["pk"]} for one in kept]}
+        more = {"LastEvaluatedKey": page[-1]} if len(page) < len(rest) else {}
+        return {**answer, "Count": len(kept), **more}
 
     def query(self, *, TableName: str, IndexName: str, KeyConditionExpression: str, **options: Any) -> dict[str, Any]:
-        index = self.indexes[TableName].get(IndexName)
-        if index is None:
-            raise client_error("ValidationException", "Query")
-        if self.lag is not None:
-            index.catch_up(self.lag.now())
+        index = self._index(TableName, IndexName)
         found = index.find(KeyConditionExpression, options)
         page = list(index.items(found[: options.get("Limit", len(found))]))
         answer: dict[str, Any] = {"Count": len(page)}
@@ -63,6 +77,14 @@ class FakeDynamoDB:
         if len(page) < len(found):
             answer["LastEvaluatedKey"] = {name: page[-1][name] for name in index.keys}
         return answer
+
+    def _index(self, table: str, name: str) -> Index:
+        index = self.indexes[table].get(name)
+        if index is None:
+            raise client_error("ValidationException", "Query")
+        if self.lag is not None:
+            index.catch_up(self.lag.now())
+        return index
 
     # -- writes
 

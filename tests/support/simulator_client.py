@@ -90,7 +90,7 @@ def query(sim: Simulator, reference: str, dialect: str = "official", kind: str =
     return requests.get(f"{base(sim, dialect)}/{kind}/{reference}", headers=AUTH, timeout=10)
 
 
-def until(what: Callable[[], Any], seconds: float = 8) -> Any:
+def until(what: Callable[[], Any], seconds: float = 30) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := what():

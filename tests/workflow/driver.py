@@ -28,7 +28,7 @@ QUIET = {"model_name": "kling-v2-master", "duration": "10"}
 """Not asked for within seven seconds by the workflow itself: what happens before is a callback's doing."""
 
 ENDS = ("succeed", "failed")
-WAIT = 40.0
+WAIT = 90.0
 """Seconds after which something that should have happened is given up."""
 
 

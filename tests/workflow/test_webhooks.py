@@ -63,9 +63,12 @@ def operate(driver: Driver, **event: object) -> dict[str, object]:
 def test_a_receiver_is_told_of_every_change_and_can_prove_it(driver: Driver, receiver: Receiver) -> None:
     task_id = driver.post(callback_url=receiver.url)["task_id"]
     driver.delivered(task_id)
-    until(lambda: len(receiver.got) == 3)
+    until(lambda: len(receiver.times()) == 3)
     verified = Webhook(str(operate(driver, action="signing_secret", tenant="demo")["secret"]))
-    told = sorted((verified.verify(body, headers) for headers, body in receiver.got), key=lambda one: one["sequence"])
+    got = {
+        headers["webhook-id"]: verified.verify(body, headers) for headers, body in receiver.got
+    }  # one may come twice
+    told = sorted(got.values(), key=lambda one: one["sequence"])
     assert [one["task_status"] for one in told] == ["submitted", "processing", "succeed"]
     (video,) = told[-1]["task_result"]["videos"]
     assert call("GET", video["url"]).content[4:8] == b"ftyp"

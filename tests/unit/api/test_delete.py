@@ -9,6 +9,8 @@ from kling_relay.dynamodb import ConflictError
 from kling_relay.lifecycle.advance import advance
 from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.tasks.task import CLOSED, Phase, Task
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 
 from tests.support.stack_in_memory import BODY, Cloud, World
 from tests.unit.api.test_create import b64, png
@@ -229,7 +231,9 @@ def test_a_removal_that_breaks_off_is_finished_by_the_next(world: World, monkeyp
 
 def test_more_versions_than_one_page_holds(world: World, versioned: None) -> None:
     task = world.until_closed(world.create().id)
+    stored = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]  # past the SDK's door, which takes most of the time
     for number in range(1010):
-        world.cloud.s3.put_object(Bucket="videos", Key=f"videos/acme/{task.id}/{number % 3}.mp4", Body=b"")
+        stored.put_object("videos", f"videos/acme/{task.id}/{number % 3}.mp4", b"")
+    assert len(world.cloud.s3.list_object_versions(Bucket="videos", MaxKeys=1000)["Versions"]) == 1000
     delete(world, task.id)
     assert objects(world, task.id) == []

@@ -143,7 +143,7 @@ def test_one_task_that_the_account_may_not_have_does_not_keep_the_others(
 def test_one_poisoned_tenant_among_many_holds_nobody_back(
     world: World, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
-    """An hour, four tenants, 360 good tasks, and 120 of a fifth tenant that the provider refuses, each for its own
+    """Half an hour, four tenants, 180 good tasks, and 60 of a fifth tenant that the provider refuses, each for its own
     prompt. Document: 1103 may mean one model, 1301 one prompt. Guess: a firewall answers HTML to one prompt."""
     accept = world.provider._submit
 
@@ -153,7 +153,7 @@ def test_one_poisoned_tenant_among_many_holds_nobody_back(
 
     monkeypatch.setattr(world.provider, "_submit", submit)
     good: list[str] = []
-    for turn in range(120):
+    for turn in range(60):
         status, answer = world.post({**BODY, "prompt": f"poison {turn}"}, tenant="poisoned")
         assert status in (400, 403) and "try again" not in answer["message"], answer
         for place in range(3):
@@ -163,7 +163,7 @@ def test_one_poisoned_tenant_among_many_holds_nobody_back(
         world.run(30)
     world.run(300)
     assert {world.task(task_id).phase for task_id in good} == {Phase.SUCCEEDED}
-    assert [world.provider.billed(task_id) for task_id in good] == [1] * 360
+    assert [world.provider.billed(task_id) for task_id in good] == [1] * 180
     refused = [task for task in world.tasks() if task.tenant == "poisoned"]
     assert len(refused) == 120 and all(task.phase is Phase.FAILED and task.cost_nothing for task in refused)
     assert world.measured["AccountTrouble"] == 0 and not world.unexpected_errors

@@ -17,6 +17,8 @@ from tests.support.row_builders import DAY, RowBuilder
 from tests.support.stack_in_memory import Cloud, World
 
 pytestmark = pytest.mark.enable_socket
+
+TABLE_IN_MEMORY = True
 LISTED = ("kling", "official")
 UNLISTED = ("cometapi", "cometapi")
 

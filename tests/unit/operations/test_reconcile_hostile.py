@@ -28,6 +28,8 @@ from tests.support.scripted_provider import (
 
 pytestmark = pytest.mark.enable_socket
 
+TABLE_IN_MEMORY = True
+
 
 NO_LISTS: list[Answer] = [
     (200, b"<html>502</html>"),

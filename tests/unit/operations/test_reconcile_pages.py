@@ -22,6 +22,8 @@ from tests.support.scripted_provider import (
 
 pytestmark = pytest.mark.enable_socket
 
+TABLE_IN_MEMORY = True
+
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_pages_that_repeat_for_ever(builder: RowBuilder, size: int) -> None:
