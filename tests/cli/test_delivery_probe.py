@@ -97,16 +97,16 @@ def test_the_object_itself_with_a_signature_and_a_refusal_without_one(cloudfront
 @pytest.mark.parametrize(
     ("signed", "unsigned", "what", "remedy"),
     [
-        (DENIED, MISSING, "refuses an address that is signed with K1: HTTP 403 AccessDenied", "template.yaml"),
-        (MISSING, MISSING, "refuses an address that is signed", "template.yaml"),  # it drops the query
+        (DENIED, MISSING, "refuses a URL signed with K1: HTTP 403 AccessDenied", "template.yaml"),
+        (MISSING, MISSING, "refuses a URL signed", "template.yaml"),  # it drops the query
         ((403, error("InvalidKey")), MISSING, "has no public key for the signing key (K1)", "repeat it"),
         (S3_DENIED, MISSING, "S3 refuses CloudFront: HTTP 403 AccessDenied", "the bucket's policy"),
         ((400, b""), MISSING, "HTTP 400", "ROTATE=1"),  # the stray Authorization header
         ((302, b""), MISSING, "HTTP 302", "template.yaml"),
         ((200, b"<html>sign in to this network</html>"), MISSING, "returned other content", "proxy"),
         ((206, b""), MISSING, "HTTP 206", "template.yaml"),
-        (None, None, "answers 200 without a signature", "TrustedKeyGroups"),
-        (None, (302, b""), "answers 302 without a signature", "TrustedKeyGroups"),
+        (None, None, "returns 200 without a signature", "TrustedKeyGroups"),
+        (None, (302, b""), "returns 302 without a signature", "TrustedKeyGroups"),
     ],
     ids=range(10),
 )
