@@ -235,7 +235,7 @@ def test_a_key_that_the_distribution_refuses_never_signs(
         assert operator.run("1") == 1
         assert operator.secret() == before
         found = operator.doctor()
-        assert "CloudFront refuses an address that is signed with" in found.problem and "template.yaml" in found.remedy
+        assert "CloudFront refuses a URL signed with" in found.problem and "template.yaml" in found.remedy
         capsys.readouterr()
         assert operator.run() == 1  # nor does it say that there is nothing to do
         assert "nothing to do" not in capsys.readouterr().out
@@ -254,7 +254,7 @@ def test_a_distribution_that_asks_for_no_signature_is_a_problem(operator: Operat
 
     with edge_that(operator, open_to_all):
         found = operator.doctor()
-        assert "answers 200 without a signature" in found.problem and "TrustedKeyGroups" in found.remedy
+        assert "returns 200 without a signature" in found.problem and "TrustedKeyGroups" in found.remedy
         assert operator.run() == 1
     assert operator.secret() == held and probes(operator) == []
 
