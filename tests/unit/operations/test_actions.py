@@ -148,7 +148,7 @@ class TestExport:
         monkeypatch.setattr(world.table, "read", lambda ids: (world.clock.tick(csv_export.SECONDS + 1), read(ids))[1])
         monkeypatch.setattr("kling_relay.operations.reconcile_rows._BATCH_SIZE", 1)
         world.create({**BODY, "prompt": "second"})
-        with pytest.raises(ValueError, match="since: the window has more tasks than 200 s can read"):
+        with pytest.raises(ValueError, match="since: the window has more tasks than can be read in 200 s"):
             operate(world, "export")
 
     @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_a_retired_default_is_refused_as_one() -> None:
         check_retired(shipped(), "kling-v1-6", MULTI, named=False)
     assert caught.value.message == (
         "model_name: is required, because kling-v1-6, the default of multi-image2video, was discontinued by Kling on "
-        "2026-09-15: use omni-video with image_list and kling-v3-omni or kling-video-o1"
+        "2026-09-15; use omni-video with image_list and kling-v3-omni or kling-video-o1"
     )
 
 
