@@ -1,4 +1,4 @@
-"""What each model can do, how long it takes and what it costs: `models.json`, with the operator's overlay. Pure.
+"""What each model can do, how long it takes and what it costs: `models.json`, with the operator's overlay.
 
 A name that is not in it passes, and so does a model on a kind that is not listed for it: Kling's list is longer by the
 time this is read, and relays map names. A model that is known to be unable is refused before anything is paid.
@@ -6,6 +6,7 @@ time this is read, and relays map names. A model that is known to be unable is r
 
 import json
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
@@ -17,6 +18,7 @@ from msgspec import Meta, Struct
 
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.kinds.fields import Mode, default_mode
+from kling_relay.observability import logger
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[int, Meta(ge=1, le=60)]
@@ -99,6 +101,20 @@ def shipped() -> Catalogue:
 def _shipped_data() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((Path(__file__).parent / "models.json").read_text())
     return loaded
+
+
+def current(parameter: str, read: Callable[[], str | None]) -> Catalogue:
+    """Return the catalogue with the operator's overlay, or the shipped one if `read` returns None.
+
+    `read` returns the text of `parameter`, and raises OverlayError if it cannot. An overlay that cannot be read or used
+    is logged, and the shipped catalogue is returned.
+    """
+    try:
+        text = read()
+        return shipped() if text is None else overlaid(text)
+    except OverlayError as exc:
+        logger.error("models_overlay_ignored", extra={"parameter": parameter, "reason": str(exc)[:300]})
+        return shipped()
 
 
 def overlaid(text: str) -> Catalogue:
