@@ -42,6 +42,7 @@ def trim(packages: Path) -> None:
         described = undocumented(described) | {one: described[one] for one in READ if one in described}
         path.write_bytes(gzip.compress(json.dumps(described, separators=(",", ":")).encode(), mtime=0))
     _keep_endpoints(botocore / "data/endpoints.json")
+    shutil.rmtree(packages / "boto3/data")  # what its resources are made of: we make clients alone
     (botocore / "cacert.pem").write_text(roots_of_aws((packages / "certifi/cacert.pem").read_text()))
 
 

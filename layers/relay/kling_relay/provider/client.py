@@ -42,7 +42,12 @@ class Provider:
     def prepare(self, refresh: bool = False) -> None:
         """Fetch the key while nothing is claimed yet, past any cache where `refresh` is true; raises SettingsError
         where the operator has stored none."""
+        self.load()
         self._usable_key(refresh)
+
+    def load(self) -> None:
+        """Load the HTTP client, which the first call would do otherwise."""
+        self._wire.load()
 
     def authorization(self) -> str:
         """The header for a file at the provider's own origin; empty if the operator has stored no key."""
