@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from kling_relay.provider import responses
 from kling_relay.provider.http import BrokenError, NotConnectedError, Wire
 from kling_relay.provider.outcomes import (
@@ -50,10 +52,11 @@ class Provider:
         self._wire.load()
 
     def authorization(self) -> str:
-        """The header for a file at the provider's own origin; empty if the operator has stored no key."""
+        """Return the header for a file at the provider's own origin; empty if the key cannot be read: the operator has
+        stored none, or the function's role has no right to it, as archive_video's by design."""
         try:
             return f"Bearer {self._usable_key()}"
-        except SettingsError:
+        except (SettingsError, BotoCoreError, ClientError):
             return ""
 
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:

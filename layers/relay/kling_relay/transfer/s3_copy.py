@@ -44,10 +44,10 @@ class StoredVideo:
 class ArchiveError(Exception):
     """The video is not in the bucket. `reason`, which is all of the text:
 
-    `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unreachable`,
-    `truncated`, `not_a_video`, `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was
-    lost: try again), `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole
-    video).
+    `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unauthorized` (it said
+    401: it wants a key that was not sent, or another one), `source_unreachable`, `truncated`, `not_a_video`,
+    `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was lost: try again),
+    `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole video).
     """
 
     def __init__(self, reason: str) -> None:
@@ -111,6 +111,8 @@ def archive(
             if stored is not None:
                 return stored
             reason = "source_expired"
+        elif error.status == 401:
+            reason = "source_unauthorized"
         else:
             reason = _REASONS.get(error.reason, "source_unreachable")
     except InvalidVideoError as error:
