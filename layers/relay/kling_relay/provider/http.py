@@ -32,12 +32,12 @@ class Wire:
 
     def load(self) -> None:
         """Import `requests` now, and not within the first call."""
-        _ = self._queries
+        _ = self._queries, self._posts
 
     def post(self, url: str, key: str, seconds: float, body: dict[str, Any]) -> tuple[int, Any]:
         """Send over a connection that is opened for this request and closed after it. One that has lain idle, or was
         frozen with its Lambda, may be dead without a sign, and a paid POST into it would be in doubt."""
-        with closing(_open_session()) as session:
+        with closing(self._posts) as session:  # closes its connections; the next request opens another one
             return self._call(session, "POST", url, key, seconds, body)
 
     def get(self, url: str, key: str, seconds: float) -> tuple[int, Any]:
@@ -46,6 +46,10 @@ class Wire:
     @cached_property
     def _queries(self) -> "Session":
         """The session of the GETs, which may share a connection."""
+        return _open_session()
+
+    @cached_property
+    def _posts(self) -> "Session":
         return _open_session()
 
     def _call(
