@@ -16,9 +16,9 @@ from bench.ratio import Ratio, compared, counted, in_turn
 
 _ROUNDS = 15
 _READY = {
-    "task_api": "services.workflows; services.provider; services.client('secretsmanager'); services.client('ssm')",
-    "kling_callback": "services.workflows; services.provider; services.client('secretsmanager')",
-    "advance_task": "services.provider; services.client('secretsmanager')",
+    "task_api": "services.workflows; services.provider.load(); services.client('secretsmanager'); services.client('ssm')",
+    "kling_callback": "services.workflows; services.provider.load(); services.client('secretsmanager')",
+    "advance_task": "services.provider.load(); services.client('secretsmanager')",
     "archive_video": "services.archive_s3; services.provider",
 }
 _RELAY = "from kling_relay.services import get_services; services = get_services(); services.table"

@@ -18,7 +18,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-import botocore.session
+import boto3.session
 import urllib3
 from botocore import xform_name
 from botocore.exceptions import ClientError
@@ -32,8 +32,8 @@ class Calls:
 
     def __init__(self) -> None:
         self.made: list[tuple[str, str, dict[str, Any]]] = []
-        self.session = botocore.session.get_session()
-        self.session.register("provide-client-params", self._note)
+        self.session = boto3.session.Session()
+        self.session.events.register("provide-client-params", self._note)
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
         self.made.append((model.service_model.service_name, xform_name(model.name), copy.deepcopy(params)))

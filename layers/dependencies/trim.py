@@ -6,6 +6,9 @@ Of 400 services those of SERVICES stay, without their documentation, which is mo
 Of the root certificates, which the SDK loads anew for every connection, botocore's own file keeps those that vouch for
 AWS: Amazon's, Starfield's (their bridge to older ones), and DigiCert's, which the regions in China use. Everything else
 that we connect to is checked against certifi's, which stay as they are.
+
+boto3 keeps its clients and loses the data of its resources. s3transfer loses its process pool, which imports
+multiprocessing. charset_normalizer keeps the version that `requests` reads, and takes every text for UTF-8.
 """
 
 import gzip
@@ -28,6 +31,17 @@ SERVICES = {
 }
 READ = ("clientContextParams",)  # whose documentation botocore reads
 ROOTS = ("Amazon Root CA", "Starfield Services Root", "DigiCert Global Root G2")
+POOL = "from multiprocessing.managers import BaseManager  # noqa: F401,E402\n"  # in s3transfer, for its process pool
+UTF_8_ALONE = '''"""Trimmed: takes every text for UTF-8."""
+
+from charset_normalizer.version import VERSION, __version__
+
+__all__ = ["VERSION", "__version__", "detect"]
+
+
+def detect(byte_str):
+    return {"encoding": "utf-8", "language": "", "confidence": 0.0}
+'''
 _BEGIN = "# Issuer: "  # of the comment before each certificate of certifi's
 
 
@@ -42,6 +56,9 @@ def trim(packages: Path) -> None:
         described = undocumented(described) | {one: described[one] for one in READ if one in described}
         path.write_bytes(gzip.compress(json.dumps(described, separators=(",", ":")).encode(), mtime=0))
     _keep_endpoints(botocore / "data/endpoints.json")
+    shutil.rmtree(packages / "boto3/data")
+    _drop_process_pool(packages / "s3transfer")
+    _drop_detection(packages / "charset_normalizer")
     (botocore / "cacert.pem").write_text(roots_of_aws((packages / "certifi/cacert.pem").read_text()))
 
 
@@ -51,6 +68,24 @@ def _keep_endpoints(path: Path) -> None:
         found = partition["services"]
         partition["services"] = {name: found[name] for name in SERVICES.values() if name in found}
     path.write_text(json.dumps(endpoints, separators=(",", ":")))
+
+
+def _drop_process_pool(s3transfer: Path) -> None:
+    (s3transfer / "processpool.py").unlink()
+    compat = s3transfer / "compat.py"
+    text = compat.read_text()
+    if POOL not in text:
+        raise ValueError("s3transfer/compat.py does not import multiprocessing as it did")
+    compat.write_text(text.replace(POOL, ""))
+
+
+def _drop_detection(package: Path) -> None:
+    for path in package.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "version.py":
+            path.unlink()
+    (package / "__init__.py").write_text(UTF_8_ALONE)
 
 
 def undocumented(value: Any) -> Any:

@@ -75,7 +75,7 @@ def pictured(attributes: dict[str, str]) -> dict[str, str]:
 @pytest.fixture
 def busy(cloud: Cloud) -> World:  # noqa: F811
     """A relay with something to show in every widget."""
-    queues = cloud.session.create_client("sqs")
+    queues = cloud.session.client("sqs")
     made = {f"{name}_url": queues.create_queue(QueueName=new_token())["QueueUrl"] for name in ("intake_queue", "dead")}
     world = World(cloud, intake_queue_url=made["intake_queue_url"], intake_dead_letters_url=made["dead_url"])  # noqa: F811
     world.run_notifier = lambda: None  # type: ignore[method-assign]  # webhooks stay due

@@ -120,7 +120,7 @@ def event(task_id: str | None, forged: str | None, dice: random.Random) -> dict[
 
 
 def test_forged_callbacks(campaign: Campaign, world: World, calls: list[str]) -> None:
-    world.services._relay_secret = Cached(lambda: json.dumps(dict(RING.versions)))
+    world.services.secrets.relay = Cached(lambda: json.dumps(dict(RING.versions)))
     tasks: list[Task] = [world.create() for _ in range(4)]
     effects, queries, answers = len(world.effects.names), list(world.provider.queries), set()
     calls.clear()
@@ -144,7 +144,7 @@ def test_forged_callbacks(campaign: Campaign, world: World, calls: list[str]) ->
 
 def test_a_true_token_is_accepted_there(campaign: Campaign, world: World, calls: list[str]) -> None:
     """The campaign's own check: its counters see what an accepted callback does."""
-    world.services._relay_secret = Cached(lambda: json.dumps(dict(RING.versions)))
+    world.services.secrets.relay = Cached(lambda: json.dumps(dict(RING.versions)))
     task = world.create()
     world.clock.tick(10)
     calls.clear()
@@ -234,7 +234,7 @@ UNSIGNED: dict[str, Callable[[Headers, float, bytes, random.Random], Headers]] =
 def test_forged_signatures(campaign: Campaign, world: World, calls: list[str]) -> None:
     """A stolen address does not help where the provider signs: whether the stack requires that, or only checks what
     there is; then a callback without any signature is none of these."""
-    world.services._relay_secret = Cached(lambda: json.dumps(dict(RING.versions)))
+    world.services.secrets.relay = Cached(lambda: json.dumps(dict(RING.versions)))
     store(world, holding(SECRET))
     checked, required = (replace(world.services.settings, require_webhook_signature=one) for one in ("off", "on"))
     tasks = [world.create() for _ in range(4)]

@@ -18,8 +18,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
-import botocore.session
 import yaml
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from kling_relay.clock import Clock
@@ -238,10 +238,9 @@ class Cloud:
     """Hold what all worlds of a test module share: moto's clients and buckets. Created inside `mock_aws`."""
 
     def __init__(self) -> None:
-        self.session = botocore.session.get_session()
-        self.session.set_config_variable("region", "us-east-1")
-        self.dynamodb = self.session.create_client("dynamodb")
-        self.s3 = self.session.create_client("s3", config=Config(signature_version="s3v4"))
+        self.session = Session(region_name="us-east-1")
+        self.dynamodb = self.session.client("dynamodb")
+        self.s3 = self.session.client("s3", config=Config(signature_version="s3v4"))
         for bucket in ("inputs", "videos"):
             self.s3.create_bucket(Bucket=bucket)
         self.s3.put_bucket_versioning(Bucket="inputs", VersioningConfiguration={"Status": "Enabled"})
@@ -277,7 +276,7 @@ class World:
         true_time = SimpleNamespace(now_ms=lambda: self.clock.now)
         self.provider = LedgerProvider(true_time, self.effects, **(profile or {}))
         self.services.provider = self.provider  # type: ignore[assignment]
-        self.services._relay_secret = Cached(lambda: json.dumps({"k1": "canary-secret"}))
+        self.services.secrets.relay = Cached(lambda: json.dumps({"k1": "canary-secret"}))
         self.services._base_url = Cached(lambda: BASE_URL)
         self.keys: dict[str, auth.IssuedKey] = {}
         self.copy_faults: list[str] = []

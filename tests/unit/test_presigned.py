@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import botocore.session
 import pytest
+from boto3.session import Session
 from kling_relay import client_view, services
 from kling_relay.api import uploads
 from kling_relay.clock import Clock
@@ -25,9 +25,7 @@ EMULATOR = "http://localhost:4566"
 
 
 def relay_in(region: str) -> Services:
-    session = botocore.session.get_session()
-    session.set_config_variable("region", region)
-    return Services(Settings(input_bucket=BUCKET, video_bucket=BUCKET), Clock(), session)
+    return Services(Settings(input_bucket=BUCKET, video_bucket=BUCKET), Clock(), Session(region_name=region))
 
 
 def addresses(client: Any) -> list[str]:

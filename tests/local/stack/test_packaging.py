@@ -149,3 +149,22 @@ def test_for_aws_the_roots_of_aws_are_trusted() -> None:
     assert {"Amazon", "Starfield Technologies, Inc.", "DigiCert Inc"} <= names
     assert all(name.startswith(("Amazon", "Starfield", "DigiCert")) for name in names)
     assert len(trusted[0].get_ca_certs()) * 5 < len(trusted[1].get_ca_certs())
+
+
+def test_boto3_and_requests_start_without_what_the_functions_do_not_use() -> None:
+    """In a process of its own, with the layer alone. A missing module or a doubtful version would be a warning."""
+    packages = packaging.dependencies_folder(runtime.HERE)
+    assert not (packages / "boto3/data").exists()
+    script = """
+import sys, boto3.session, requests
+session = boto3.session.Session("test", "test", region_name="us-east-1")
+s3 = session.client("s3")
+assert s3.upload_file and s3.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
+answer = requests.Response()
+answer._content = "é".encode()
+assert answer.text == "é"
+assert not {"multiprocessing", "charset_normalizer.api"} & sys.modules.keys(), sys.modules.keys()
+assert all(module.__file__.startswith(sys.path[1]) for module in (boto3, requests)), boto3.__file__
+"""
+    environment = {"PYTHONPATH": str(packages), "AWS_EC2_METADATA_DISABLED": "true"}
+    subprocess.run([sys.executable, "-S", "-W", "error", "-c", script], env=environment, check=True)

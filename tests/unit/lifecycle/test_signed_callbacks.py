@@ -26,7 +26,7 @@ DONE = (200, '{"code":0,"message":"SUCCEED","request_id":""}')
 def store(world: World, text: str) -> list[int]:
     """Store the provider's secret; returns what grows by one with every read of it."""
     reads: list[int] = []
-    world.services._provider_key = Cached(lambda: (reads.append(1), text)[1], now=lambda: world.clock.now / 1000)
+    world.services.secrets.provider = Cached(lambda: (reads.append(1), text)[1], now=lambda: world.clock.now / 1000)
     return reads
 
 
@@ -137,7 +137,7 @@ def test_required_and_none_stored_is_closed(cloud: Cloud) -> None:
 
 def test_a_rotated_secret_is_read_at_the_first_signature_that_does_not_fit(world: World) -> None:
     held = [holding(OTHER)]
-    world.services._provider_key = Cached(lambda: held[0], now=lambda: world.clock.now / 1000)
+    world.services.secrets.provider = Cached(lambda: held[0], now=lambda: world.clock.now / 1000)
     task = rendered(world)
     assert ring(world, PROBE, "", signed(world, OTHER, b"")) == DONE
     held[0] = holding(SECRET)
@@ -158,7 +158,7 @@ def test_a_secret_that_cannot_be_read_is_no_error(world: World, capsys: pytest.C
     def away() -> str:
         raise ConnectionError("secrets manager is away")
 
-    world.services._provider_key = Cached(away)
+    world.services.secrets.provider = Cached(away)
     task = rendered(world)
     assert ring(world, task, NOTICE, signed(world, SECRET, NOTICE.encode())) == DONE
     assert phase(world, task) is Phase.SUBMITTED, "not used: the poll finds out as well"

@@ -20,7 +20,7 @@ def listed(world: World) -> list[tuple[Any, ...]]:
 def test_each_account_with_its_open_tasks(cloud: Cloud) -> None:
     world = World(cloud, profile={"ask_by_reference": False}, on_unconfirmed="park")
     first = world.services.account
-    world.services._provider_key = Cached(lambda: json.dumps({first: "sk-one"}))
+    world.services.secrets.provider = Cached(lambda: json.dumps({first: "sk-one"}))
     assert listed(world) == [(first, True, True, 0, 0, 0)]
     world.create()
     world.provider.submit_faults = ["dropped"]
@@ -37,5 +37,5 @@ def test_each_account_with_its_open_tasks(cloud: Cloud) -> None:
 
 
 def test_a_key_that_names_no_account_is_everybodys(world: World) -> None:
-    world.services._provider_key = Cached(lambda: "sk-one")
+    world.services.secrets.provider = Cached(lambda: "sk-one")
     assert listed(world) == [(world.services.account, True, True, 0, 0, 0)]

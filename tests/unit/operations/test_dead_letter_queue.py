@@ -15,7 +15,7 @@ from tests.unit.operations.test_widget_views import OPERATE, drawn, payloads
 @pytest.fixture
 def posted(cloud: Cloud) -> World:
     """A world whose inbox has a queue and a dead-letter queue."""
-    queues = cloud.session.create_client("sqs")
+    queues = cloud.session.client("sqs")
     made = [queues.create_queue(QueueName=f"{name}-{new_token()}")["QueueUrl"] for name in ("inbox", "dead")]
     return World(cloud, intake_queue_url=made[0], intake_dead_letters_url=made[1])
 

@@ -73,7 +73,7 @@ def test_a_key_that_was_changed_meanwhile_is_one_call(sim: Simulator) -> None:
 
 def test_the_relay_publishes_them(sim: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
     services = Services(Settings(provider="kling", kling_base_url=sim.url))
-    services._provider_key = Cached(lambda: KEY)
+    services.secrets.provider = Cached(lambda: KEY)
     services.provider.query("image2video", "not-known")
     sim.faults.set(query_5xx=500)
     services.provider.query("image2video", "not-known")

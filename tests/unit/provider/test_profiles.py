@@ -188,7 +188,7 @@ def start(cloud: Cloud, sim: Simulator) -> Start:
         world = World(cloud, provider=name, kling_base_url=sim.url)
         world.clock.now = int(time.time() * 1000)
         world.services._providers.clear()
-        world.services._provider_key = Cached(lambda: simulated_key(name))
+        world.services.secrets.provider = Cached(lambda: simulated_key(name))
         world.services.provider.profile = replace(world.services.provider.profile, **changes)
         cloud.apps["archive_video"].copy_outputs = archive.copy_outputs  # type: ignore[attr-defined]
         return world

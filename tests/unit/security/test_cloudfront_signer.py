@@ -107,15 +107,15 @@ def test_the_key_is_not_shown() -> None:
 @pytest.fixture
 def delivering(cloud: Cloud) -> World:
     """A relay whose stack has a distribution; its secret is empty."""
-    secrets = cloud.session.create_client("secretsmanager")
+    secrets = cloud.session.client("secretsmanager")
     name = secrets.create_secret(Name=f"delivery-{len(secrets.list_secrets()['SecretList'])}")["ARN"]
     return World(cloud, delivery_key_secret_id=name)
 
 
 def put(world: World, text: str) -> None:
     secret = world.services.settings.delivery_key_secret_id
-    world.cloud.session.create_client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
-    world.services.__dict__.pop("_delivery_key", None)  # five minutes later
+    world.cloud.session.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
+    world.services.secrets.__dict__.pop("delivery", None)  # five minutes later
 
 
 def address(world: World, task_id: str) -> str:

@@ -34,7 +34,7 @@ class Vault:
         services = Services(world.services.settings, world.clock, world.cloud.session)
         for name in ("table", "s3", "workflows", "provider", "_base_url"):
             setattr(services, name, getattr(world.services, name))
-        services._relay_secret = Cached(self.read, seconds=10**9, now=lambda: world.clock.now / 1000)
+        services.secrets.relay = Cached(self.read, seconds=10**9, now=lambda: world.clock.now / 1000)
         return services
 
 
@@ -158,7 +158,7 @@ def test_a_ring_that_cannot_be_read_anew_stays_as_it_is(vault: Vault, monkeypatc
     world = vault.world
     warm(vault, "kling_callback")
     services = world.cloud.apps["kling_callback"].get_services()
-    monkeypatch.setattr(services._relay_secret, "_fetch", lambda: (_ for _ in ()).throw(ConnectionError("away")))
+    monkeypatch.setattr(services.secrets.relay, "_fetch", lambda: (_ for _ in ()).throw(ConnectionError("away")))
     good = callback_tokens.callback_url("", services.keyring, "f" * 32).rpartition("/")[2]
     for token, status in ((f"k9.{'A' * 32}", 404), (good, 200)):
         event = {"pathParameters": {"task_id": "f" * 32, "token": token}, "body": "{}"}

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import botocore.session
 import pytest
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import SSLError
-from kling_relay import services
+from kling_relay import aws_clients
 from kling_relay.provider.http import NotConnectedError, Wire
 from kling_relay.services import Services
 from kling_relay.settings import Settings
@@ -38,9 +38,8 @@ def fetched(url: str) -> None:
 
 
 def aws_call(url: str) -> None:
-    session = botocore.session.get_session()
     config = Config(retries={"total_max_attempts": 1}, region_name="us-east-1")
-    client = Services(Settings(), session=session).client("s3", config)
+    client = Services(Settings(), session=Session()).client("s3", config)
     client.meta.events.register("before-sign", lambda request, **_: setattr(request, "url", url))
     client.list_buckets()
 
@@ -58,7 +57,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     made = Authority(tmp_path)
     context = pinned_connection.trusting(str(made.pem))
     monkeypatch.setattr(pinned_connection, "tls_context", lambda: context)
-    monkeypatch.setattr(services, "DEFAULT_CA_BUNDLE", str(made.pem))
+    monkeypatch.setattr(aws_clients, "DEFAULT_CA_BUNDLE", str(made.pem))
     monkeypatch.setattr(ssrf_rules, "resolve", lambda host: ["127.0.0.1"])
     return made
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from kling_relay.provider import responses
 from kling_relay.provider.http import BrokenError, NotConnectedError, Wire
 from kling_relay.provider.outcomes import (
@@ -43,17 +45,21 @@ class Provider:
         self._wire = Wire()
 
     def prepare(self, refresh: bool = False) -> None:
-        """Fetch the key before anything is claimed; `refresh` true bypasses any cache.
-
-        Raises SettingsError if no key is stored.
-        """
+        """Fetch the key while nothing is claimed yet, past any cache where `refresh` is true; raises SettingsError
+        where the operator has stored none."""
+        self.load()
         self._usable_key(refresh)
 
+    def load(self) -> None:
+        """Load the HTTP client, which the first call would do otherwise."""
+        self._wire.load()
+
     def authorization(self) -> str:
-        """Return the Authorization header for a file at the provider's own origin; empty if no key is stored."""
+        """Return the header for a file at the provider's own origin; empty if the key cannot be read: the operator has
+        stored none, or the function's role has no right to it, as archive_video's by design."""
         try:
             return f"Bearer {self._usable_key()}"
-        except SettingsError:
+        except (SettingsError, BotoCoreError, ClientError):
             return ""
 
     def submit(self, kind: str, body: dict[str, Any], *, read_seconds: float) -> Outcome:

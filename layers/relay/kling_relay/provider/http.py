@@ -3,18 +3,16 @@
 import json
 import zlib
 from contextlib import closing
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from urllib3 import PoolManager, Timeout
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from kling_relay import USER_AGENT
-from kling_relay.transfer import pinned_connection
 from kling_relay.transfer.deadline import Deadline
+
+if TYPE_CHECKING:  # `requests` is imported at the first call: many invocations make none
+    from requests import Session
 
 CONNECT_SECONDS = 3.05  # for the connection with its TLS handshake
 MAX_ANSWER_BYTES = 2_000_000
@@ -28,113 +26,76 @@ class BrokenError(Exception):
     """Something may have been sent, and no answer arrived. The text is the cause's class."""
 
 
-@dataclass(slots=True)
-class _Call:
-    deadline: Deadline
-    connecting: Deadline | None = None
-    connected: bool = False
-
-
-_CALL: ContextVar[_Call] = ContextVar("call")
-
-
-class _Watched:
-    """A connection whose socket the deadlines of the current call may shut down.
-
-    A timeout of the socket itself restarts with every received byte.
-    """
-
-    sock: Any
-
-    def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
-        call = _CALL.get()
-        for deadline in (call.deadline, call.connecting):
-            if deadline is not None:
-                deadline.guard(sock)
-        return sock
-
-    def connect(self) -> None:
-        call = _CALL.get()
-        with closing(Deadline(CONNECT_SECONDS)) as call.connecting:
-            super().connect()  # type: ignore[misc]
-        call.connected = True
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # connected already: during this call (TLS), or kept alive from an earlier one
-            call = _CALL.get()
-            call.deadline.guard(self.sock)
-            call.connected = True
-        super().request(*args, **kwargs)  # type: ignore[misc]
-
-
-class _Https(_Watched, HTTPSConnection):
-    def connect(self) -> None:
-        self.ssl_context = pinned_connection.tls_context()  # urllib3 would load the roots anew for every connection
-        super().connect()
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = type("_Http", (_Watched, HTTPConnection), {})
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
-
-
 class Wire:
-    """Call over one urllib3 pool, without proxy, cookies or netrc.
+    """Calls with `requests`, without proxy, cookie or netrc. No retry and no redirect: the key goes where the profile
+    says, once, and nowhere else."""
 
-    No retry and no redirect: the key is sent once, to the profile's URL only.
-    """
-
-    def __init__(self) -> None:
-        headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
-        self._pools = PoolManager(headers=headers, retries=False)
-        self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    def load(self) -> None:
+        """Import `requests` now, and not within the first call."""
+        _ = self._queries, self._posts
 
     def post(self, url: str, key: str, seconds: float, body: dict[str, Any]) -> tuple[int, Any]:
-        """Send over a new connection.
-
-        An idle one, or one that was frozen with its Lambda, may be dead without our notice, and a paid POST over it
-        would be in doubt.
-        """
-        self._pools.clear()
-        return self._call("POST", url, key, seconds, body)
+        """Send over a connection that is opened for this request and closed after it. One that has lain idle, or was
+        frozen with its Lambda, may be dead without a sign, and a paid POST into it would be in doubt."""
+        with closing(self._posts) as session:  # closes its connections; the next request opens another one
+            return self._call(session, "POST", url, key, seconds, body)
 
     def get(self, url: str, key: str, seconds: float) -> tuple[int, Any]:
-        return self._call("GET", url, key, seconds)
+        return self._call(self._queries, "GET", url, key, seconds)
 
-    def _call(self, method: str, url: str, key: str, seconds: float, body: Any = None) -> tuple[int, Any]:
-        """Return HTTP status and JSON (None if it is none), within CONNECT_SECONDS + `seconds`."""
-        with closing(Deadline(CONNECT_SECONDS + seconds)) as deadline:
-            call = _Call(deadline)
-            mark = _CALL.set(call)
+    @cached_property
+    def _queries(self) -> "Session":
+        """The session of the GETs, which may share a connection."""
+        return _open_session()
+
+    @cached_property
+    def _posts(self) -> "Session":
+        return _open_session()
+
+    def _call(
+        self, session: "Session", method: str, url: str, key: str, seconds: float, body: Any = None
+    ) -> tuple[int, Any]:
+        """HTTP status and JSON (None where it is none), within CONNECT_SECONDS + `seconds`."""
+        from kling_relay.provider import http_adapter
+
+        with (
+            closing(Deadline(CONNECT_SECONDS + seconds)) as deadline,
+            http_adapter.running(http_adapter.Call(deadline, lambda: Deadline(CONNECT_SECONDS))) as call,
+        ):
             try:
-                return self._exchange(method, url, key, seconds, body)
-            except (HTTPError, OSError, ValueError) as exc:
-                raise (BrokenError if call.connected else NotConnectedError)(_cause(exc)) from exc
-            finally:
-                _CALL.reset(mark)
+                return _exchange(session, method, url, key, seconds, body)
+            except Exception as exc:
+                if call.connected:  # whatever it is: the request may have arrived
+                    raise BrokenError(_cause(exc)) from exc
+                if isinstance(exc, (HTTPError, OSError, ValueError)):  # those of `requests` are OSErrors
+                    raise NotConnectedError(_cause(exc)) from exc
+                raise
 
-    def _exchange(self, method: str, url: str, key: str, seconds: float, body: Any) -> tuple[int, Any]:
-        headers = {**self._pools.headers, "Authorization": f"Bearer {key}"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            body = json.dumps(body, allow_nan=False).encode()
-        with closing(
-            self._pools.urlopen(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                timeout=Timeout(connect=CONNECT_SECONDS, read=seconds),
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        ) as response:
-            return response.status, _json(response.read(MAX_ANSWER_BYTES + 1))
+
+def _open_session() -> "Session":
+    from kling_relay.provider import http_adapter
+
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+    return http_adapter.open_session(headers)
+
+
+def _exchange(session: "Session", method: str, url: str, key: str, seconds: float, body: Any) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {key}"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+        body = json.dumps(body, allow_nan=False).encode()
+    with closing(
+        session.request(
+            method,
+            url,
+            data=body,
+            headers=headers,
+            timeout=(CONNECT_SECONDS, seconds),
+            allow_redirects=False,
+            stream=True,  # `requests` would read an answer of any size, and unpack it
+        )
+    ) as response:
+        return response.status_code, _json(response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False))
 
 
 def _json(raw: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Look up each model's capabilities, duration and cost: `models.json`, with the operator's overlay. Pure.
+"""What each model can do, how long it takes and what it costs: `models.json`, with the operator's overlay.
 
 An unlisted model name passes, and so does a listed model with an unlisted kind: Kling adds models over time, and relays
 map names. A model that is known not to support a request is refused before anything is paid.
@@ -6,6 +6,7 @@ map names. A model that is known not to support a request is refused before anyt
 
 import json
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
@@ -17,6 +18,7 @@ from msgspec import Meta, Struct
 
 from kling_relay.errors import KlingError, bad_parameter
 from kling_relay.kinds.fields import Mode, default_mode
+from kling_relay.observability import logger
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[int, Meta(ge=1, le=60)]
@@ -105,6 +107,20 @@ def shipped() -> Catalogue:
 def _shipped_data() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((Path(__file__).parent / "models.json").read_text())
     return loaded
+
+
+def current(parameter: str, read: Callable[[], str | None]) -> Catalogue:
+    """Return the catalogue with the operator's overlay, or the shipped one if `read` returns None.
+
+    `read` returns the text of `parameter`, and raises OverlayError if it cannot. An overlay that cannot be read or used
+    is logged, and the shipped catalogue is returned.
+    """
+    try:
+        text = read()
+        return shipped() if text is None else overlaid(text)
+    except OverlayError as exc:
+        logger.error("models_overlay_ignored", extra={"parameter": parameter, "reason": str(exc)[:300]})
+        return shipped()
 
 
 def overlaid(text: str) -> Catalogue:

@@ -1,14 +1,15 @@
-"""Derive metrics and the log line from a move of a task. Pure.
+"""What a move of a task means: in metrics, and in the line of the log that tells of it.
 
 `TaskTable` calls these functions once for every move that its conditional write has won. It passes the task as read and
 the task after that write. So each value is reported once, no matter how many writers compete.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from kling_relay.errors import KlingError, ProviderRejectedError
 from kling_relay.kinds.fields import default_mode
-from kling_relay.observability import Metric
+from kling_relay.observability import Metric, logger
 from kling_relay.tasks.spend_cap import milli_units
 from kling_relay.tasks.task import Failure, Phase, Task
 
@@ -43,6 +44,24 @@ def of_move(before: Task | None, after: Task) -> Measures:
             Metric.END_TO_END_SECONDS: _seconds(after.created_at, after.updated_at),
         }
     return measures
+
+
+def report_move(
+    before: Task | None,
+    after: Task,
+    measure: Callable[[Measures], None],
+    count: Callable[[Metric, str], None],
+) -> None:
+    """Write the log line of a move and publish its metrics through `measure` and `count`; never raises."""
+    try:
+        if (keys := line(before, after)) is not None:
+            logger.info("task_moved", extra=keys)
+        if measures := of_move(before, after):
+            measure(measures)
+        if (reason := failure(before, after)) is not None:
+            count(Metric.FAILED, reason)
+    except Exception as exc:
+        logger.warning("metrics_lost", extra={"error": type(exc).__name__, "task_id": after.id})
 
 
 def failure(before: Task | None, after: Task) -> Failure | None:

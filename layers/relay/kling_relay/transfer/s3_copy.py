@@ -47,10 +47,10 @@ class StoredVideo:
 class ArchiveError(Exception):
     """The video is not in the bucket. `reason`, which is the whole text:
 
-    `source_expired` (the source returned 403, 404 or 410: ask the provider for a fresh URL), `source_unreachable`,
-    `truncated`, `not_a_video`, `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its response
-    was lost: try again), `checksum` (the stored bytes differ from the sent ones, or the existing object at the key is
-    not a complete video).
+    `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unauthorized` (it said
+    401: it wants a key that was not sent, or another one), `source_unreachable`, `truncated`, `not_a_video`,
+    `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was lost: try again),
+    `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole video).
     """
 
     def __init__(self, reason: str) -> None:
@@ -115,6 +115,8 @@ def archive(
             if stored is not None:
                 return stored
             reason = "source_expired"
+        elif error.status == 401:
+            reason = "source_unauthorized"
         else:
             reason = _REASONS.get(error.reason, "source_unreachable")
     except InvalidVideoError as error:

@@ -23,6 +23,13 @@ def test_an_expired_source(status: int, s3: Any, sink: S3Sink, origin: str) -> N
     assert sink.puts == []
 
 
+def test_a_source_that_wants_a_key(s3: Any, sink: S3Sink, origin: str) -> None:
+    assert failure(s3, origin, "/status/401") == "source_unauthorized"
+    assert failure(s3, origin, "/status/401", authorization=lambda: "") == "source_unauthorized"
+    assert failure(s3, origin, "/status/401", authorization=lambda: "Bearer wrong") == "source_unauthorized"
+    assert sink.puts == []
+
+
 @pytest.mark.parametrize("status", [206, 400, 429, 500, 503])
 def test_a_source_in_trouble(status: int, s3: Any, sink: S3Sink, origin: str) -> None:
     assert failure(s3, origin, f"/status/{status}") == "source_unreachable"
