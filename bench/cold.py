@@ -16,7 +16,7 @@ from bench.ratio import Ratio, compared, counted, in_turn
 
 _ROUNDS = 15
 _READY = {
-    "task_api": "services.workflows; services.provider.load(); services.client('secretsmanager'); services.client('ssm')",
+    "task_api": "services.workflows; services.provider.load(); services.client('secretsmanager'); services.client('ssm')",  # noqa: E501
     "kling_callback": "services.workflows; services.provider.load(); services.client('secretsmanager')",
     "advance_task": "services.provider.load(); services.client('secretsmanager')",
     "archive_video": "services.archive_s3; services.provider",

@@ -35,14 +35,16 @@ class AwsClients:
 
     @cached_property
     def archive_s3(self) -> Any:
-        """S3 for the copies: a streamed body cannot be sent twice, so there are no retries below ours."""
+        """The S3 client for copies: a streamed body cannot be sent twice, so the SDK makes no retries."""
         from kling_relay.transfer import s3_copy  # for archive_video alone
 
         return self._owned(_regional(self._create_client("s3", s3_copy.client_config())))
 
     def _owned(self, client: Any) -> Any:
-        """Every call names the account that has to own the bucket: a name that was given up may be somebody else's now.
-        Presigned addresses, which are no calls, do not."""
+        """Add the expected bucket owner to every call: another account may have created a bucket under a released name.
+
+        Presigned URLs, which are not calls, do not have it.
+        """
         if owner := self.settings.account_id:
             name = {"x-amz-expected-bucket-owner": owner}
             client.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(name))
@@ -66,8 +68,11 @@ class AwsClients:
 
 
 def _regional(s3: Any) -> Any:
-    """Have `s3` presign addresses for the host of its own region. botocore's default is the global host, which leads to
-    us-east-1. The addressing style "virtual" would change that too, and make a bucket a subdomain of any endpoint."""
+    """Make `s3` presign URLs for the host of its own region.
+
+    botocore's default is the global host, which leads to us-east-1. The addressing style "virtual" would change that
+    too, and make a bucket a subdomain of any endpoint.
+    """
     here = {"use_global_endpoint": False}
     s3.meta.events.register_first("before-endpoint-resolution.s3", lambda context, **_: context.update(here))
     return s3

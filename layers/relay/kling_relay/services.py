@@ -38,14 +38,14 @@ from kling_relay.tasks.task import Task
 if TYPE_CHECKING:  # what only some functions use is imported where it is made
     from kling_relay.provider.client import Provider
 
-# Two calls of the table that get no answer end within the gateway's 29 s: idempotency.py answers after the second one.
+# Two calls of the table without an answer end within the gateway's 29 s: idempotency.py answers after the second one.
 _TABLE_CONFIG = Config(connect_timeout=1, read_timeout=3)
-# The overlay of the models is worth no waiting: without it there is still the catalogue that is shipped.
+# The overlay of the models is not worth a wait: without it the shipped catalogue applies.
 _QUICK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 1})
 
 
 class Services(AwsClients):
-    """Everything that a function may need; what it does not touch is never built."""
+    """Everything that a function may need; unused parts are never built."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None, session: Session | None = None) -> None:
         super().__init__(settings, session)
@@ -106,7 +106,7 @@ class Services(AwsClients):
         self._emit({metric: 1}, reason)
 
     def report_move(self, before: Task | None, after: Task) -> None:
-        """Metrics and the log hear of a move of a task; never raises."""
+        """Write the metrics and the log line of a task's move. Never raises."""
         metrics.report_move(before, after, self.measure, self.count)
 
     def _emit(self, values: Mapping[Metric, float], reason: str | None = None) -> None:
@@ -140,8 +140,7 @@ class Services(AwsClients):
         return self.provider_at(self.account_of(task))
 
     def provider_at(self, account: str) -> "Provider":
-        """The provider behind `account`, with that account's key. Raises SettingsError for an account that no profile
-        describes."""
+        """Return the provider of `account`, with that account's key. Raises SettingsError without a profile for it."""
         if account not in self._providers:
             self._providers[account] = self._connect(account)
         return self._providers[account]
@@ -159,11 +158,11 @@ class Services(AwsClients):
         return Provider(chosen, key, lambda outcome: self.count(Metric.PROVIDER_CALLS, outcome))
 
     def provider_secret(self) -> str:
-        """The stored secret of all accounts; raises SettingsError if nothing is stored."""
+        """Return the stored secret of all accounts. Raises SettingsError if nothing is stored."""
         return self.secrets.provider.get(True)
 
     def webhook_secrets(self, refresh: bool = False) -> list[str]:
-        """What the providers may sign their callbacks with; none where the operator has stored none."""
+        """Return the secrets that the providers may sign their callbacks with; none if none is stored."""
         held = entries(self.secrets.provider.get(refresh)).values()
         return [secret for entry in held for secret in webhook_secrets_in(entry)]
 

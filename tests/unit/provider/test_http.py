@@ -21,7 +21,7 @@ from kling_relay.provider.client import Provider
 from kling_relay.provider.outcomes import Accepted, Found, Unknown
 
 from tests.support.loopback_servers import respond
-from tests.support.provider_calls import KEY, answering, made, post
+from tests.support.provider_calls import KEY, post, provider_at, scripted_server
 
 pytestmark = pytest.mark.enable_socket
 
@@ -149,7 +149,7 @@ def test_no_cookie_is_sent_back() -> None:
         seen.append(headers.get("cookie"))
         respond(connection, json.dumps(TASK).encode(), Set_Cookie="session=canary; Path=/")
 
-    with answering(answer) as (provider, _):
+    with scripted_server(answer) as (provider, _):
         assert ask(provider) and isinstance(post(provider), Accepted) and ask(provider)
     assert seen == [None] * 3
 
@@ -163,13 +163,13 @@ def test_no_proxy_no_netrc_and_no_roots_of_the_environment(tmp_path: Path, monke
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(name, str(tmp_path / "none.pem"))
-    with answering(lambda connection, *_: respond(connection, json.dumps(TASK).encode())) as (provider, seen):
+    with scripted_server(lambda connection, *_: respond(connection, json.dumps(TASK).encode())) as (provider, seen):
         assert ask(provider) and isinstance(post(provider), Accepted)
     assert seen == [f"GET /v1/videos/image2video/7 bearer {KEY}", f"POST /v1/videos/image2video bearer {KEY}"]
 
 
 def test_a_body_that_is_no_json_is_not_sent() -> None:
-    with answering(lambda connection, *_: respond(connection)) as (provider, seen):
+    with scripted_server(lambda connection, *_: respond(connection)) as (provider, seen):
         assert type(post(provider, cfg_scale=float("nan"))).__name__ == "NotSent"
     assert seen == []
 
@@ -177,9 +177,9 @@ def test_a_body_that_is_no_json_is_not_sent() -> None:
 @pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\n: canary\r\n\r\n{}", b"HTTP/1.1 302 X\r\nLocation: /a\r\n\r\n"])
 def test_no_log_holds_the_address_or_what_was_sent(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """urllib3 logs the address of each request at debug level, and as a warning if the headers are malformed."""
-    with caplog.at_level(logging.DEBUG), answering(lambda connection, *_: connection.sendall(raw)) as (provider, _):
+    with caplog.at_level(logging.DEBUG), scripted_server(lambda connection, *_: connection.sendall(raw)) as (provider, _):
         post(provider, prompt="canary-prompt")
         provider.query("image2video", "canary-id")
-        made("http://127.0.0.1:9").query("image2video", "canary-id")
+        provider_at("http://127.0.0.1:9").query("image2video", "canary-id")
     for text in ("canary", "image2video", "127.0.0.1", KEY):
         assert text not in caplog.text

@@ -45,8 +45,10 @@ class Provider:
         self._wire = Wire()
 
     def prepare(self, refresh: bool = False) -> None:
-        """Fetch the key while nothing is claimed yet, past any cache where `refresh` is true; raises SettingsError
-        where the operator has stored none."""
+        """Fetch the key before anything is claimed; `refresh` true bypasses any cache.
+
+        Raises SettingsError if no key is stored.
+        """
         self.load()
         self._usable_key(refresh)
 

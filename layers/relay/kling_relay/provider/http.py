@@ -55,7 +55,7 @@ class Wire:
     def _call(
         self, session: "Session", method: str, url: str, key: str, seconds: float, body: Any = None
     ) -> tuple[int, Any]:
-        """HTTP status and JSON (None where it is none), within CONNECT_SECONDS + `seconds`."""
+        """Return HTTP status and JSON (None if it is none), within CONNECT_SECONDS + `seconds`."""
         from kling_relay.provider import http_adapter
 
         with (

@@ -47,8 +47,10 @@ def running(call: Call) -> Iterator[Call]:
 
 
 class _Watched:
-    """A connection whose socket the deadlines of the running call may shut down: a timeout of the socket's own starts
-    anew with every byte that drips in."""
+    """A connection whose socket the deadlines of the current call may shut down.
+
+    A timeout of the socket itself restarts with every received byte.
+    """
 
     sock: Any
 
