@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -249,7 +249,8 @@ class Driver:
         self._control("reset", {})
         arn = self.endpoint["state_machine_arn"]
         for one in self.workflows.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
-            self.workflows.stop_execution(executionArn=one["executionArn"])
+            with suppress(self.workflows.exceptions.ValidationException):  # it has ended meanwhile
+                self.workflows.stop_execution(executionArn=one["executionArn"])
         for pk in self.keys():
             self.dynamodb.delete_item(TableName=self.endpoint["task_table"], Key={"pk": {"S": pk}})
         bucket = self.endpoint["input_bucket"]
