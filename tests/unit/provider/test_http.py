@@ -177,7 +177,10 @@ def test_a_body_that_is_no_json_is_not_sent() -> None:
 @pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\n: canary\r\n\r\n{}", b"HTTP/1.1 302 X\r\nLocation: /a\r\n\r\n"])
 def test_no_log_holds_the_address_or_what_was_sent(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """urllib3 logs the address of each request at debug level, and as a warning if the headers are malformed."""
-    with caplog.at_level(logging.DEBUG), scripted_server(lambda connection, *_: connection.sendall(raw)) as (provider, _):
+    with (
+        caplog.at_level(logging.DEBUG),
+        scripted_server(lambda connection, *_: connection.sendall(raw)) as (provider, _),
+    ):
         post(provider, prompt="canary-prompt")
         provider.query("image2video", "canary-id")
         provider_at("http://127.0.0.1:9").query("image2video", "canary-id")
