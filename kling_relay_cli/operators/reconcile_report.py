@@ -59,7 +59,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     others = checked["not_ours"] + checked["without_reference"]
     yield f"\nchecked: {checked['rows']} rows, {checked['asked']} queries"
     if report["lists"]:
-        yield f"listed by the provider: {checked['listed']} tasks, {others} of them without a reference of ours"
+        yield f"listed by the provider: {checked['listed']} tasks, {others} of them without our reference"
     yield from (f"not checked: {count} {UNCHECKED[reason]}" for reason, count in report["unchecked"].items())
     yield from (f"error: {error}" for error in report["trouble"])
     yield "no findings" if report["sound"] else "action needed: docs/runbook.md#reconciliation"

@@ -139,9 +139,8 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
     while open_nodes:
         module, tree = open_nodes.pop()
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and _name(node.value) == (
-                "self" if module.name == "settings" else "settings"
-            ):
+            owners = ("self",) if module.name == "settings" else ("settings", "_settings")
+            if isinstance(node, ast.Attribute) and _name(node.value) in owners:
                 reads.add(node.attr)
             if isinstance(node, ast.Call) and _name(node.func) == "getattr" and _name(node.args[0]) == "settings":
                 beginning = node.args[1].values[0].value  # an f-string
@@ -155,8 +154,9 @@ def settings_read(folder: Path) -> tuple[set[str], set[str]]:
     return (reads | needs) & {field.name for field in fields(Settings)}, needs
 
 
-_NEEDING = ("need", "_secret")
+_NEEDING = ("need", "_required")
 _ON_A_RELAY = {"services": "services", "table": "tasks.table", "provider": "provider.client", "settings": "settings"}
+_ON_A_RELAY["secrets"] = "security.stored_secrets"
 _MODULES = {".".join(path.relative_to(_PACKAGE).with_suffix("").parts): path for path in _PACKAGE.rglob("*.py")}
 
 

@@ -172,8 +172,8 @@ class Services(AwsClients):
 
     @property
     def keyring(self) -> Keyring:
-        stored = self.secrets.relay
-        return Keyring(json.loads(stored.get()), lambda: json.loads(stored.get(refresh=True)))
+        signing_keys = self.secrets.relay
+        return Keyring(json.loads(signing_keys.get()), lambda: json.loads(signing_keys.get(refresh=True)))
 
     @property
     def delivery_key(self) -> DeliveryKey | None:

@@ -8,6 +8,7 @@ import boto3
 import pytest
 from kling_relay.lifecycle import archive
 from kling_relay.lifecycle.advance import advance
+from kling_relay.lifecycle.step import AdvanceInput
 from kling_relay.provider.client import Provider
 from kling_relay.security.stored_secrets import Cached
 from kling_relay.settings import SettingsError
@@ -95,7 +96,7 @@ def test_a_file_that_needs_a_key_which_cannot_be_read_is_a_failed_copy(world: Wo
         world.provider.authorization = real.authorization  # type: ignore[method-assign]
         task = world.create()
         world.clock.tick(100)
-        assert advance(world.services, task.id).next == "archive"
+        assert advance(world.services, task.id, AdvanceInput("callback")).next == "archive"
         task = world.task(task.id)
         state = world.call("archive_video", {"task_id": task.id, "execution": task.execution})
     assert asked == [None]

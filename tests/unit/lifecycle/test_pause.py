@@ -106,7 +106,7 @@ def test_pausing_twice_and_resuming_twice(world: World) -> None:
 
 @pytest.mark.parametrize("reason", ["x" * 201, "a\nb", 7, None])
 def test_reasons_that_are_none(world: World, reason: Any) -> None:
-    with pytest.raises(ValueError, match="reason: at most 200 printable characters"):
+    with pytest.raises(ValueError, match="reason: must have at most 200 printable characters"):
         operate(world, "pause", reason=reason)
     assert operate(world, "status") == {"paused": False}
 

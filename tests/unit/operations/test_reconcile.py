@@ -249,7 +249,7 @@ def test_more_than_can_be_named_is_counted(listed: RowBuilder, monkeypatch: pyte
 
 @pytest.mark.parametrize("days", [0, 31, -1, 1.5, "7", True, None])
 def test_days_that_make_no_window(listed: RowBuilder, days: Any) -> None:
-    with pytest.raises(ValueError, match="days: a whole number from 1 to 30"):
+    with pytest.raises(ValueError, match="days: must be a whole number from 1 to 30"):
         reported(listed, days=days)
 
 

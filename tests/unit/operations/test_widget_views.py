@@ -41,7 +41,7 @@ def test_it_describes_itself_without_reading_anything(world: World) -> None:
     text = world.call("ops_widget", {"describe": True})
     for show in ("open_tasks", "task", "failures", "videos", "account", "dead_letters"):
         assert f"`{show}`" in text
-    assert "sees prompts" in text
+    assert "shows prompts" in text
     assert "one of open_tasks, task" in drawn(world, "<nothing>").text
     assert "one of open_tasks, task" in drawn(world, "").text
 

@@ -89,7 +89,7 @@ def is_word(value: Any) -> bool:
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_HOST))
 def test_a_profile_without_a_host_asks_for_one(name: str) -> None:
-    with pytest.raises(SettingsError, match=rf"\AKLING_BASE_URL: {name} has no host of its own"):
+    with pytest.raises(SettingsError, match=rf"\AKLING_BASE_URL: is required for {name}; set it to https://host"):
         profile(name)
     assert profile(name, "https://relay.example/").base_url == "https://relay.example"
 
@@ -169,7 +169,7 @@ def test_a_refresh_signs_anew_with_what_is_stored_now() -> None:
 )
 def test_a_secret_that_is_no_pair_is_told_before_the_claim(secret: str) -> None:
     provider = Provider(profile("kling-aksk"), TokenSigner(lambda refresh: secret, time.time))
-    with pytest.raises(SettingsError, match='no "access_key:secret_key": store it with `make provider-key`'):
+    with pytest.raises(SettingsError, match='must be "access_key:secret_key"; store it with `make provider-key`'):
         provider.prepare()
 
 

@@ -106,14 +106,27 @@ def test_over_a_life_each_is_told_once(data: st.DataObject) -> None:
 def test_the_last_line_of_a_task_tells_all_of_it() -> None:
     rendered = Task(
         *("t1", "acme", "image2video", Phase.RENDERED, {**BODY, "mode": "pro"}, 1_000, 65_000),
-        **{"claimed_at": 3_500, "attempt": 2, "upstream_id": "up-1", "rendered_at": 65_000, "copies": 1, "units": "5"},
+        **{
+            "claimed_at": 3_500,
+            "attempt": 2,
+            "upstream_id": "up-1",
+            "rendered_at": 65_000,
+            "copies": 1,
+            "units": "5",
+        },
     )
     ended = replace(rendered, phase=Phase.SUCCEEDED, updated_at=67_000, videos=[{"size": 10}, {"size": 5}])
     assert metrics.line(rendered, ended) == {
-        **{"task_id": "t1", "phase": "succeeded", "was": "rendered", "tenant": "acme", "kind": "image2video"},
+        **{
+            "task_id": "t1",
+            "phase": "succeeded",
+            "previous_phase": "rendered",
+            "tenant": "acme",
+            "kind": "image2video",
+        },
         **{"model": "kling-v3", "mode": "pro", "duration": "10", "attempt": 2, "upstream_id": "up-1"},
         **{"waiting_seconds": 2.5, "provider_seconds": 61.5, "archive_seconds": 2.0, "seconds": 66.0},
-        **{"bytes": 15, "copies": 1},
+        **{"bytes": 15, "copy_attempts": 1},
     }
 
 

@@ -145,9 +145,9 @@ def test_a_tenants_own_cap_and_the_stacks(capped: World) -> None:
 
 @pytest.mark.parametrize("units", [-1, 1.5, "5", True, 1_000_001, [], float("nan")])
 def test_caps_that_are_none(world: World, units: Any) -> None:
-    with pytest.raises(ValueError, match="units: a whole number from 0"):
+    with pytest.raises(ValueError, match="units: must be a whole number from 0"):
         operate(world, "set_cap", tenant="acme", units=units)
-    with pytest.raises(ValueError, match="tenant: 1 to 63"):
+    with pytest.raises(ValueError, match="tenant: must be 1 to 63"):
         operate(world, "set_cap", tenant="A#cme", units=1)
     assert operate(world, "spend", tenant="acme")["own_cap"] is False
 
