@@ -311,3 +311,11 @@ def test_other_errors_of_aws_pass_through(cloud: Cloud) -> None:
     ):
         with pytest.raises(Exception, match="ResourceNotFound"):
             call()
+
+
+def test_a_row_that_is_opened_again_does_not_expire(table: TaskTable) -> None:
+    """The watch of an expired task was over, and the adoption of the same task arrives late."""
+    task = table.move(record_task(table), Phase.EXPIRED, due_at=START + 9, queue="open", updated_at=START)
+    over = table.move(task, None, due_at=None, updated_at=START)
+    assert over.expires_at is not None
+    assert table.move(over, None, due_at=START + 9, queue="open", updated_at=START).expires_at is None

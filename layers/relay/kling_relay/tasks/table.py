@@ -247,6 +247,8 @@ class TaskTable:
         if to in ENDED or changes.get("due_at", 0) is None:  # final: the sweeper's index does not list it
             changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
             changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
+        elif changes.get("due_at") is not None:  # a write that arrives late may open a final row again
+            changes["expires_at"] = None
         if to in CLOSED:
             changes |= {"standing": None, **queries.noted(task.id, TASK_STATUS[to], changes["updated_at"])}
         elif to is Phase.RENDERED:  # perhaps late: its earlier end is reverted
