@@ -237,6 +237,14 @@ class TaskTable:
         days = self._retention_days + _LONGEST_LIFE_DAYS
         return {"expires_at": value(created_at // 1000 + days * _DAY_SECONDS)}
 
+    def _lifetime(self, to: Phase | None, changes: dict[str, Any]) -> dict[str, Any]:
+        """Return the attributes of a row that becomes final, or is open."""
+        if to in ENDED or changes.get("due_at", 0) is None:  # final: the sweeper's index does not list it
+            expires_at = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
+            return {"due_at": None, "queue": None, "lease_until": None, "waits_for": None, "expires_at": expires_at}
+        # A write that arrives late may open a final row again.
+        return {"expires_at": None} if "due_at" in changes else {}
+
     def _moving(self, task: Task, to: Phase | None, also: Collection[Phase], changes: dict[str, Any]) -> dict[str, Any]:
         """Build the conditional update of `move`, `claim` and `adopt`. `None` removes an attribute."""
         phases = {task.phase, *also}
@@ -244,11 +252,7 @@ class TaskTable:
             raise ValueError(f"{to} may not follow {', '.join(sorted(phases - MOVES[to]))}")
         if to is not None:
             changes = {"phase": to, **changes}
-        if to in ENDED or changes.get("due_at", 0) is None:  # final: the sweeper's index does not list it
-            changes |= {"due_at": None, "queue": None, "lease_until": None, "waits_for": None}
-            changes["expires_at"] = changes["updated_at"] // 1000 + self._retention_days * _DAY_SECONDS
-        elif changes.get("due_at") is not None:  # a write that arrives late may open a final row again
-            changes["expires_at"] = None
+        changes |= self._lifetime(to, changes)
         if to in CLOSED:
             changes |= {"standing": None, **queries.noted(task.id, TASK_STATUS[to], changes["updated_at"])}
         elif to is Phase.RENDERED:  # perhaps late: its earlier end is reverted
