@@ -14,7 +14,7 @@ from kling_relay_cli.operators.stack import DeployedStack, explained
 
 _TIMEOUT = 15
 _BODY = b"{}"
-NOT_FOUND = {"code": 1202, "message": "no such method or path", "request_id": ""}
+NOT_FOUND = {"code": 1202, "message": "method or path not found", "request_id": ""}
 """The callback function's response to any request without a valid token. The gateway's own 404 has a request id."""
 
 

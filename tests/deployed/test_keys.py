@@ -97,7 +97,7 @@ class TestKey:
     def test_an_impossible_tenant_is_explained(self, aws: Stack, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("key", "--tenant", "Not Possible") == 1
         said = capsys.readouterr()
-        assert "tenant: 1 to 63" in said.err
+        assert "tenant: must be 1 to 63" in said.err
         assert said.out == ""
 
     def test_what_it_is_given_is_in_the_list(self, aws: Stack, capsys: pytest.CaptureFixture[str]) -> None:
