@@ -55,7 +55,7 @@ def test_why_a_task_failed_is_found_from_the_dashboard_alone(driver: Driver, con
     failures = console.show("failures")
     assert "1failed" in failures.text and "1succeed" in failures.text
     assert "Stopped by the provider's content rules" in failures.text and MODERATED in failures.text
-    assert "its client has to change them" in failures.text
+    assert "Its client has to change them" in failures.text
     story = Widget(console.click(failures, lambda values: values.get("task") == bad))
     assert story.problems == []
     for told in (bad, "order-7", MODERATED, BODY["prompt"], "sent to the provider"):
