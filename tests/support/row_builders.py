@@ -40,7 +40,7 @@ class RowBuilder:
         return self.world.clock.now - int(self.dice.uniform(0.02, 28) * DAY)
 
     def row(self, phase: Phase, *, owned: bool = True, by: str = "", kept: bool = True, **fields: Any) -> Task:
-        """Store a task of ours.
+        """Store one of our tasks.
 
         `owned`: with the pointer of its upstream id, under the provider `by`. `kept`: False for a row that its TTL has
         removed.

@@ -4,7 +4,6 @@ import hashlib
 import json
 from typing import Any
 
-from kling_relay.api import create as intake
 from kling_relay.api import preflight, uploads
 from kling_relay.api.request import Request
 from kling_relay.errors import bad_parameter
@@ -155,7 +154,7 @@ def create(
     `left_ms`: remaining time of the Lambda call. Raises KlingError if the request or the task is refused.
     """
     must_end_by = services.clock.now_ms() + left_ms
-    task = intake.record(services, tenant, asked, idempotency_key, source)
+    task = record(services, tenant, asked, idempotency_key, source)
     logger.append_keys(task_id=task.id)
     if asked.notes:
         logger.warning("request_annotated", extra={"notes": asked.notes})

@@ -40,7 +40,7 @@ class ClientApi:
 
     def answer(self, services: Services, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Return API Gateway's response to the request in `event`. Never raises: an error becomes an envelope."""
-        self._relay = services
+        self._services = services
         answer = self._app.resolve({**_NOWHERE, **event}, context)
         answer["multiValueHeaders"]["Access-Control-Allow-Origin"] = [services.settings.allowed_origins]
         # a web page cannot read other headers
@@ -52,24 +52,24 @@ class ClientApi:
         checked = request.parse(kind, self._body())
         key = request.idempotency_key(self._app.current_event.headers.get("idempotency-key"))
         left_ms = self._app.lambda_context.get_remaining_time_in_millis()
-        return self._task(create.create(self._relay, tenant, checked, key, left_ms))
+        return self._task(create.create(self._services, tenant, checked, key, left_ms))
 
     def _list(self, kind: str) -> Response[Any]:
         tenant = self._caller()
         parameters = self._app.current_event.query_string_parameters or {}
         if parameters.get("external_task_id"):
-            return self._task(query.find(self._relay, tenant, kind, parameters["external_task_id"]))
-        page = query.page(self._relay, tenant, kind, parameters)
-        return self._success([client_view.task_object(self._relay, task) for task in page])
+            return self._task(query.find(self._services, tenant, kind, parameters["external_task_id"]))
+        page = query.page(self._services, tenant, kind, parameters)
+        return self._success([client_view.task_object(self._services, task) for task in page])
 
     def _get(self, kind: str, reference: str) -> Response[Any]:
         return self._task(self._find(kind, reference))
 
     def _delete(self, kind: str, reference: str) -> Response[Any]:
-        return self._task(delete.remove(self._relay, self._find(kind, reference)))
+        return self._task(delete.remove(self._services, self._find(kind, reference)))
 
     def _upload(self) -> Response[Any]:
-        return self._success(uploads.offer(self._relay, self._caller(), self._body()))
+        return self._success(uploads.offer(self._services, self._caller(), self._body()))
 
     def _costs(self) -> Response[Any]:
         self._caller()
@@ -77,7 +77,7 @@ class ClientApi:
 
     def _caller(self) -> str:
         """Return the caller's tenant. Raises KlingError if the caller's key lacks the scope of the method."""
-        services, event = self._relay, self._app.current_event
+        services, event = self._services, self._app.current_event
         header = event.headers.get("authorization") or event.headers.get("x-api-key")
         caller = auth.authenticate(header, services.keys, services.keyring, services.clock.now_ms())
         caller.need("read" if event.http_method == "GET" else "submit")
@@ -85,7 +85,7 @@ class ClientApi:
 
     def _find(self, kind: str, reference: str) -> Task:
         """Return the task of a path. API Gateway does not decode paths, so `reference` is still encoded."""
-        task = query.find(self._relay, self._caller(), kind, unquote(reference))
+        task = query.find(self._services, self._caller(), kind, unquote(reference))
         logger.append_keys(task_id=task.id)
         return task
 
@@ -97,7 +97,7 @@ class ClientApi:
         return str((self._app.current_event.raw_event.get("requestContext") or {}).get("requestId") or "")
 
     def _task(self, task: Task) -> Response[Any]:
-        return self._success(client_view.task_object(self._relay, task))
+        return self._success(client_view.task_object(self._services, task))
 
     def _success(self, data: Any) -> Response[Any]:
         return Response(200, "application/json", json.dumps(envelope(self._request_id(), data=data)))
@@ -106,7 +106,7 @@ class ClientApi:
         logger.info("request_refused", extra={"code": error.code, "http": error.http})
         event = self._app.current_event
         if (reason := metrics.rejection(event.http_method, event.path, error)) is not None:
-            self._relay.count(Metric.REJECTED, reason)
+            self._services.count(Metric.REJECTED, reason)
         headers: dict[str, Any] = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
         body = envelope(self._request_id(), code=error.code, message=error.message)
         return Response(error.http, "application/json", json.dumps(body), headers)

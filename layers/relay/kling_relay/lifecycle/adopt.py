@@ -38,7 +38,7 @@ def adopt(services: Services, task: Task, provider_task: ProviderTask) -> Task:
 
 
 def note_second_id(services: Services, task: Task | None, provider_task: ProviderTask) -> None:
-    """Raise the reconciliation alarm if the provider has a second task for one of ours: it may bill both."""
+    """Raise the reconciliation alarm if the provider has a second task for a row: it may bill both."""
     if task is None or task.upstream_id is None or provider_task.is_about(task.upstream_id):
         return
     logger.error("second_upstream_id_found", extra={"task_id": task.id, "upstream_id": provider_task.upstream_id})

@@ -3,12 +3,7 @@
 from collections.abc import Callable
 
 from kling_relay.dynamodb import ConflictError
-from kling_relay.lifecycle import (
-    confirm,
-    late_copies,
-    queue,
-    submit,
-)
+from kling_relay.lifecycle import confirm, late_copies, queue, submit
 from kling_relay.lifecycle.archive import on_rendered
 from kling_relay.lifecycle.poll import on_expired, on_running
 from kling_relay.lifecycle.step import AdvanceInput, Step

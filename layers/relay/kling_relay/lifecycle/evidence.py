@@ -1,4 +1,4 @@
-"""Test with a positive control whether a provider's denial proves that it has no task of ours."""
+"""Test with a positive control whether a provider's denial proves that it does not have our task."""
 
 from kling_relay.observability import logger
 from kling_relay.provider.client import Provider

@@ -68,9 +68,8 @@ def _claim_and_send(
     """Claim the task and send its POST. `found`: the provider's task, if an earlier POST was accepted after all."""
     inputs, account = sender.inputs, sender.account
     try:
-        services.provider_at(account).prepare(
-            refresh=sender.admission.account_trouble
-        )  # it may have been replaced meanwhile
+        # In account trouble the key may have been replaced meanwhile.
+        services.provider_at(account).prepare(refresh=sender.admission.account_trouble)
     except SettingsError as exc:
         return sender.close_gate(task, AccountBlocked(str(exc)))
     body = provider_request.upstream_body(services, task, inputs.images, account)
@@ -91,7 +90,7 @@ def _held_back(
     """Return the result for a task that may not be sent now; None if it may."""
     others_wait = inputs.trigger == "client" and admission.crowded and services.table.queue.waiting(1)
     closed = admission.closed(now) or ("its turn, behind others" if others_wait else "")
-    # the POST of a second handler may be in doubt now
+    # The POST of a second handler may be in doubt by now: such a task is not refused as unsent.
     refusable = inputs.trigger == "client" and task.unsure_since is None
     if closed and refusable and admission.pause is None and admission.cause == "address" and admission.not_before > now:
         return _refuse_address(services, task, admission.reason)
@@ -163,7 +162,7 @@ class _Sender:
     """
 
     def __init__(self, services: Services, account: str, admission: Admission, inputs: AdvanceInput) -> None:
-        self._relay = services
+        self._services = services
         self.account = account
         self.admission = admission
         self.inputs = inputs
@@ -172,10 +171,10 @@ class _Sender:
     @property
     def can_be_called(self) -> bool:
         """Whether a callback can reach us: not on a laptop before the real provider, which would refuse the URL."""
-        return self._relay.base_url.startswith("https://") or self._provider.profile.base_url.startswith("http://")
+        return self._services.base_url.startswith("https://") or self._provider.profile.base_url.startswith("http://")
 
     def send(self, claimed: Task, body: dict[str, Any]) -> Task | Step:
-        services, admission = self._relay, self.admission
+        services, admission = self._services, self.admission
         outcome = self._provider.submit(claimed.kind, body, read_seconds=services.settings.submit_timeout_seconds)
         bought = outcome.provider_task.upstream_id if isinstance(outcome, Accepted) else None  # to be found in the log
         told = {"task_id": claimed.id, "attempt": claimed.attempt}
@@ -190,7 +189,7 @@ class _Sender:
 
     def _weighed(self, task: Task, body: dict[str, Any], outcome: Outcome) -> Outcome:
         """Blame the request for an unclear refusal, until different requests are refused so in a row."""
-        admissions, admission = self._relay.admissions, self.admission
+        admissions, admission = self._services.admissions, self.admission
         if isinstance(outcome, Accepted):
             admissions.suspect(self.account, admission, ())
         if not isinstance(outcome, Refused) or not outcome.unclear:
@@ -200,7 +199,7 @@ class _Sender:
         return outcome if len(suspects) < _SUSPECTS else AccountBlocked(f"refused in a row: {outcome.error.message}")
 
     def _record(self, task: Task, outcome: Outcome) -> Task | Step:
-        services, inputs = self._relay, self.inputs
+        services, inputs = self._services, self.inputs
         if isinstance(outcome, Accepted):
             adopted = adopt(services, task, outcome.provider_task)
             times = polling.CALLED_BACK if self.admission.calls_back and self.can_be_called else 1
@@ -224,7 +223,7 @@ class _Sender:
 
     def again(self, task: Task, pause: float, waits_for: str) -> Step:
         """Return the task to accepted after a POST that was certainly not accepted, and retry in `pause` seconds."""
-        services = self._relay
+        services = self._services
         now = services.clock.now_ms()
         retry_at = now + services.settings.scaled_ms(pause)
         told: dict[str, Any] = {"waits_for": waits_for[:300], "retry_at": retry_at, "lease_until": None}
@@ -235,7 +234,7 @@ class _Sender:
 
         The task waits its turn.
         """
-        services, admission = self._relay, self.admission
+        services, admission = self._services, self.admission
         cause, pause = _pause(outcome, admission.failures + 1 if admission.troubled else 1)
         reason = in_short(outcome.reason)
         until = services.clock.now_ms() + services.settings.scaled_ms(pause)

@@ -27,8 +27,10 @@ class BrokenError(Exception):
 
 
 class Wire:
-    """Calls with `requests`, without proxy, cookie or netrc. No retry and no redirect: the key goes where the profile
-    says, once, and nowhere else."""
+    """Call the provider with `requests`, without proxy, cookie or netrc.
+
+    No retry and no redirect: the key is sent once, to the profile's URL only.
+    """
 
     def load(self) -> None:
         """Import `requests` now, and not within the first call."""

@@ -1,4 +1,4 @@
-"""What a move of a task means: in metrics, and in the line of the log that tells of it.
+"""Derive the metrics and the log line of a task's move.
 
 `TaskTable` calls these functions once for every move that its conditional write has won. It passes the task as read and
 the task after that write. So each value is reported once, no matter how many writers compete.

@@ -89,7 +89,7 @@ def raised(rows: Rows, task: Task, cap: int, expires: Mapping[str, Any]) -> dict
 def corrected(rows: Rows, task: Task, settled: int) -> dict[str, Any]:
     """Build the part of a moving transaction that replaces the task's commitment by `settled`.
 
-    It has no condition of its own: the condition on the task's row ensures that it happens once.
+    It has no condition: the condition on the task's row ensures that it happens once.
     """
     return {
         "Update": {

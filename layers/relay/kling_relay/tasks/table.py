@@ -124,7 +124,7 @@ class TaskTable:
         update = self._moving(task, to, also, {"upstream_id": upstream_id, **changes})
         owner = {"pk": value(upstream_pk(space, upstream_id)), "task_id": value(task.id)}
         put = self.rows.put_new({**owner, **self.ttl_after(task.created_at)})
-        # Ours already: the answer to an earlier write of ours was lost.
+        # Ours already: the answer to an earlier write was lost.
         put["Put"]["ConditionExpression"] += " OR task_id = :task"
         put["Put"]["ExpressionAttributeValues"] = {":task": value(task.id)}
         moved = self._together(update, put)

@@ -50,7 +50,7 @@ class ArchiveError(Exception):
     `source_expired` (the source said 403, 404 or 410: ask the provider for a fresh URL), `source_unauthorized` (it said
     401: it wants a key that was not sent, or another one), `source_unreachable`, `truncated`, `not_a_video`,
     `too_large`, `refused_address`, `refused_host`, `storage` (S3 failed, or its answer was lost: try again),
-    `checksum` (what is stored is not what was sent, or what lies at the key already is not a whole video).
+    `checksum` (the stored bytes differ from the sent ones, or the key already holds an incomplete video).
     """
 
     def __init__(self, reason: str) -> None:
