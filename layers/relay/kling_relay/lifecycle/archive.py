@@ -104,7 +104,7 @@ def on_rendered(services: Services, task: Task, inputs: AdvanceInput) -> Task | 
         return wait(services, task, (task.retry_at - now) / 1000, scaled=False)
     if task.copies:
         provider_task = query(services, task)
-        if provider_task is not None and provider_task.status == "succeed" and provider_task.videos:
+        if provider_task is not None and provider_task.is_rendered:
             units = provider_task.units or task.units
             outputs = output_names.named(provider_task.videos, task.outputs)
             task = services.table.move(task, None, outputs=outputs, units=units, updated_at=now)

@@ -19,13 +19,11 @@ def on_running(services: Services, task: Task, inputs: AdvanceInput) -> Task | S
     now = services.clock.now_ms()
     provider_task = query(services, task)
     if inputs.trigger == "poll":
-        found = provider_task is not None and (
-            provider_task.status == "failed" or (provider_task.status == "succeed" and bool(provider_task.videos))
-        )
+        found = provider_task is not None and (provider_task.status == "failed" or provider_task.is_rendered)
         services.measure({Metric.POLLS_MADE: 1, **({Metric.POLLS_FOUND_END: 1} if found else {})})
         if found:
             services.admissions.record_completion(services.account_of(task), called_back=False)
-    if provider_task is not None and provider_task.status == "succeed" and provider_task.videos:
+    if provider_task is not None and provider_task.is_rendered:
         rendered = services.table.move(
             task,
             Phase.RENDERED,

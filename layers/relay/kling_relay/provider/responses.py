@@ -51,6 +51,11 @@ class ProviderTask:
     """
     ids: tuple[str, ...] = ()  # every id that the answer gives the task, outermost first: a relay wraps one in another
 
+    @property
+    def is_rendered(self) -> bool:
+        """Whether the provider has finished and gives the URL of a video. "succeed" without a URL is not enough."""
+        return self.status == "succeed" and bool(self.videos)
+
     def is_about(self, upstream_id: str) -> bool:
         """Return whether this is the task that was queried by `upstream_id`."""
         return upstream_id == self.upstream_id or upstream_id in self.ids
